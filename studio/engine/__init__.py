@@ -1,0 +1,1 @@
+"""Painting: from a `ResolvedRequest` to events and pictures."""

@@ -1,0 +1,64 @@
+"""`ResolvedRequest`: a request with every question answered. Engine, infotext and cache keys read only this.
+
+Seeds are fixed, names and hashes looked up, prompts parsed, sizes rounded; there is no -1 and no "Automatic" left to
+interpret, except as the label that A1111's infotext shows.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.schema.models import ModelInfo
+from studio.schema.request import Emphasis, RngSource, RunOptions, SamplerOptions
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraUse(_Frozen):
+    """One `<lora:name:te:unet>` tag with its file found."""
+
+    name: str = Field(description="As written in the tag")
+    model: ModelInfo
+    te_weight: float
+    unet_weight: float
+
+
+class PromptPlan(_Frozen):
+    """A prompt taken apart.
+
+    `text` is the final prompt with its LoRA tags, as the infotext shows it. `parts` is the same without the tags, as
+    (text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention).
+    """
+
+    text: str
+    parts: tuple[tuple[str, float], ...]
+
+
+class ResolvedRequest(_Frozen):
+    """Everything an engine needs. All values concrete."""
+
+    positive: PromptPlan
+    negative: PromptPlan
+    loras: tuple[LoraUse, ...]
+    model: ModelInfo
+    vae: ModelInfo | None = Field(description="A separate VAE; None is the checkpoint's own")
+    sampler: str = Field(description="A1111 display name, known to the table")
+    schedule: str = Field(description="Label of the schedule that runs, never Automatic")
+    schedule_label: str = Field(description="Label the infotext shows: the running one, or Automatic where the sampler has no default")
+    sampler_options: SamplerOptions
+    steps: int
+    cfg_scale: float
+    width: int = Field(description="Pixels, a multiple of 8")
+    height: int = Field(description="Pixels, a multiple of 8")
+    batch_size: int
+    batch_count: int
+    seeds: tuple[int, ...] = Field(description="One per picture, batch_count * batch_size of them; modulo 2**32")
+    clip_skip: int
+    emphasis: Emphasis
+    rng: RngSource
+    kind: Literal["txt2img"] = "txt2img"
+    options: RunOptions = Field(default_factory=RunOptions)
