@@ -6,6 +6,8 @@
      |   +- UnknownModel 404    the same for checkpoints and VAEs
      +- DamagedFile      422    a file that cannot be read as what it claims to be
      +- IncompatibleFile 422    a sound file of the wrong kind or family
+     +- Unauthorized     401    no login, or a wrong one
+     +- TooManyTries     429    somebody is guessing passwords
      +- NotAllowed       403    refused for safety
      +- NotFound         404    a job, picture or file id that does not exist
      +- QueueFull        429    too many waiting jobs
@@ -14,6 +16,7 @@
      +- WorkerDied       500    the process that paints ended unexpectedly
      +- EngineError      500    anything else that broke while painting
      +- SettingsError    422    a setting that cannot be used
+     +- TrainingError    500    a training run that cannot go on
 
 Messages are written for the person who reads them: they name the value and what is allowed.
 """
@@ -100,6 +103,20 @@ class NotAllowed(StudioError):
     code = "not_allowed"
 
 
+class TooManyTries(StudioError):
+    """Somebody is guessing."""
+
+    status = 429
+    code = "too_many_tries"
+
+
+class Unauthorized(StudioError):
+    """No login, or a wrong one."""
+
+    status = 401
+    code = "unauthorized"
+
+
 class NotFound(StudioError):
     """No such job, picture or file."""
 
@@ -149,9 +166,16 @@ class SettingsError(StudioError):
     code = "settings"
 
 
+class TrainingError(StudioError):
+    """A training run cannot start or go on; what it had saved stays."""
+
+    status = 500
+    code = "training"
+
+
 def from_dict(data: dict[str, Any]) -> StudioError:
     """The inverse of `StudioError.to_dict`; an unknown code gives an `EngineError`."""
-    by_code = {cls.code: cls for cls in _all_subclasses(StudioError)}
+    by_code = {cls.code: cls for cls in reversed(_all_subclasses(StudioError))}  # the base before what refines it
     cls = by_code.get(str(data.get("code")), EngineError)
     return cls(str(data.get("message", "")), field=data.get("field"), choices=data.get("choices") or ())
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from studio.errors import SettingsError
 from studio.paths import atomic_write
@@ -20,9 +21,17 @@ from studio.paths import atomic_write
 PREFIX = "STUDIO_"
 
 
-def _setting(default: Any, help_text: str, *, group: str, http: bool = True, minimum: float | None = None, maximum: float | None = None) -> Any:
+def _setting(
+    default: Any,
+    help_text: str,
+    *,
+    group: str,
+    http: bool = True,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
     """A field with its help, its group on the Settings page, and whether it may be changed over HTTP."""
-    extra = {"group": group, "http": http}
+    extra: JsonDict = {"group": group, "http": http}
     return Field(default, description=help_text, ge=minimum, le=maximum, json_schema_extra=extra)
 
 
@@ -33,14 +42,28 @@ class Settings(BaseModel):
 
     # How the program runs: command line, environment or file only, never over HTTP.
     host: str = _setting("127.0.0.1", "Address to listen on", group="Server", http=False)
-    port: int = _setting(7860, "Port; the next free one is taken unless this was given explicitly", group="Server", http=False, minimum=1, maximum=65535)
+    port: int = _setting(
+        7860,
+        "Port; the next free one is taken unless this was given explicitly",
+        group="Server",
+        http=False,
+        minimum=1,
+        maximum=65535,
+    )
     listen: bool = _setting(False, "Listen on all addresses (0.0.0.0); needs auth", group="Server", http=False)
-    share: bool = _setting(False, "Make a public Gradio link; a password is made and printed when none is given", group="Server", http=False)
+    share: bool = _setting(
+        False,
+        "Make a public Gradio link; a password is made and printed when none is given",
+        group="Server",
+        http=False,
+    )
     auth: str = _setting("", "USER:PASSWORD for page, API, docs and files", group="Server", http=False)
     browser: bool = _setting(True, "Open the browser at start", group="Server", http=False)
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "Device to paint on", group="Server", http=False)
     attention: Literal["auto", "sdpa", "xformers"] = _setting("auto", "Attention kernel", group="Server", http=False)
-    torch: Literal["auto", "cpu", "cuda", "rocm"] = _setting("auto", "torch build that launch.py installs", group="Server", http=False)
+    torch: Literal["auto", "cpu", "cuda", "rocm"] = _setting(
+        "auto", "torch build that launch.py installs", group="Server", http=False
+    )
     max_queue: int = _setting(100, "Jobs that may wait", group="Server", http=False, minimum=1, maximum=10_000)
 
     # Defaults of the form.
@@ -52,13 +75,21 @@ class Settings(BaseModel):
     default_steps: int = _setting(20, "Steps of a fresh form", group="Defaults", minimum=1, maximum=150)
     default_cfg_scale: float = _setting(7.0, "CFG scale of a fresh form", group="Defaults", minimum=0, maximum=100)
     randn_source: Literal["CPU", "GPU", "NV"] = _setting("CPU", "Where noise is drawn", group="Defaults")
-    emphasis: Literal["Original", "No norm", "Ignore", "None"] = _setting("Original", "How (word:1.2) weights act", group="Defaults")
-    lora_weight: float = _setting(0.8, "Weight that a click on a LoRA card inserts", group="Defaults", minimum=-5, maximum=5)
+    emphasis: Literal["Original", "No norm", "Ignore", "None"] = _setting(
+        "Original", "How (word:1.2) weights act", group="Defaults"
+    )
+    lora_weight: float = _setting(
+        0.8, "Weight that a click on a LoRA card inserts", group="Defaults", minimum=-5, maximum=5
+    )
 
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")
-    preview_every: int = _setting(1, "Draw a preview every n steps; 0 turns previews off", group="Page", minimum=0, maximum=150)
-    keep_previews: int = _setting(200, "Jobs whose step previews are kept on disk", group="Page", minimum=1, maximum=100_000)
+    preview_every: int = _setting(
+        1, "Draw a preview every n steps; 0 turns previews off", group="Page", minimum=0, maximum=150
+    )
+    keep_previews: int = _setting(
+        200, "Jobs whose step previews are kept on disk", group="Page", minimum=1, maximum=100_000
+    )
 
 
 def environment_values(environ: Mapping[str, str]) -> dict[str, str]:
@@ -101,7 +132,9 @@ def settings_error(error: ValidationError) -> SettingsError:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return SettingsError(f"Setting {name} = {first.get('input')!r} is not possible: {reason[:1].lower()}{reason[1:]}.", field=name)
+    return SettingsError(
+        f"Setting {name} = {first.get('input')!r} is not possible: {reason[:1].lower()}{reason[1:]}.", field=name
+    )
 
 
 def _read_file(file: Path, *, raw: bool = False) -> tuple[dict[str, Any], list[str]]:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from studio.schema.events import Event
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 CancelMode = Literal["none", "skip", "interrupt"]
@@ -81,8 +82,8 @@ class Engine(Protocol):
         """Current state; cheap, callable from any thread."""
         ...
 
-    def start(self) -> None:
-        """Begin warming up in the background; returns at once. `run` works without it, only later."""
+    def start(self, model: ModelInfo | None = None) -> None:
+        """Begin warming up in the background, loading `model` ahead; returns at once. `run` works without it, only later."""
         ...
 
     def close(self) -> None:

@@ -21,15 +21,21 @@ class ModelInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ModelKind
-    name: str = Field(description="File stem or folder name; for models in sub-folders with the relative path, '/' separated")
+    name: str = Field(
+        description="File stem or folder name; for models in sub-folders with the relative path, '/' separated"
+    )
     path: str = Field(description="Absolute path of the file or folder")
     layout: Layout
     family: Family
     size: int = Field(description="Bytes; for folders the sum of the weights")
     mtime: float = Field(description="Modification time, seconds since the epoch")
     sha256: str | None = None
-    short_hash: str | None = Field(None, description="10 hex digits for checkpoints and VAEs, 12 for LoRAs, as A1111 shows them")
-    model_id: str | None = Field(None, description="For diffusers folders, which have no A1111 hash: 12 hex over the weight files")
+    short_hash: str | None = Field(
+        None, description="10 hex digits for checkpoints and VAEs, 12 for LoRAs, as A1111 shows them"
+    )
+    model_id: str | None = Field(
+        None, description="For diffusers folders, which have no A1111 hash: 12 hex over the weight files"
+    )
     native_size: int = Field(512, description="Pixels per side the model was trained at")
     prediction_type: PredictionType = "epsilon"
     inpaint: bool = False
@@ -37,7 +43,9 @@ class ModelInfo(BaseModel):
     trigger: str = Field("", description="LoRA: trigger words from its metadata")
     alias: str = Field("", description="LoRA: ss_output_name from its metadata")
     preview: str | None = Field(None, description="Absolute path of a preview picture beside the model")
-    metadata: dict[str, str] = Field(default_factory=dict, description="LoRA: safetensors metadata, untrusted text, size-capped")
+    metadata: dict[str, str] = Field(
+        default_factory=dict, description="LoRA: safetensors metadata, untrusted text, size-capped"
+    )
 
     @property
     def title(self) -> str:

@@ -22,13 +22,9 @@ RngSource = Literal["CPU", "GPU", "NV"]
 
 
 def _printable(text: str) -> str:
-    """Refuse what no PNG text chunk or file system can hold."""
+    """Refuse what no PNG text chunk can hold (pydantic itself refuses unpaired surrogates)."""
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("must not contain unpaired surrogates") from None
     return text
 
 
@@ -42,11 +38,15 @@ class _Frozen(BaseModel):
 class SamplerOptions(_Frozen):
     """Knobs of the samplers and schedules, A1111's names and meanings. 0 means the default where noted."""
 
-    eta: float | None = Field(None, ge=0, le=1, description="Noise multiplier; empty: 1 for ancestral and SDE samplers, 0 for DDIM")
+    eta: float | None = Field(
+        None, ge=0, le=1, description="Noise multiplier; empty: 1 for ancestral and SDE samplers, 0 for DDIM"
+    )
     s_churn: float = Field(0.0, ge=0, le=100, description="Sigma churn (Euler, Heun, DPM2)")
     s_tmin: float = Field(0.0, ge=0, le=1000, description="Sigma tmin: churn only above this sigma")
     s_tmax: float = Field(0.0, ge=0, le=1000, description="Sigma tmax: churn only below this sigma; 0 is no limit")
-    s_noise: float = Field(1.0, ge=0, le=2, description="Sigma noise: scale of the noise that churn, ancestral and SDE samplers add")
+    s_noise: float = Field(
+        1.0, ge=0, le=2, description="Sigma noise: scale of the noise that churn, ancestral and SDE samplers add"
+    )
     sigma_min: float = Field(0.0, ge=0, le=1000, description="Schedule min sigma; 0 is the model's own")
     sigma_max: float = Field(0.0, ge=0, le=1000, description="Schedule max sigma; 0 is the model's own")
     rho: float = Field(0.0, ge=0, le=100, description="Schedule rho; 0 is the schedule's default (7 for Karras)")
@@ -55,7 +55,9 @@ class SamplerOptions(_Frozen):
     sgm_noise_multiplier: bool = Field(False, description="Scale the start noise by sqrt(1 + sigma²) instead of sigma")
     old_karras: bool = Field(False, description="Old Karras range 0.1 to 10")
     uni_pc_variant: Literal["bh1", "bh2", "vary_coeff"] = Field("bh1", description="UniPC variant")
-    uni_pc_skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = Field("time_uniform", description="UniPC skip type")
+    uni_pc_skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = Field(
+        "time_uniform", description="UniPC skip type"
+    )
     uni_pc_order: int = Field(3, ge=1, le=50, description="UniPC order")
     uni_pc_lower_order_final: bool = Field(True, description="UniPC lower order final")
 
@@ -68,17 +70,23 @@ class GenerationRequest(_Frozen):
     sampler: str = Field("DPM++ 2M", max_length=100, description="Sampling method")
     schedule: str = Field("Automatic", max_length=100, description="Schedule type; Automatic is the sampler's own")
     steps: int = Field(20, ge=1, le=150, description="Sampling steps")
-    cfg_scale: float = Field(7.0, ge=0, le=100, description="CFG scale: how strictly the prompt is followed; 1 turns guidance off")
+    cfg_scale: float = Field(
+        7.0, ge=0, le=100, description="CFG scale: how strictly the prompt is followed; 1 turns guidance off"
+    )
     width: int = Field(512, ge=64, le=2048, description="Width in pixels; rounded down to a multiple of 8")
     height: int = Field(512, ge=64, le=2048, description="Height in pixels; rounded down to a multiple of 8")
     batch_count: int = Field(1, ge=1, le=100, description="How many batches, one after the other")
     batch_size: int = Field(1, ge=1, le=16, description="How many pictures at once")
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="-1 draws a new one; picture i uses seed + i")
-    model: str | None = Field(None, max_length=300, description="Checkpoint name, title or hash; empty: the selected one")
+    model: str | None = Field(
+        None, max_length=300, description="Checkpoint name, title or hash; empty: the selected one"
+    )
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
-    rng: RngSource = Field("CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card")
+    rng: RngSource = Field(
+        "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
+    )
     sampler_options: SamplerOptions = Field(default_factory=SamplerOptions, description="Sampler parameters")
 
     @property
@@ -92,7 +100,11 @@ class RunOptions(_Frozen):
 
     preview_every: int = Field(1, ge=0, le=150, description="Draw a preview every n steps; 0 turns previews off")
     save: bool = Field(True, description="Write the pictures to the outputs folder")
-    output_dir: str | None = Field(None, max_length=1000, description="Folder for the pictures instead of outputs/txt2img-images; command line only")
+    output_dir: str | None = Field(
+        None,
+        max_length=1000,
+        description="Folder for the pictures instead of outputs/txt2img-images; command line only",
+    )
 
 
 def make_request(data: dict[str, Any]) -> GenerationRequest:

@@ -48,7 +48,9 @@ class ResolvedRequest(_Frozen):
     vae: ModelInfo | None = Field(description="A separate VAE; None is the checkpoint's own")
     sampler: str = Field(description="A1111 display name, known to the table")
     schedule: str = Field(description="Label of the schedule that runs, never Automatic")
-    schedule_label: str = Field(description="Label the infotext shows: the running one, or Automatic where the sampler has no default")
+    schedule_label: str = Field(
+        description="Label the infotext shows: the running one, or Automatic where the sampler has no default"
+    )
     sampler_options: SamplerOptions
     steps: int
     cfg_scale: float

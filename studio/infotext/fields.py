@@ -1,0 +1,211 @@
+"""From parameters to fields of `GenerationRequest`: types, bounds, names, and a note about everything that does not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from studio.errors import UnknownName
+from studio.infotext.keys import BETA_KEYS, BETA_VALUE, CHOICE_FIELDS, NUMBER_FIELDS, OPTION_FIELDS, PROGRAM
+from studio.samplers.table import (
+    AUTOMATIC,
+    SamplerSpec,
+    ScheduleSpec,
+    find_sampler,
+    find_schedule,
+    resolve_schedule,
+    split_legacy_sampler_name,
+)
+from studio.schema.request import GenerationRequest, SamplerOptions
+
+DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
+"""What a text means that does not name these."""
+
+SILENT = frozenset(
+    {
+        *("Version", "User", "App", "Parser", "Operations", "Created Date", "Civitai resources", "Civitai metadata"),
+        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS),
+    }
+)
+"""Keys that change no pixels, or are used beside another key."""
+
+MAX_NAME = 300
+SHOWN_LEFTOVERS = 12
+_EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
+
+
+def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Fields of `GenerationRequest` that the pairs of a text decide, all valid, and notes for the user.
+
+    `sampler_options` holds only what is named. A number out of bounds becomes the nearest one possible (a seed is left
+    out instead), a name that is not known here is left out; each with a note.
+    """
+    reader = _Reader(pairs)
+    fields = dict(DEFAULTS)
+    for key, name in NUMBER_FIELDS.items():
+        reader.read(fields, GenerationRequest, key, name)
+    for key, name in CHOICE_FIELDS.items():
+        reader.read(fields, GenerationRequest, key, name)
+    fields.update(reader.sampler())
+    fields.update(reader.models())
+    options: dict[str, Any] = {}
+    for key, name in OPTION_FIELDS.items():
+        reader.read(options, SamplerOptions, key, name)
+    fields["sampler_options"] = options
+    reader.remark()
+    return fields, reader.notes
+
+
+def sampler_and_schedule(sampler: str, schedule: str | None) -> tuple[SamplerSpec, ScheduleSpec]:
+    """What runs for these two values of a text.
+
+    Before 1.9 the schedule was part of the sampler's name ("DPM++ 2M Karras"); it then counts more than `schedule`. A
+    schedule that is not known counts as Automatic. Raises `UnknownName` for a sampler that is not known.
+    """
+    name, ending = split_legacy_sampler_name(sampler)
+    spec = find_sampler(name)
+    try:
+        return spec, find_schedule(ending or schedule or AUTOMATIC)
+    except UnknownName:
+        return spec, find_schedule(AUTOMATIC)
+
+
+def for_form(sampler: SamplerSpec, schedule: ScheduleSpec) -> str:
+    """The schedule as the form shows it: a sampler's own default is Automatic."""
+    is_default = sampler.default_schedule and resolve_schedule(sampler, AUTOMATIC) == schedule
+    return AUTOMATIC if is_default else schedule.label
+
+
+class _Reader:
+    """Reads pairs one kind at a time, and keeps what was said about them."""
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self.pairs = pairs
+        self.notes: list[str] = []
+        self.used: set[str] = set(SILENT)
+
+    def read(self, target: dict[str, Any], model: type[BaseModel], key: str, name: str) -> None:
+        """Put the value of `key` into `target[name]` if there is one and `model` takes it."""
+        self.used.add(key)
+        if key not in self.pairs:
+            return
+        text = self.pairs[key].strip()
+        annotation = model.model_fields[name].annotation
+        if annotation is bool or get_origin(annotation) is Literal:
+            value = self._choice(key, text, [True, False] if annotation is bool else list(get_args(annotation)))
+        else:
+            value = self._number(key, text, model, name)
+        if value is not None:
+            target[name] = value
+
+    def sampler(self) -> dict[str, Any]:
+        """Sampler and schedule."""
+        self.used |= {"Sampler", "Schedule type", "Scheduler"}
+        name = self.pairs.get("Sampler")
+        if name is None:
+            return {}
+        given = self.pairs.get("Schedule type") or self.pairs.get("Scheduler")
+        try:
+            sampler, schedule = sampler_and_schedule(name, given)
+        except UnknownName:
+            self.notes.append(f"There is no sampler named {_short(name)!r} here; it was left out.")
+            return {}
+        if given and schedule.label == AUTOMATIC and given.strip().casefold() != AUTOMATIC.casefold():
+            self.notes.append(f"There is no schedule named {_short(given)!r} here; Automatic is used.")
+        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS):
+            self.notes.append(f"The Beta schedule always runs with alpha and beta {BETA_VALUE} here.")
+        return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
+
+    def models(self) -> dict[str, Any]:
+        """Checkpoint and VAE as `name [hash]`, the form that the library looks up hash first."""
+        self.used |= {"Model", "VAE"}
+        found: dict[str, Any] = {}
+        model = self._title("Model", "Model hash")
+        if model:
+            found["model"] = model
+        vae = self.pairs.get("VAE", "")
+        if vae not in ("", "None", "Automatic", "Default (model)"):
+            found["vae"] = self._title("VAE", "VAE hash") or "Automatic"
+        return found
+
+    def remark(self) -> None:
+        """Notes about the whole."""
+        if "RNG" not in self.pairs and not self.pairs.get("Version", "").startswith(PROGRAM):
+            self.notes.append(
+                "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
+                "card on every device."
+            )
+        left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
+        if left:
+            more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""
+            self.notes.append(f"Not used here: {'; '.join(left[:SHOWN_LEFTOVERS])}{more}.")
+
+    def _title(self, name_key: str, hash_key: str) -> str | None:
+        name, short_hash = self.pairs.get(name_key, "").strip(), self.pairs.get(hash_key, "").strip()
+        for extension in _EXTENSIONS:
+            name = name.removesuffix(extension)
+        title = f"{name} [{short_hash}]" if name and short_hash else name or short_hash
+        if len(title) > MAX_NAME:
+            self.notes.append(f"{name_key} {_short(title)!r} is too long for a name; it was left out.")
+            return None
+        return title or None
+
+    def _choice(self, key: str, text: str, choices: list[Any]) -> Any:
+        for choice in choices:
+            if text.casefold() == str(choice).casefold():
+                return choice
+        known = ", ".join(str(choice) for choice in choices)
+        self.notes.append(f"{key} {_short(text)!r} is not known here (known: {known}); it was left out.")
+        return None
+
+    def _number(self, key: str, text: str, model: type[BaseModel], name: str) -> float | int | None:
+        number = _parse(text, whole=model.model_fields[name].annotation is int)
+        if number is None:
+            self.notes.append(f"{key} {_short(text)!r} is not a number; it was left out.")
+            return None
+        low, high = _bounds(model, name)
+        nearest = max(low, min(high, number))
+        if nearest == number:
+            return number
+        if name == "seed":
+            self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; it was left out.")
+            return None
+        self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; {nearest} is used.")
+        return nearest
+
+
+def _parse(text: str, *, whole: bool) -> float | int | None:
+    """A finite number; a whole one without the detour through float."""
+    try:
+        return int(text) if whole else _finite(float(text))
+    except ValueError:
+        pass
+    try:
+        number = _finite(float(text))
+    except ValueError:
+        return None
+    return None if number is None else int(number)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
+    """The smallest and largest value that the field takes, from its definition."""
+    metadata = model.model_fields[name].metadata
+    low = next((item.ge for item in metadata if hasattr(item, "ge")), -math.inf)
+    high = next((item.le for item in metadata if hasattr(item, "le")), math.inf)
+    return low, high
+
+
+def _differs(text: str | None, value: float) -> bool:
+    number = None if text is None else _parse(text, whole=False)
+    return number is not None and number != value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,44 @@
+"""The names of parameters, as AUTOMATIC1111 spells them, beside our request fields."""
+
+from __future__ import annotations
+
+NUMBER_FIELDS = {
+    "Steps": "steps",
+    "CFG scale": "cfg_scale",
+    "Seed": "seed",
+    "Size-1": "width",
+    "Size-2": "height",
+    "Clip skip": "clip_skip",
+}
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
+
+CHOICE_FIELDS = {"RNG": "rng", "Emphasis": "emphasis"}
+"""Fields of `GenerationRequest` with a few named values."""
+
+OPTION_FIELDS = {
+    "ENSD": "ensd",
+    "Discard penultimate sigma": "discard_penultimate",
+    "Schedule min sigma": "sigma_min",
+    "Schedule max sigma": "sigma_max",
+    "Schedule rho": "rho",
+    "SGM noise multiplier": "sgm_noise_multiplier",
+    "Eta": "eta",
+    "Eta DDIM": "eta",
+    "Sigma churn": "s_churn",
+    "Sigma tmin": "s_tmin",
+    "Sigma tmax": "s_tmax",
+    "Sigma noise": "s_noise",
+    "UniPC variant": "uni_pc_variant",
+    "UniPC skip type": "uni_pc_skip_type",
+    "UniPC order": "uni_pc_order",
+    "UniPC lower order final": "uni_pc_lower_order_final",
+    "Old Karras sigmas": "old_karras",
+}
+"""Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""
+
+BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
+BETA_VALUE = 0.6
+"""What the Beta schedule's two parameters always are here."""
+
+PROGRAM = "Latent Studio"
+"""What our `Version` begins with."""

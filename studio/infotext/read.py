@@ -1,0 +1,157 @@
+"""Reading generation text: AUTOMATIC1111's form, and what other programs make of it.
+
+The last line holds the parameters if at least three `Key: value` pairs are found in it; else the whole text is the prompt.
+A key is a word character and at least one more of word, space, '-' or '/'; a value is a quoted string, or JSON, or what
+stands before the next comma. Everything here is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from studio.errors import InvalidRequest
+from studio.infotext.fields import request_fields
+from studio.infotext.legacy import modernise
+from studio.infotext.loras import named_hashes, repoint_loras
+from studio.infotext.quote import unquote
+from studio.schema.request import MAX_PROMPT
+
+MAX_INFOTEXT = 2 * MAX_PROMPT + 20_000
+"""Characters: the two longest prompts there can be, and room for parameters."""
+NEGATIVE = "Negative prompt:"
+FEWEST_PAIRS = 3
+
+_KEY_CHARACTERS = re.compile(r"[\w \-/]*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])+"')
+_SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
+_ONE_LINE = re.compile(r"[^,\s]\s+(?=Steps: \d)")
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class ParsedInfotext:
+    """What a text says.
+
+    `pairs` are its parameters under AUTOMATIC1111's keys, a size as `Size-1` and `Size-2`. `request` are fields of
+    `GenerationRequest`, only those that the text decides; parameters that were left at their default are among them.
+    `notes` are sentences for the user about what was adjusted or cannot be used.
+    """
+
+    prompt: str
+    negative_prompt: str
+    pairs: dict[str, str]
+    request: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedInfotext:
+    """Take generation text apart. Any text is accepted; one without parameters is a prompt.
+
+    `loras` is short hash -> name of the LoRAs that are here: tags in `request["prompt"]` whose hash the text tells are
+    pointed at the file with that hash. `request["model"]` is `name [hash]` where the text has both.
+    Raises `InvalidRequest` for a text of more than `MAX_INFOTEXT` characters.
+    """
+    if len(text) > MAX_INFOTEXT:
+        message = f"The text has {len(text):,} characters; generation text may have {MAX_INFOTEXT:,}."
+        raise InvalidRequest(message, field="text")
+    lines, last = _split(text)
+    prompt, negative = _prompts(lines)
+    pairs = _keyed(last)
+    if not pairs:
+        return ParsedInfotext(prompt, negative, {}, {"prompt": prompt, "negative_prompt": negative})
+    prompt, pairs = modernise(prompt, negative, pairs)
+    fields, notes = request_fields(pairs)
+    local = repoint_loras(prompt, named_hashes(pairs.get("Lora hashes", "")), loras or {})
+    if local != prompt:
+        notes.append("LoRA tags were pointed at local files with the same hash.")
+    request = {"prompt": local, "negative_prompt": negative, **fields}
+    return ParsedInfotext(prompt, negative, pairs, request, notes)
+
+
+def find_pairs(line: str) -> list[tuple[str, str]]:
+    """All `Key: value` pairs of a line in order; quoted values still quoted."""
+    pairs: list[tuple[str, str]] = []
+    position = 0
+    while (colon := line.find(":", position)) >= 0:
+        key = _key(line[position:colon])
+        if not key:
+            position = colon + 1
+            continue
+        value, position = _value(line, colon + 1)
+        pairs.append((key, value))
+    return pairs
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    """The lines of the prompts, and the line of parameters ("" if there is none)."""
+    *lines, last = text.strip().split("\n")
+    cut = None if last.startswith("Steps:") else _ONE_LINE.search(last)
+    if cut and len(find_pairs(last[cut.end() :])) >= FEWEST_PAIRS:  # SD.Next's form: all in one line
+        head, separator, negative = last[: cut.end()].partition(f" {NEGATIVE}")
+        return [*lines, head, *([NEGATIVE + negative] if separator else [])], last[cut.end() :]
+    if len(find_pairs(last)) >= FEWEST_PAIRS:
+        return lines, last
+    return [*lines, last], ""
+
+
+def _prompts(lines: list[str]) -> tuple[str, str]:
+    """Prompt and negative prompt. Lines are stripped; empty ones at the beginning are dropped."""
+    sinks: tuple[list[str], list[str]] = ([], [])
+    negative = False
+    for line in lines:
+        line = line.strip()
+        if line.startswith(NEGATIVE):
+            negative, line = True, line[len(NEGATIVE) :].strip()
+        sink = sinks[negative]
+        if line or sink:
+            sink.append(line)
+    return "\n".join(sinks[0]), "\n".join(sinks[1])
+
+
+def _keyed(line: str) -> dict[str, str]:
+    """The pairs of a line by key, unquoted, sizes taken apart. Keys without a value are dropped; the last of two wins."""
+    pairs: dict[str, str] = {}
+    for key, raw in find_pairs(line):
+        if not raw:
+            continue
+        value = unquote(raw)
+        size = _SIZE.fullmatch(value)
+        if size:
+            pairs[f"{key}-1"], pairs[f"{key}-2"] = size.groups()
+        else:
+            pairs[key] = value
+    return pairs
+
+
+def _key(text: str) -> str:
+    """The key that ends `text`, or "". It begins with a word character and has two at least."""
+    run = _KEY_CHARACTERS.match(text[::-1])
+    key = text[len(text) - run.end() :] if run else ""
+    key = key.lstrip(" -/")
+    return key if len(key) >= 2 else ""
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    """The value that begins at `start`, and where the search goes on."""
+    while start < len(line) and line[start].isspace():
+        start += 1
+    quoted = _QUOTED.match(line, start)
+    end = quoted.end() if quoted else _json_end(line, start)
+    if end is None or line[end : end + 1] not in ("", ","):
+        comma = line.find(",", start)
+        end = comma if comma >= 0 else len(line)
+    return line[start:end], end + 1
+
+
+def _json_end(line: str, start: int) -> int | None:
+    """Where a JSON object or list that begins at `start` ends; None when there is none."""
+    if line[start : start + 1] not in ("{", "["):
+        return None
+    try:
+        return _DECODER.raw_decode(line, start)[1]
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,134 @@
+"""A finished picture's text, as AUTOMATIC1111 writes it: the same keys in the same order.
+
+    prompt, may be several lines
+    Negative prompt: ..., may be several lines, only if there is one
+    Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
+
+A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
+diffusers folders, which have no A1111 hash, and `Old Karras sigmas`.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM
+from studio.infotext.quote import quote
+from studio.prompt.networks import extract_networks
+from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
+from studio.schema.models import ModelInfo
+from studio.schema.request import SamplerOptions
+from studio.schema.resolved import ResolvedRequest
+
+Pairs = dict[str, object]
+
+
+def write_infotext(resolved: ResolvedRequest, index: int, version: str) -> str:
+    """The text of picture `index` (0-based over the whole job). `version` is the program's bare version number."""
+    sampler = find_sampler(resolved.sampler)
+    pairs: Pairs = {
+        "Steps": resolved.steps,
+        "Sampler": resolved.sampler,
+        "Schedule type": resolved.schedule_label,
+        "CFG scale": resolved.cfg_scale,
+        "Seed": resolved.seeds[index],
+        "Size": f"{resolved.width}x{resolved.height}",
+        **_model(resolved.model),
+        **_vae(resolved.vae),
+    }
+    if resolved.clip_skip > 1:
+        pairs["Clip skip"] = resolved.clip_skip
+    if resolved.sampler_options.ensd and sampler.uses_ensd and sampler.eta(resolved.sampler_options):
+        pairs["ENSD"] = resolved.sampler_options.ensd
+    if resolved.rng != "GPU":
+        pairs["RNG"] = resolved.rng
+    pairs.update(_loras(resolved))
+    if resolved.emphasis != "Original" and _has_syntax(resolved):
+        pairs["Emphasis"] = resolved.emphasis
+    pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
+    pairs.update(_sampler(resolved.sampler_options, sampler))
+    pairs["Version"] = f"{PROGRAM} {version}"
+    negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
+    parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
+    return f"{resolved.positive.text}{negative}\n{parameters}".strip()
+
+
+def _model(model: ModelInfo) -> Pairs:
+    """A file goes by its stem and its hash, once that is known; a folder by its name in the library and its id."""
+    if model.layout == "folder":
+        return {"Model": model.name, **({"Model id": model.model_id} if model.model_id else {})}
+    pairs: Pairs = {"Model hash": model.short_hash} if model.short_hash else {}
+    return {**pairs, "Model": model.name.rpartition("/")[2]}
+
+
+def _vae(vae: ModelInfo | None) -> Pairs:
+    if vae is None:
+        return {}
+    pairs: Pairs = {"VAE hash": vae.short_hash} if vae.short_hash else {}
+    return {**pairs, "VAE": PurePath(vae.path).name}
+
+
+def _loras(resolved: ResolvedRequest) -> Pairs:
+    """`name: hash` of every LoRA whose hash is known; the name is as in its tag, without the separators."""
+    hashes = {
+        use.name.replace(":", "").replace(",", ""): use.model.short_hash
+        for use in resolved.loras
+        if use.model.short_hash
+    }
+    return {"Lora hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}
+
+
+def _has_syntax(resolved: ResolvedRequest) -> bool:
+    """Whether the mode of emphasis makes a difference: brackets, or what is literal only in mode None."""
+    signs = "([" if resolved.emphasis != "None" else ("(", "[", "\\", "BREAK")
+    texts = [extract_networks(plan.text)[0] for plan in (resolved.positive, resolved.negative)]
+    return any(sign in text for sign in signs for text in texts)
+
+
+def _schedule(options: SamplerOptions, schedule: str, sampler: SamplerSpec) -> Pairs:
+    """Overrides of the noise levels. CompVis samplers (timesteps) take theirs from a table and obey only the first."""
+    pairs: Pairs = {}
+    if options.discard_penultimate and not sampler.discard_penultimate:
+        pairs["Discard penultimate sigma"] = True
+    if sampler.timesteps:
+        return pairs
+    if options.old_karras:
+        pairs["Old Karras sigmas"] = True
+    if options.sigma_min:
+        pairs["Schedule min sigma"] = options.sigma_min
+    if options.sigma_max:
+        pairs["Schedule max sigma"] = options.sigma_max
+    default_rho = find_schedule(schedule).default_rho
+    if options.rho and default_rho > 0 and options.rho != default_rho:
+        pairs["Schedule rho"] = options.rho
+    if schedule == "Beta":
+        pairs.update(dict.fromkeys(BETA_KEYS, BETA_VALUE))
+    if options.sgm_noise_multiplier:
+        pairs["SGM noise multiplier"] = True
+    return pairs
+
+
+def _sampler(options: SamplerOptions, sampler: SamplerSpec) -> Pairs:
+    """Parameters of the sampler itself, where it has them."""
+    pairs: Pairs = {}
+    if sampler.default_eta is not None and sampler.eta(options) != sampler.default_eta:
+        pairs["Eta DDIM" if sampler.timesteps else "Eta"] = sampler.eta(options)
+    if sampler.churn and options.s_churn:
+        pairs["Sigma churn"] = options.s_churn
+        pairs.update({"Sigma tmin": options.s_tmin} if options.s_tmin else {})
+        pairs.update({"Sigma tmax": options.s_tmax} if options.s_tmax else {})
+    if options.s_noise != 1.0 and _adds_noise(options, sampler):
+        pairs["Sigma noise"] = options.s_noise
+    if sampler.continuous_time:
+        defaults = SamplerOptions()
+        for key, field in OPTION_FIELDS.items():
+            if field.startswith("uni_pc_") and getattr(options, field) != getattr(defaults, field):
+                pairs[key] = getattr(options, field)
+    return pairs
+
+
+def _adds_noise(options: SamplerOptions, sampler: SamplerSpec) -> bool:
+    """Whether fresh noise that this scales is mixed in while sampling: by churn, an eta above 0, or a restart."""
+    if sampler.timesteps:
+        return False
+    return bool((sampler.churn and options.s_churn) or sampler.eta(options) or sampler.name == "Restart")

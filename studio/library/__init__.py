@@ -1,0 +1,13 @@
+"""The models on disk: found, judged by their headers, hashed, looked up by any of the names clients use.
+
+header    a .safetensors header, read without mapping and checked
+hashes    AUTOMATIC1111's hashes, and a cache of them that survives restarts
+scan      folders -> entries; one entry -> `ModelInfo`
+lookup    a name, title, stem or hash -> an entry
+catalog   `Library`: all of it together, with the background hasher
+"""
+
+from studio.library.catalog import Library
+from studio.library.header import read_header
+
+__all__ = ["Library", "read_header"]

@@ -1,0 +1,220 @@
+"""`Library`: all models of an installation, and the thread that hashes them.
+
+Looking is cheap: a refresh lists folders, and only what changed is read again. Small models are hashed when they are looked
+up, so that the first picture already carries the hash; large ones in the background, once in their life.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from studio.errors import UnknownModel, UnknownName
+from studio.library.hashes import (
+    CHECKPOINT_DIGITS,
+    LORA_DIGITS,
+    HashCache,
+    file_hashes,
+    folder_id,
+    legacy_hash,
+    lora_short_hash,
+)
+from studio.library.lookup import find_model
+from studio.library.shelf import Entry, File, Place, Shelf
+from studio.paths import Paths
+from studio.schema.models import ModelInfo, ModelKind
+
+DEFAULT_CHECKPOINT = "sprout-v1"
+"""Taken where nobody chose: the model that ships with the program."""
+NO_VAE = ("", "automatic", "none")
+HASHED_AT_ONCE = 64 * 1024 * 1024
+"""Bytes that are hashed while somebody waits."""
+
+
+class Library:
+    """Checkpoints, VAEs and LoRAs below `paths`. Thread-safe. The first question makes it look around."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._cache = HashCache(paths.state / "hashes.json")
+        roots = dict.fromkeys((paths.checkpoints.absolute(), paths.embedded_checkpoints.absolute()))
+        vae = paths.vae.absolute()
+        self._models = Shelf(*(Place(root, "checkpoint", skip=(vae,)) for root in roots), Place(vae, "vae"))
+        self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
+        self._hasher = _Hasher(self)
+
+    # -- lists ---------------------------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[ModelInfo]:
+        """All checkpoints, also those that cannot be used: see their `problem`."""
+        return self._list("checkpoint")
+
+    def vaes(self) -> list[ModelInfo]:
+        """All separate VAEs."""
+        return self._list("vae")
+
+    def loras(self) -> list[ModelInfo]:
+        """All LoRAs."""
+        return self._list("lora")
+
+    def lora_hashes(self) -> dict[str, str]:
+        """Short hash -> name of every LoRA whose hash is known: A1111's, and Forge's, which is over the whole file."""
+        found: dict[str, str] = {}
+        for info in self.loras():
+            found.update({info.sha256[:LORA_DIGITS]: info.name} if info.sha256 else {})
+            found.update({info.short_hash: info.name} if info.short_hash else {})
+        return found
+
+    # -- one model -----------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str | None) -> ModelInfo:
+        """The checkpoint called `name`: name, title, file name, stem, hash or legacy hash.
+
+        None is the model that ships with the program, or the first usable one. Raises `UnknownModel` with near matches.
+        """
+        info = self._default() if name is None else self._find("checkpoint", name)
+        if info is not None:
+            return info
+        if name is None:
+            folder = self._paths.checkpoints
+            message = f"There is no usable checkpoint: put a .safetensors file or a diffusers folder into {folder}."
+            raise UnknownModel(message, field="model")
+        raise UnknownModel.of("checkpoint", name, [model.name for model in self.checkpoints()], field="model")
+
+    def vae(self, name: str) -> ModelInfo | None:
+        """The VAE called `name`; None for "Automatic" and "None". Raises `UnknownModel` with near matches."""
+        if name.strip().casefold() in NO_VAE:
+            return None
+        info = self._find("vae", name)
+        if info is None:
+            raise UnknownModel.of("VAE", name, [model.name for model in self.vaes()], field="vae")
+        return info
+
+    def lora(self, name: str) -> ModelInfo:
+        """The LoRA called `name`, which may also be its alias. Raises `UnknownName` with near matches."""
+        info = self._find("lora", name)
+        if info is None:
+            raise UnknownName.of("LoRA", name, [model.name for model in self.loras()], field="prompt")
+        return info
+
+    # -- keeping up ----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Look at the folders again. Only new and changed files are read."""
+        self._models.refresh()
+        self._loras.refresh()
+        self._hasher.wake()
+
+    def start_hashing(self) -> None:
+        """Begin hashing what is not hashed yet, in the background, now and after every refresh."""
+        self._hasher.start()
+
+    def close(self) -> None:
+        """Stop hashing. Idempotent."""
+        self._hasher.close()
+
+    def unhashed_files(self) -> list[File]:
+        """Weight files of sound models whose hashes are not known."""
+        entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
+        entries += self._loras.entries("lora")
+        files = [file for entry in entries if not entry.info.problem for file in entry.files]
+        return [file for file in files if self._cache.get(*file) is None]
+
+    def hash_file(self, file: File, stop: threading.Event | None = None) -> None:
+        """Hash one file into the cache, unless it is known, gone or changed, or `stop` is set meanwhile."""
+        if self._cache.get(*file) is not None:
+            return
+        try:
+            hashes = file_hashes(file.path, stop.is_set if stop else lambda: False)
+            after = file.path.stat()
+        except OSError:
+            return
+        if hashes and (after.st_size, after.st_mtime_ns) == file[1:]:
+            self._cache.put(*file, hashes)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _shelf(self, kind: ModelKind) -> Shelf:
+        return self._loras if kind == "lora" else self._models
+
+    def _list(self, kind: ModelKind) -> list[ModelInfo]:
+        return [self._with_hashes(entry) for entry in self._shelf(kind).entries(kind)]
+
+    def _default(self) -> ModelInfo | None:
+        usable = [info for info in self.checkpoints() if not info.problem]
+        chosen = next((info for info in usable if info.name == DEFAULT_CHECKPOINT), usable[0] if usable else None)
+        return None if chosen is None else self._find("checkpoint", chosen.name)
+
+    def _find(self, kind: ModelKind, name: str) -> ModelInfo | None:
+        """Look up; look around once more when nothing fits, or what fits has changed on disk."""
+        shelf = self._shelf(kind)
+        info = find_model(name, self._list(kind), _legacy)
+        entry = shelf.entry(info.path) if info else None
+        if entry is None or not entry.is_current():
+            shelf.refresh()
+            self._hasher.wake()
+            info = find_model(name, self._list(kind), _legacy)
+            entry = shelf.entry(info.path) if info else None
+        if info is None or entry is None:
+            return None
+        if not info.problem and info.size <= HASHED_AT_ONCE:
+            for file in entry.files:
+                self.hash_file(file)
+        return self._with_hashes(entry)
+
+    def _with_hashes(self, entry: Entry) -> ModelInfo:
+        """The model with the hashes that are known."""
+        info = entry.info
+        known = [self._cache.get(*file) for file in entry.files]
+        if info.problem or not known:
+            return info
+        if info.layout == "folder":
+            names = [file.path.relative_to(info.path).as_posix() for file in entry.files]
+            digests = [hashes.sha256 for hashes in known if hashes]
+            if len(digests) < len(names):
+                return info
+            return info.model_copy(update={"model_id": folder_id(zip(names, digests, strict=True))})
+        hashes = known[0]
+        sha256 = hashes.sha256 if hashes else None
+        short = lora_short_hash(info.metadata, hashes) if info.kind == "lora" else sha256 and sha256[:CHECKPOINT_DIGITS]
+        return info.model_copy(update={"sha256": sha256, "short_hash": short})
+
+
+def _legacy(info: ModelInfo) -> str | None:
+    try:
+        return legacy_hash(Path(info.path)) if info.layout == "file" else None
+    except OSError:
+        return None
+
+
+class _Hasher:
+    """The background thread: one round over all models after each `wake`."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._stop = threading.Event()
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._wanted.set()
+            self._thread = threading.Thread(target=self._run, name="library-hasher", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        self._wanted.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._stop.is_set():
+            self._wanted.clear()
+            for file in self._library.unhashed_files():
+                if self._stop.is_set():
+                    return
+                self._library.hash_file(file, self._stop)

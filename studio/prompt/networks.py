@@ -1,0 +1,117 @@
+"""Extra-network tags, `<lora:name:0.8>`: taken out of the prompt, their arguments parsed.
+
+Form: `<kind:arg:arg...>`, kind being word characters and an argument anything but ':' and '>'. `key=value` arguments are
+named, the others positional. For kind "lora" they are name, te (text encoder weight), unet, dyn; te defaults to 1, unet
+to te.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from studio.errors import InvalidRequest
+
+_TAG = re.compile(r"<(\w+):([^>]+)>")
+
+
+@dataclass(frozen=True)
+class NetworkTag:
+    """One tag. `items` are the arguments as written, split at ':'."""
+
+    kind: str
+    items: tuple[str, ...]
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """Arguments without a name. An item with more than one '=' is one of them."""
+        return tuple(item for item in self.items if item.count("=") != 1)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """`key=value` arguments."""
+        pairs = (item.partition("=") for item in self.items if item.count("=") == 1)
+        return {key: value for key, _, value in pairs}
+
+    @property
+    def name(self) -> str:
+        """The network's name: the first positional argument."""
+        return self.positional[0] if self.positional else ""
+
+    def __str__(self) -> str:
+        """The tag as written."""
+        return f"<{self.kind}:{':'.join(self.items)}>"
+
+
+def extract_networks(text: str) -> tuple[str, list[NetworkTag]]:
+    """`text` without its tags, and the tags in order. White space around a tag stays.
+
+    Linear: a '<' that no '>' follows is not searched again and again.
+    """
+    tags: list[NetworkTag] = []
+    clean: list[str] = []
+    position = 0
+    for match in _TAG.finditer(text, 0, text.rfind(">") + 1):
+        tags.append(_tag(match))
+        clean.append(text[position : match.start()])
+        position = match.end()
+    clean.append(text[position:])
+    return "".join(clean), tags
+
+
+def replace_networks(text: str, replacement: Callable[[NetworkTag], NetworkTag]) -> str:
+    """`text` with every tag written anew as `replacement` says."""
+    end = text.rfind(">") + 1
+    return _TAG.sub(lambda match: str(replacement(_tag(match))), text[:end]) + text[end:]
+
+
+def lora_weights(tag: NetworkTag) -> tuple[float, float]:
+    """(text encoder weight, U-Net weight) of a lora tag, both finite. Raises `InvalidRequest` for what is no number."""
+    text_encoder = _argument(tag, 1, "te", 1.0)
+    return text_encoder, _argument(tag, 2, "unet", text_encoder)
+
+
+def lora_rank(tag: NetworkTag) -> int | None:
+    """The `dyn` argument: use only the first so many ranks of the LoRA; None when absent.
+
+    Raises `InvalidRequest` for what is no whole number.
+    """
+    text = _text(tag, 3, "dyn")
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"dyn = {_shown(text)!r} in {_shown(str(tag))} must be a whole number.", field="prompt"
+        ) from None
+
+
+def _tag(match: re.Match[str]) -> NetworkTag:
+    return NetworkTag(match[1], tuple(match[2].split(":")))
+
+
+def _argument(tag: NetworkTag, position: int, name: str, default: float) -> float:
+    text = _text(tag, position, name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{_shown(text)!r} in {_shown(str(tag))} must be a number such as 0.8.", field="prompt")
+    return value
+
+
+def _text(tag: NetworkTag, position: int, name: str) -> str | None:
+    """The named argument if there is one, else the positional one."""
+    if name in tag.named:
+        return tag.named[name]
+    return tag.positional[position] if len(tag.positional) > position else None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,143 @@
+"""From `GenerationRequest` to `ResolvedRequest`: every question answered once, before anything runs.
+
+Pure: reads the request, the settings and the library; touches no model weights, no torch, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from studio.errors import IncompatibleFile, InvalidRequest
+from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
+from studio.prompt.weights import parse_weights
+from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
+from studio.schema.models import ModelInfo
+from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
+from studio.schema.resolved import LoraUse, PromptPlan, ResolvedRequest
+
+PIXEL_STEP = 8
+MAX_PIXELS = 16 * 1024 * 1024
+"""Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
+
+
+class ModelLookup(Protocol):
+    """The part of the library that resolving needs."""
+
+    def checkpoint(self, name: str | None) -> ModelInfo:
+        """By name, title or hash; None is the default. Raises `UnknownModel`."""
+        ...
+
+    def vae(self, name: str) -> ModelInfo | None:
+        """None for "Automatic" and "None". Raises `UnknownModel`."""
+        ...
+
+    def lora(self, name: str) -> ModelInfo:
+        """By name or alias. Raises `UnknownName`."""
+        ...
+
+
+def resolve(
+    request: GenerationRequest,
+    library: ModelLookup,
+    draw_seed: Callable[[], int],
+    *,
+    selected_checkpoint: str = "",
+    options: RunOptions | None = None,
+) -> ResolvedRequest:
+    """Answer every open question of `request`.
+
+    `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
+    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA), `IncompatibleFile` (a model that cannot be used, a
+    LoRA of another family) and `InvalidRequest` (more pixels than one batch may hold).
+    """
+    width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
+    _check_budget(width, height, request.batch_size)
+    model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
+    vae = library.vae(request.vae)
+    prompt, tags = extract_networks(request.prompt)
+    negative, _ = extract_networks(request.negative_prompt)
+    sampler = find_sampler(request.sampler)
+    asked = find_schedule(request.schedule)
+    running = resolve_schedule(sampler, asked)
+    seed = request.seed if request.seed >= 0 else draw_seed()
+    return ResolvedRequest(
+        positive=_plan(request.prompt, prompt, request),
+        negative=_plan(request.negative_prompt, negative, request),
+        loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
+        model=model,
+        vae=_usable(vae) if vae else None,
+        sampler=sampler.name,
+        schedule=running.label,
+        schedule_label=running.label if sampler.default_schedule else asked.label,
+        sampler_options=request.sampler_options,
+        steps=request.steps,
+        cfg_scale=request.cfg_scale,
+        width=width,
+        height=height,
+        batch_size=request.batch_size,
+        batch_count=request.batch_count,
+        seeds=tuple((seed + i) % (MAX_SEED + 1) for i in range(request.picture_count)),
+        clip_skip=request.clip_skip,
+        emphasis=request.emphasis,
+        rng=request.rng,
+        options=options or RunOptions(),
+    )
+
+
+def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
+    """`request` with its answers written in (seed, model, sampler names, size): running it again gives the same pictures.
+
+    A schedule that is the sampler's own becomes Automatic, as A1111 shows it when it reads its infotext: two requests for
+    the same pictures are then equal.
+    """
+    own = find_sampler(resolved.sampler).default_schedule
+    asked = find_schedule(request.schedule)
+    answers = {
+        "seed": resolved.seeds[0],
+        "model": resolved.model.name,
+        "vae": resolved.vae.name if resolved.vae else "Automatic",
+        "sampler": resolved.sampler,
+        "schedule": AUTOMATIC if own and find_schedule(own) == asked else asked.label,
+        "width": resolved.width,
+        "height": resolved.height,
+    }
+    return request.model_copy(update=answers)
+
+
+def _plan(text: str, without_tags: str, request: GenerationRequest) -> PromptPlan:
+    """The prompt in weighted parts. With emphasis "None" brackets are ordinary characters, as in A1111."""
+    parts = [(without_tags, 1.0)] if request.emphasis == "None" else parse_weights(without_tags)
+    return PromptPlan(text=text, parts=tuple(parts))
+
+
+def _check_budget(width: int, height: int, batch_size: int) -> None:
+    if width * height * batch_size > MAX_PIXELS:
+        raise InvalidRequest(
+            f"{batch_size} pictures of {width}x{height} at once are {width * height * batch_size:,} pixels; "
+            f"a batch may have {MAX_PIXELS:,}. Lower the batch size and raise the batch count.",
+            field="batch_size",
+        )
+
+
+def _usable(model: ModelInfo) -> ModelInfo:
+    if model.problem:
+        raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
+    return model
+
+
+def _lora(tag: NetworkTag, model: ModelInfo, library: ModelLookup) -> LoraUse:
+    """The file behind one `<lora:…>` tag, checked against the checkpoint's family where both are known."""
+    name = tag.positional[0] if tag.positional else ""
+    if lora_rank(tag) is not None:
+        raise InvalidRequest(
+            f"{tag} asks for a dynamic rank, which is not supported: leave the fourth value (dyn) out.", field="prompt"
+        )
+    info = _usable(library.lora(name))
+    if info.family not in ("unknown", model.family):
+        raise IncompatibleFile(
+            f"LoRA {info.name!r} was made for {info.family}, the checkpoint {model.name!r} is {model.family}.",
+            field="prompt",
+        )
+    te_weight, unet_weight = lora_weights(tag)
+    return LoraUse(name=name, model=info, te_weight=te_weight, unet_weight=unet_weight)

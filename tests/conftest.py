@@ -1,0 +1,14 @@
+"""For all tests: no network, and threads that do not burn the processor while they wait.
+
+Set before torch is imported anywhere. Without a passive wait two threads of torch beside a busy neighbour are about ten
+times slower, and the suite runs beside its own servers and workers.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

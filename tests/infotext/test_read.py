@@ -1,0 +1,170 @@
+"""Reading: other programs' dialects, notes, bounds, and that no text breaks it or takes long."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio.errors import InvalidRequest
+from studio.infotext import parse_infotext
+from studio.infotext.read import MAX_INFOTEXT, find_pairs
+from studio.schema.request import make_request
+
+LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
+SYNTAX = st.lists(
+    st.sampled_from(
+        [
+            *':,"\\{}[]()x \n\r-/09',
+            "Steps: 20",
+            ", Seed: ",
+            "Size: ",
+            "512x",
+            "Negative prompt:",
+            "Sampler: Euler",
+            "<lora:a:1>",
+        ]
+    ),
+    max_size=60,
+).map("".join)
+
+
+@given(st.text(max_size=300) | SYNTAX | SYNTAX.map(lambda text: f"{text}\n{LINE}, {text}"))
+@settings(deadline=2000)
+def test_any_text_is_read_and_its_request_is_valid(text: str) -> None:
+    parsed = parse_infotext(text, {"0123456789ab": "here"})
+    request = {key: value for key, value in parsed.request.items() if key not in ("prompt", "negative_prompt")}
+    make_request(request)
+    if not parsed.pairs:
+        assert set(parsed.request) == {"prompt", "negative_prompt"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a:",
+        "ab:",
+        'ab:"',
+        "ab:{",
+        "ab:[",
+        'ab:["',
+        'ab:{"a":1},',
+        "ab: ",
+        " ",
+        "-",
+        "- ",
+        "x Steps: 2",
+        "(",
+        "<a:",
+        "\n",
+        "a\t",
+    ],
+)
+def test_long_texts_are_read_in_linear_time(piece: str) -> None:
+    text = (piece * MAX_INFOTEXT)[: MAX_INFOTEXT - 100]
+    start = time.process_time()
+    parse_infotext(text)
+    parse_infotext(f"{text}\n{LINE}"[:MAX_INFOTEXT])
+    parse_infotext(f"{LINE}, {text}"[:MAX_INFOTEXT])
+    assert time.process_time() - start < 2.0
+
+
+def test_a_longer_text_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="characters"):
+        parse_infotext("a" * (MAX_INFOTEXT + 1))
+
+
+def test_what_is_not_named_has_its_default() -> None:
+    request = parse_infotext(f"a cat\n{LINE}").request
+    assert request == {
+        "prompt": "a cat",
+        "negative_prompt": "",
+        "steps": 20,
+        "sampler": "Euler a",
+        "schedule": "Automatic",
+        "cfg_scale": 7.0,
+        "seed": 1,
+        "width": 512,
+        "height": 512,
+        "clip_skip": 1,
+        "rng": "GPU",
+        "emphasis": "Original",
+        "vae": "Automatic",
+        "sampler_options": {},
+    }
+
+
+def test_a_foreign_text_without_rng_gets_a_note_and_ours_does_not() -> None:
+    assert any("NV" in note for note in parse_infotext(f"a\n{LINE}, Version: v1.10.1").notes)
+    assert parse_infotext(f"a\n{LINE}, Version: Latent Studio 0.1.0").notes == []
+    assert parse_infotext(f"a\n{LINE}, RNG: NV").notes == []
+
+
+def test_sd_next_writes_one_line() -> None:
+    parsed = parse_infotext(f"a cat, (hat:1.2) Negative prompt: bad, worse {LINE}")
+    assert (parsed.prompt, parsed.negative_prompt) == ("a cat, (hat:1.2)", "bad, worse")
+    assert parsed.request["seed"] == 1
+
+
+def test_json_values_are_kept_whole() -> None:
+    resources = '[{"type":"lora","weight":0.8},{"a":[1,2]}]'
+    parsed = parse_infotext(f"a\n{LINE}, Civitai resources: {resources}, Civitai metadata: {{}}, RNG: CPU")
+    assert parsed.pairs["Civitai resources"] == resources
+    assert parsed.pairs["RNG"] == "CPU"
+
+
+def test_a_wider_text_is_adjusted_with_notes() -> None:
+    text = (
+        "a\nSteps: 900, Sampler: Undefined, CFG scale: nan, Seed: 99999999999, Size: 4096x32, Clip skip: two, RNG: cpu"
+    )
+    parsed = parse_infotext(f"{text}, Hires upscale: 2, Eta: 7")
+    assert parsed.request["steps"] == 150
+    assert (parsed.request["width"], parsed.request["height"]) == (2048, 64)
+    assert parsed.request["rng"] == "CPU"
+    assert parsed.request["clip_skip"] == 1
+    assert parsed.request["sampler_options"] == {"eta": 1}
+    assert not {"sampler", "seed", "cfg_scale"} & set(parsed.request)
+    notes = "\n".join(parsed.notes)
+    for word in (
+        "Steps 900",
+        "Undefined",
+        "CFG scale 'nan'",
+        "Seed 99999999999",
+        "Clip skip 'two'",
+        "Hires upscale 2",
+        "Eta 7",
+    ):
+        assert word in notes
+
+
+def test_a_model_is_named_with_its_hash() -> None:
+    assert parse_infotext(f"a\n{LINE}, Model hash: 6ce0161689, Model: v1-5").request["model"] == "v1-5 [6ce0161689]"
+    assert parse_infotext(f"a\n{LINE}, Model hash: 45dee52b").request["model"] == "45dee52b"
+    assert parse_infotext(f"a\n{LINE}, Model: sprout-v1, Model id: 0123456789ab").request["model"] == "sprout-v1"
+    parsed = parse_infotext(f"a\n{LINE}, VAE hash: 63aeecb90f, VAE: x.vae.safetensors")
+    assert parsed.request["vae"] == "x.vae [63aeecb90f]"
+    assert parse_infotext(f"a\n{LINE}, VAE: Default (model)").request["vae"] == "Automatic"
+
+
+def test_lora_tags_follow_their_hash() -> None:
+    text = f'<lora:old:0.8> a\n{LINE}, Lora hashes: "old: 0123456789ab"'
+    parsed = parse_infotext(text, {"0123456789ab": "new name"})
+    assert parsed.prompt == "<lora:old:0.8> a"
+    assert parsed.request["prompt"] == "<lora:new name:0.8> a"
+    assert any("LoRA" in note for note in parsed.notes)
+    assert parse_infotext(text).request["prompt"] == "<lora:old:0.8> a"
+
+
+@given(
+    st.dictionaries(st.from_regex(r"[A-Za-z][A-Za-z \-/]{0,10}[a-z]", fullmatch=True), st.text(min_size=1), min_size=1)
+)
+@settings(deadline=2000)
+def test_quoted_pairs_come_back(pairs: dict[str, str]) -> None:
+    from studio.infotext.quote import quote, unquote
+
+    values = {key: value.strip() + "," for key, value in pairs.items()}
+    line = ", ".join(f"{key}: {quote(value)}" for key, value in values.items())
+    assert {key: unquote(value) for key, value in find_pairs(line)} == values

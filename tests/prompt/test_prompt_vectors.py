@@ -1,0 +1,123 @@
+"""Prompts against AUTOMATIC1111's results: tests/vectors/prompts.json and chunks.json, every case."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+
+from studio.errors import InvalidRequest
+from studio.prompt import (
+    ClipTokenizer,
+    chunk_prompt,
+    count_tokens,
+    extract_networks,
+    lora_rank,
+    lora_weights,
+    parse_weights,
+)
+from tests.vector_files import load_json
+
+
+@cache
+def prompts() -> list[dict[str, Any]]:
+    return list(load_json("prompts.json")["prompts"])
+
+
+@cache
+def chunked() -> list[dict[str, Any]]:
+    return list(load_json("chunks.json")["prompts"])
+
+
+@cache
+def clip() -> ClipTokenizer:
+    return ClipTokenizer()
+
+
+def uses_embeddings(case: dict[str, Any]) -> bool:
+    return any("embeddings" in chunk for chunk in case["chunks"])
+
+
+@pytest.mark.parametrize("case", prompts(), ids=lambda case: repr(case["text"])[:40])
+def test_vectors_attention(case: dict[str, Any]) -> None:
+    if isinstance(case["attention"], dict):
+        with pytest.raises(InvalidRequest):
+            parse_weights(case["text"])
+        return
+    got = parse_weights(case["text"])
+    assert [text for text, _ in got] == [text for text, _ in case["attention"]]
+    for (_, weight), (_, wanted) in zip(got, case["attention"], strict=True):
+        assert math.isclose(weight, wanted, rel_tol=1e-12)
+
+
+def check_networks(prompts: list[str], expected: dict[str, Any]) -> None:
+    """Only the first prompt's tags count."""
+    extracted = [extract_networks(prompt) for prompt in prompts]
+    assert [clean for clean, _ in extracted] == expected["prompts"]
+    tags = extracted[0][1]
+    assert {tag.kind for tag in tags} == set(expected["networks"])
+    for kind, wanted in expected["networks"].items():
+        got = [tag for tag in tags if tag.kind == kind]
+        assert [list(tag.items) for tag in got] == [entry["items"] for entry in wanted]
+        assert [list(tag.positional) for tag in got] == [entry["positional"] for entry in wanted]
+        assert [tag.named for tag in got] == [entry["named"] for entry in wanted]
+    if "lora_multipliers" not in expected:
+        return
+    loras = [tag for tag in tags if tag.kind == "lora"]
+    if isinstance(expected["lora_multipliers"], dict):
+        with pytest.raises(InvalidRequest):
+            [lora_weights(tag) for tag in loras]
+        return
+    got = [{"name": tag.name, "weights": lora_weights(tag), "dyn": lora_rank(tag)} for tag in loras]
+    assert got == [
+        {"name": w["name"], "weights": (w["te"], w["unet"]), "dyn": w["dyn"]} for w in expected["lora_multipliers"]
+    ]
+
+
+@pytest.mark.parametrize("case", prompts(), ids=lambda case: repr(case["text"])[:40])
+def test_vectors_extra_networks(case: dict[str, Any]) -> None:
+    check_networks([case["text"]], case["extra_networks"])
+
+
+@pytest.mark.parametrize("case", load_json("prompts.json")["batches"], ids=lambda case: repr(case["prompts"])[:40])
+def test_vectors_extra_networks_of_a_batch(case: dict[str, Any]) -> None:
+    check_networks(case["prompts"], case["extra_networks"])
+
+
+@pytest.mark.parametrize("case", chunked(), ids=lambda case: repr(case["text"])[:40])
+def test_vectors_token_ids(case: dict[str, Any]) -> None:
+    """Where the classic tokenizer repairs the text with ftfy first, ours gives what transformers 5 gives."""
+    key = "plain_ids_transformers5" if case.get("needs_ftfy") else "plain_ids"
+    assert clip().encode(case["text"]) == case[key]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in chunked() if not case.get("needs_ftfy") and not uses_embeddings(case)],
+    ids=lambda case: repr(case["text"])[:40],
+)
+def test_vectors_chunks(case: dict[str, Any]) -> None:
+    chunks = chunk_prompt(parse_weights(case["text"]), clip())
+    assert len(chunks) == len(case["chunks"])
+    for chunk, wanted in zip(chunks, case["chunks"], strict=True):
+        assert list(chunk.padded_with(wanted["pad_id"])) == wanted["tokens"] + [wanted["pad_id"]] * wanted["pad_count"]
+        weights = [weight for weight, count in wanted["multipliers_rle"] for _ in range(count)]
+        assert len(weights) == len(chunk.weights)
+        assert all(math.isclose(got, want, rel_tol=1e-12) for got, want in zip(chunk.weights, weights, strict=True))
+    for chunk, wanted in zip(chunks, case["clip_g_chunks"], strict=True):
+        ids = list(chunk.padded_with(wanted["pad_id"]))
+        used = len(ids) - wanted["pad_count"]
+        assert set(ids[used:]) <= {wanted["pad_id"]}
+        assert ids[:used][-len(wanted["tokens_tail"]) :] == wanted["tokens_tail"]
+    assert count_tokens(case["text"], clip()) == (case["token_count"], case["counter_limit"])
+
+
+def test_vectors_special_ids() -> None:
+    special = load_json("chunks.json")["special"]
+    empty = chunk_prompt([("", 1.0)], clip())[0]
+    assert empty.tokens[:2] == (special["bos"], special["eos"])
+    assert empty.padded_with(special["pad_clip_l"]) == empty.tokens
+    assert empty.padded_with(special["pad_clip_g"])[2] == special["pad_clip_g"]
+    assert clip().encode("a,")[-1] == special["comma"]

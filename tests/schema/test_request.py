@@ -1,0 +1,70 @@
+"""`GenerationRequest`: bounds, messages, and no value that JSON or PNG cannot hold."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.errors import InvalidRequest
+from studio.schema.request import MAX_PROMPT, GenerationRequest, RunOptions, SamplerOptions, make_request
+
+
+@pytest.mark.parametrize(
+    "data, field, said",
+    [
+        ({"width": 0}, "width", "64"),
+        ({"height": 63}, "height", "64"),
+        ({"width": 100000}, "width", "2048"),
+        ({"steps": 0}, "steps", "1"),
+        ({"steps": 151}, "steps", "150"),
+        ({"cfg_scale": math.nan}, "cfg_scale", "finite"),
+        ({"cfg_scale": math.inf}, "cfg_scale", "finite"),
+        ({"seed": -2}, "seed", "-1"),
+        ({"seed": 2**32}, "seed", "4294967295"),
+        ({"prompt": "a\0b"}, "prompt", "NUL"),
+        ({"prompt": "\ud800"}, "prompt", "unicode"),
+        ({"prompt": "x" * (MAX_PROMPT + 1)}, "prompt", str(MAX_PROMPT)),
+        ({"emphasis": "loud"}, "emphasis", "Original"),
+        ({"sampler_options": {"eta": 2}}, "sampler_options.eta", "1"),
+        ({"foo": 1}, "foo", "permitted"),
+        ({"steps": "many"}, "steps", "integer"),
+    ],
+)
+def test_bad_values_get_a_message_with_field_and_bound(data: dict[str, object], field: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        make_request(data)
+    assert caught.value.field == field
+    assert field in caught.value.message
+    assert said in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+def test_empty_prompt_is_allowed_and_requests_are_values() -> None:
+    request = make_request({"prompt": ""})
+    assert request == GenerationRequest()
+    assert hash(request) == hash(GenerationRequest())
+    with pytest.raises(ValueError, match="frozen"):
+        request.steps = 3
+
+
+@given(
+    st.builds(
+        GenerationRequest,
+        prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50),
+        steps=st.integers(1, 150),
+        cfg_scale=st.floats(0, 100),
+        seed=st.integers(-1, 2**32 - 1),
+        sampler_options=st.builds(SamplerOptions, eta=st.none() | st.floats(0, 1)),
+    )
+)
+def test_requests_travel_as_json(request: GenerationRequest) -> None:
+    assert GenerationRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_every_field_has_help() -> None:
+    for model in (GenerationRequest, SamplerOptions, RunOptions):
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"

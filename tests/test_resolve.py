@@ -1,0 +1,118 @@
+"""`resolve`: every open question answered, every wrong one named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
+from studio.resolve import fixed, resolve
+from studio.schema.models import ModelInfo, ModelKind
+from studio.schema.request import MAX_SEED, GenerationRequest
+from studio.schema.resolved import ResolvedRequest
+
+
+def model(name: str, kind: ModelKind = "checkpoint", **facts: object) -> ModelInfo:
+    data = {"family": "sd1", "path": f"/m/{name}", "layout": "file", "size": 1, "mtime": 1.0}
+    return ModelInfo.model_validate({"kind": kind, "name": name, **data, **facts})
+
+
+class Shelf:
+    """A library of a few models."""
+
+    def __init__(self, *models: ModelInfo) -> None:
+        self.models = {(m.kind, m.name): m for m in models}
+
+    def checkpoint(self, name: str | None) -> ModelInfo:
+        known = [n for kind, n in self.models if kind == "checkpoint"]
+        found = self.models.get(("checkpoint", name or known[0]))
+        if found is None:
+            raise UnknownModel.of("checkpoint", str(name), known, field="model")
+        return found
+
+    def vae(self, name: str) -> ModelInfo | None:
+        return None if name in ("Automatic", "None") else self.models["vae", name]
+
+    def lora(self, name: str) -> ModelInfo:
+        found = self.models.get(("lora", name))
+        if found is None:
+            raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
+        return found
+
+
+SHELF = Shelf(
+    model("base"),
+    model("other"),
+    model("broken", problem="it is truncated."),
+    model("soft", "vae"),
+    model("ink", "lora"),
+    model("big", "lora", family="sdxl"),
+    model("odd", "lora", family="unknown"),
+)
+
+
+def run(request: GenerationRequest, seed: int = 5, selected: str = "") -> ResolvedRequest:
+    return resolve(request, SHELF, lambda: seed, selected_checkpoint=selected)
+
+
+def test_seeds_are_drawn_counted_and_wrap_around() -> None:
+    assert run(GenerationRequest(batch_count=2, batch_size=2), seed=7).seeds == (7, 8, 9, 10)
+    assert run(GenerationRequest(seed=MAX_SEED, batch_size=2)).seeds == (MAX_SEED, 0)
+
+
+def test_schedule_automatic_becomes_the_samplers_own_and_the_label_says_what_a1111_shows() -> None:
+    own = run(GenerationRequest(sampler="DPM++ 2M"))
+    assert (own.schedule, own.schedule_label) == ("Karras", "Karras")
+    none = run(GenerationRequest(sampler="k_euler"))
+    assert (none.sampler, none.schedule, none.schedule_label) == ("Euler", "Uniform", "Automatic")
+    asked = run(GenerationRequest(sampler="Euler", schedule="exponential"))
+    assert (asked.schedule, asked.schedule_label) == ("Exponential", "Exponential")
+
+
+def test_sizes_round_down_to_eight_and_a_batch_has_a_pixel_budget() -> None:
+    resolved = run(GenerationRequest(width=103, height=127))
+    assert (resolved.width, resolved.height) == (96, 120)
+    with pytest.raises(InvalidRequest, match="batch may have"):
+        run(GenerationRequest(width=2048, height=2048, batch_size=16))
+
+
+def test_model_order_request_then_selected_then_first() -> None:
+    assert run(GenerationRequest(model="other"), selected="base").model.name == "other"
+    assert run(GenerationRequest(), selected="other").model.name == "other"
+    assert run(GenerationRequest()).model.name == "base"
+    assert run(GenerationRequest(vae="soft")).vae == SHELF.models["vae", "soft"]
+
+
+def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
+    resolved = run(GenerationRequest(prompt="a (red:1.2) fox <lora:ink:0.5:0.7><lora:odd>"))
+    assert [(use.name, use.te_weight, use.unet_weight) for use in resolved.loras] == [
+        ("ink", 0.5, 0.7),
+        ("odd", 1.0, 1.0),
+    ]
+    assert ("red", 1.2) in resolved.positive.parts
+    assert "lora" not in "".join(text for text, _ in resolved.positive.parts)
+    assert resolved.positive.text == "a (red:1.2) fox <lora:ink:0.5:0.7><lora:odd>"
+
+
+@pytest.mark.parametrize(
+    "change, error, said",
+    [
+        ({"model": "bass"}, UnknownModel, "'base'"),
+        ({"model": "broken"}, IncompatibleFile, "truncated"),
+        ({"sampler": "Eular"}, UnknownName, "'Euler'"),
+        ({"schedule": "Karas"}, UnknownName, "'Karras'"),
+        ({"prompt": "<lora:inc:1>"}, UnknownName, "'ink'"),
+        ({"prompt": "<lora:big:1>"}, IncompatibleFile, "sdxl"),
+    ],
+)
+def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        run(GenerationRequest.model_validate(change))
+
+
+@given(st.integers(-1, MAX_SEED), st.integers(64, 2048), st.sampled_from(["Euler", "dpm++ 2m", "DDIM"]))
+def test_a_fixed_request_resolves_to_the_same_again(seed: int, width: int, sampler: str) -> None:
+    first = run(GenerationRequest(seed=seed, width=width, sampler=sampler, model="other"))
+    again = run(fixed(GenerationRequest(seed=seed, width=width, sampler=sampler, model="other"), first), seed=99)
+    assert again == first
