@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Started
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -53,16 +54,22 @@ class FakeEngine:
             for index in range(batch * resolved.batch_size, (batch + 1) * resolved.batch_size):
                 text, seed = self.infotext(resolved, index), resolved.seeds[index]
                 png = _picture(resolved.width, resolved.height, seed, "PNG", text)
-                yield ImageReady(index=index, seed=seed, width=resolved.width, height=resolved.height, infotext=text, png=png)
+                yield ImageReady(
+                    index=index, seed=seed, width=resolved.width, height=resolved.height, infotext=text, png=png
+                )
                 done += 1
         stopped = cancel.mode == "interrupt"
-        yield Cancelled() if stopped and not done else Finished(images=done, seconds=time.monotonic() - began, interrupted=stopped)
+        yield (
+            Cancelled()
+            if stopped and not done
+            else Finished(images=done, seconds=time.monotonic() - began, interrupted=stopped)
+        )
 
     def info(self) -> EngineInfo:
         """Always ready, on no device."""
         return EngineInfo(state="stopped" if self.closed else "ready", device="fake", dtype="none")
 
-    def start(self) -> None:
+    def start(self, model: ModelInfo | None = None) -> None:
         """Nothing to warm up."""
 
     def close(self) -> None:

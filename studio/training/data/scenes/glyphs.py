@@ -43,6 +43,7 @@ class GlyphAtlas:
     def _cutout(self, kind: ObjectKind, colour: str) -> Image.Image:
         """Tight RGBA picture of ``kind``; ``colour`` is a key of ``COLOURS`` or empty for the object's own colours."""
         picture = _shape(kind.name) if kind.is_shape else self._glyph(kind.glyph)
+        colour = colour or kind.natural
         return recolour(picture, colour) if colour else picture
 
     def _glyph(self, text: str) -> Image.Image:

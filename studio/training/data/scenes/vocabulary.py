@@ -12,12 +12,13 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """Something to draw: an emoji glyph, or a vector shape where ``glyph`` is empty."""
+    """Something to draw: an emoji glyph, or a vector shape where ``glyph`` is empty; a shape without a colour word takes ``natural``."""
 
     name: str
     glyph: str = ""
     aliases: tuple[str, ...] = ()
     plural: str = ""
+    natural: str = ""
 
     @property
     def is_shape(self) -> bool:
@@ -88,12 +89,12 @@ OBJECTS: tuple[ObjectKind, ...] = (
     ObjectKind("snowman", "⛄", (), "snowmen"),
     ObjectKind("sun", "🌞"),
     ObjectKind("moon", "🌙", ("crescent moon",)),
-    ObjectKind("heart"),
-    ObjectKind("star"),
-    ObjectKind("circle", "", ("dot",)),
-    ObjectKind("square"),
-    ObjectKind("triangle"),
-    ObjectKind("diamond"),
+    ObjectKind("heart", natural="red"),
+    ObjectKind("star", natural="yellow"),
+    ObjectKind("circle", aliases=("dot",), natural="blue"),
+    ObjectKind("square", natural="purple"),
+    ObjectKind("triangle", natural="green"),
+    ObjectKind("diamond", natural="blue"),
 )
 
 COLOURS: dict[str, RGB] = {

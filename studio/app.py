@@ -1,0 +1,248 @@
+"""`Studio`: the composition root. Builds settings, library, queue and engine once, and is all that the faces know.
+
+The page, the REST API and the command line call the methods here; none of them sees a store, a worker or a model file.
+No heavy library is imported at module top: the server process never loads torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from studio import __version__
+from studio.errors import InvalidRequest, NotAllowed, StudioError
+from studio.paths import Paths
+from studio.resolve import fixed, resolve
+from studio.schema.engine import CancelToken, Engine
+from studio.schema.events import Event, ImageReady
+from studio.schema.jobs import JobRecord
+from studio.schema.models import ModelInfo
+from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
+from studio.schema.resolved import ResolvedRequest
+from studio.settings import Settings, store_settings, updated
+
+if TYPE_CHECKING:
+    from studio.infotext import ParsedInfotext, PictureInfo
+    from studio.jobs import JobQueue
+    from studio.library import Library
+
+
+class Studio:
+    """One running installation. Thread-safe: the page, REST and the command line share it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        library: Library,
+        queue: JobQueue | None,
+        engine: Engine,
+        *,
+        exposed: bool = False,
+    ) -> None:
+        self.paths = paths
+        self.library = library
+        self.engine = engine
+        self.exposed = exposed
+        self.version = __version__
+        self.notes: list[str] = []
+        self._queue = queue
+        self._settings = settings
+        self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self._settings
+
+    @property
+    def queue(self) -> JobQueue:
+        """The job queue. A studio built for one command-line picture has none."""
+        if self._queue is None:
+            raise StudioError("This studio was built without a queue.")
+        return self._queue
+
+    def start(self) -> None:
+        """Begin hashing models, warming the worker up and taking jobs; returns at once."""
+        self.library.start_hashing()
+        if self._queue is not None:
+            self._queue.start()
+        self.engine.start(self._selected())
+
+    def close(self) -> None:
+        """Stop taking jobs, end the worker, release the data folder."""
+        if self._queue is not None:
+            self._queue.close()
+        self.engine.close()
+        self.library.close()
+
+    # -- asking for pictures ------------------------------------------------------------------------------------------
+
+    def default_request(self, model: ModelInfo | None = None) -> GenerationRequest:
+        """What a fresh form shows: the settings' defaults at the native size of `model` (or the selected checkpoint)."""
+        settings, model = self.settings, model or self._selected()
+        side = model.native_size if model else 512
+        return GenerationRequest(
+            sampler=settings.default_sampler,
+            schedule=settings.default_schedule,
+            steps=settings.default_steps,
+            cfg_scale=settings.default_cfg_scale,
+            width=side,
+            height=side,
+            model=model.name if model else None,
+            vae=settings.sd_vae,
+            clip_skip=settings.CLIP_stop_at_last_layers,
+            emphasis=settings.emphasis,
+            rng=settings.randn_source,
+        )
+
+    def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:
+        """See `studio.resolve.resolve`; seeds of -1 are drawn here."""
+        return resolve(
+            request,
+            self.library,
+            lambda: secrets.randbelow(MAX_SEED + 1),
+            selected_checkpoint=self.settings.sd_model_checkpoint,
+            options=options,
+        )
+
+    def submit(self, request: GenerationRequest, options: RunOptions | None = None, source: str = "ui") -> JobRecord:
+        """Check `request` now, then put it into the queue with all names and seeds fixed.
+
+        Raises what `resolve` raises, and `QueueFull`.
+        """
+        options = options or RunOptions(preview_every=self.settings.preview_every)
+        resolved = self.resolve(request, options)
+        return self.queue.submit(fixed(request, resolved), options, source)
+
+    def paint(self, request: GenerationRequest, options: RunOptions, cancel: CancelToken) -> Iterator[Event]:
+        """Run one request without the queue and save its pictures: what the `generate` command does."""
+        from studio.jobs.outputs import save_picture
+
+        for event in self.engine.run(self.resolve(request, options), cancel):
+            yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def count_tokens(self, text: str) -> tuple[int, int]:
+        """(tokens used, end of the last started 75-token chunk), the counter `12/75` beside a prompt.
+
+        A prompt in the middle of being typed may have a weight that is no number yet: its brackets are then counted as text.
+        """
+        from studio.prompt import chunk_prompt, count_tokens
+        from studio.prompt.tokenizer import shipped_tokenizer
+
+        try:
+            return count_tokens(text)
+        except InvalidRequest:
+            used = len(shipped_tokenizer().encode(text))
+            return used, 75 * len(chunk_prompt([(text, 1.0)], shipped_tokenizer()))
+
+    def read_picture(self, data: bytes) -> PictureInfo:
+        """What is written inside a picture file. Raises `DamagedFile`."""
+        from studio.infotext import read_picture
+
+        info = read_picture(data, self.library.lora_hashes())
+        return replace(info, request=self._with_local_models(info.request))
+
+    def read_infotext(self, text: str) -> ParsedInfotext:
+        """A1111 generation text as request fields, with notes about what was not understood."""
+        from studio.infotext import parse_infotext
+
+        parsed = parse_infotext(text, self.library.lora_hashes())
+        return replace(parsed, request=self._with_local_models(parsed.request))
+
+    # -- choosing and remembering -------------------------------------------------------------------------------------
+
+    def select_checkpoint(self, name: str) -> ModelInfo:
+        """Make `name` the selected checkpoint, also after a restart, and begin loading it. Raises `UnknownModel`."""
+        model = self.library.checkpoint(name)
+        self.update_settings({"sd_model_checkpoint": model.name})
+        if not model.problem:
+            self.engine.start(model)
+        return model
+
+    def update_settings(self, changes: Mapping[str, Any], *, over_http: bool = True) -> Settings:
+        """Validate, store and use `changes`.
+
+        Raises `NotAllowed` for settings that may not change over HTTP, `SettingsError` for values that are not
+        possible, `StorageError` when the file cannot be written; then nothing has changed.
+        """
+        known = {key: value for key, value in changes.items() if key in Settings.model_fields}
+        for key in known:
+            extra = Settings.model_fields[key].json_schema_extra
+            if over_http and not (isinstance(extra, dict) and extra.get("http")):
+                raise NotAllowed(
+                    f"Setting {key} can only be changed on the command line, in the environment or in the settings file.",
+                    field=key,
+                )
+        with self._lock:
+            fresh = updated(self._settings, known)
+            store_settings(self.paths.settings_file, {key: getattr(fresh, key) for key in known})
+            self._settings = fresh
+        return fresh
+
+    def load_form(self, browser: str) -> dict[str, Any] | None:
+        """The form as this browser left it."""
+        return self.queue.store.load_form(browser)
+
+    def save_form(self, browser: str, form: dict[str, Any]) -> None:
+        """Remember the form of one browser."""
+        self.queue.store.save_form(browser, form)
+
+    def _with_local_models(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`request` with `name [hash]` of checkpoint and VAE as the names they have here; what is not here stays as it was written."""
+        found = dict(request)
+        for field, find in (("model", self.library.checkpoint), ("vae", self.library.vae)):
+            with contextlib.suppress(StudioError):
+                info = find(found[field]) if found.get(field) else None
+                found[field] = info.name if info else found.get(field)
+        return {key: value for key, value in found.items() if key in request}
+
+    def _selected(self) -> ModelInfo | None:
+        """The checkpoint a request without a model would use; None when there is none at all."""
+        try:
+            return self.library.checkpoint(self.settings.sd_model_checkpoint or None)
+        except StudioError:
+            usable = [model for model in self.library.checkpoints() if not model.problem]
+            return usable[0] if usable else None
+
+
+def build(
+    settings: Settings, paths: Paths, *, engine: Engine | None = None, queue: bool = True, exposed: bool = False
+) -> Studio:
+    """Put a studio together. `engine` is given by tests; `queue=False` is for one picture on the command line.
+
+    Raises `StudioError` when another server uses the data folder or the folder cannot be written.
+    """
+    from studio.library import Library
+
+    library = Library(paths)
+    chosen = engine or _worker_engine(settings, paths)
+    studio = Studio(settings, paths, library, None, chosen, exposed=exposed)
+    if queue:
+        from studio.jobs import JobQueue, JobStore
+
+        store = JobStore(paths.database)
+        studio.notes += store.notes
+        studio._queue = JobQueue(
+            store,
+            chosen,
+            studio.resolve,
+            paths,
+            max_queue=settings.max_queue,
+            keep_previews=lambda: studio.settings.keep_previews,
+        )
+    return studio
+
+
+def _worker_engine(settings: Settings, paths: Paths) -> Engine:
+    from studio.engine.worker_client import WorkerEngine
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return WorkerEngine(device=settings.device, attention=settings.attention, log_file=paths.state / "worker.log")

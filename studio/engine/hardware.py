@@ -1,0 +1,147 @@
+"""What the machine offers, and what is used of it: device, number formats, attention kernel, threads.
+
+| device | U-Net and text encoders | VAE | why |
+|---|---|---|---|
+| cuda, compute capability 8.0 and up | bfloat16 | bfloat16 | tensor cores; no overflow, so no NaN pictures |
+| cuda, older | float16 | float32 | no fast bfloat16; the VAEs of SDXL overflow in float16 |
+| mps | float16 | float32 | the same |
+| cpu | float32 | float32 | the reference; the same bytes at every run |
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from studio.errors import SettingsError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+AttentionName = Literal["auto", "sdpa", "xformers"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choices for one process. `note` is a sentence for the user when something else was asked for."""
+
+    device: torch.device
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+    attention: Literal["sdpa", "xformers"]
+    note: str = ""
+
+    @property
+    def device_label(self) -> str:
+        """`cpu`, or the card's name."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
+    def dtype_label(self) -> str:
+        """`float32`, `bfloat16` ..."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def memory(self) -> int:
+        """Bytes in use: allocated on the card for CUDA, else resident in this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return resident_bytes()
+
+    def free(self) -> None:
+        """Give cached memory back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def prepare_attention(self, unet: UNet2DConditionModel, vae: AutoencoderKL) -> None:
+        """Install the kernel. diffusers' modules come with SDPA."""
+        if self.attention == "xformers":
+            unet.enable_xformers_memory_efficient_attention()
+            vae.enable_xformers_memory_efficient_attention()
+
+
+def choose_hardware(device: DeviceName = "auto", attention: AttentionName = "auto") -> Hardware:
+    """Device `auto` is the first of cuda, mps, cpu that is there.
+
+    Raises `SettingsError` for a device that is not there: painting on another one instead could take a hundred times as
+    long. Attention is a matter of speed only, so xformers that cannot be used falls back to SDPA with a `note`.
+    """
+    found = _find_device(device)
+    kernel, note = _choose_attention(attention, found)
+    dtype, vae_dtype = _choose_dtypes(found)
+    return Hardware(found, dtype, vae_dtype, kernel, note)
+
+
+def use_all_cores() -> None:
+    """One torch thread per physical core this process may use, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())
+
+
+def usable_cores() -> int:
+    """Physical cores, no more than the process's CPU affinity and its container's quota allow; at least 1."""
+    import psutil  # type: ignore[import-untyped]
+
+    limits = [psutil.cpu_count(logical=False) or os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    quota = _container_cores()
+    return max(1, min([*limits, quota] if quota else limits))
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _find_device(name: DeviceName) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(key for key, there in present.items() if there))
+    if name not in present:
+        raise SettingsError(f"Device {name!r} is not known. Allowed: auto, cpu, cuda, mps.", field="device")
+    if not present[name]:
+        usable = ", ".join(key for key, there in present.items() if there)
+        raise SettingsError(
+            f"Device {name!r} was asked for, but this PyTorch ({torch.__version__}) finds none here. Usable: auto, {usable}.",
+            field="device",
+        )
+    return torch.device(name)
+
+
+def _choose_attention(name: AttentionName, device: torch.device) -> tuple[Literal["sdpa", "xformers"], str]:
+    if name not in ("auto", "sdpa", "xformers"):
+        raise SettingsError(f"Attention {name!r} is not known. Allowed: auto, sdpa, xformers.", field="attention")
+    if name != "xformers":
+        return "sdpa", ""
+    if device.type != "cuda":
+        return "sdpa", f"xformers works on CUDA devices only, and this is {device.type}; SDPA is used instead."
+    if importlib.util.find_spec("xformers") is None:
+        return "sdpa", "xformers is not installed (pip install xformers); SDPA is used instead."
+    return "xformers", ""
+
+
+def _choose_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    if device.type == "cpu":
+        return torch.float32, torch.float32
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16, torch.bfloat16
+    return torch.float16, torch.float32
+
+
+def _container_cores() -> int | None:
+    """Whole cores of the cgroup v2 quota; None when there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,97 @@
+"""`ModelKeeper`: the loaded checkpoint, its LoRAs and its VAE; notices when their files change.
+
+One checkpoint is kept. Another one is loaded after it was dropped, so memory never holds two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.engine.conditioning import Conditioner
+from studio.engine.hardware import Hardware
+from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
+from studio.engine.lora import LoraStack
+from studio.errors import NotFound
+from studio.families import folder_weight_files
+from studio.prompt.tokenizer import ClipTokenizer
+from studio.samplers.noise_table import NoiseTable
+from studio.schema.models import ModelInfo
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""(path, bytes, modification time in ns) of every file that was read."""
+
+
+@dataclass
+class LoadedCheckpoint:
+    """A checkpoint with what belongs to it and lives as long."""
+
+    model: LoadedModel
+    loras: LoraStack
+    conditioner: Conditioner
+    table: NoiseTable
+    fingerprint: Fingerprint
+
+
+class ModelKeeper:
+    """Loads what a job asks for, unless it is loaded already and its files are the same."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self._hardware = hardware
+        self._tokenizer = ClipTokenizer()
+        self._loaded: LoadedCheckpoint | None = None
+        self._vae: tuple[Fingerprint, LoadedVae] | None = None
+
+    @property
+    def model_name(self) -> str | None:
+        """Name of the loaded checkpoint."""
+        loaded = self._loaded
+        return loaded.model.info.name if loaded else None
+
+    def has(self, info: ModelInfo) -> bool:
+        """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
+        return self._loaded is not None and self._loaded.fingerprint == fingerprint(info)
+
+    def checkpoint(self, info: ModelInfo) -> LoadedCheckpoint:
+        """The checkpoint, loaded if need be. Raises `NotFound` and what `load_checkpoint` raises; then none is loaded."""
+        current = fingerprint(info)
+        if self._loaded is None or self._loaded.fingerprint != current:
+            self.drop()
+            hardware = self._hardware
+            model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
+            hardware.prepare_attention(model.unet, model.vae)
+            table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod, sdxl=model.family.name == "sdxl")
+            self._loaded = LoadedCheckpoint(
+                model, LoraStack(model), Conditioner(model, self._tokenizer), table, current
+            )
+        return self._loaded
+
+    def vae(self, info: ModelInfo | None, loaded: LoadedCheckpoint) -> LoadedVae:
+        """The separate VAE `info`, or the checkpoint's own. Raises `NotFound` and what `load_vae` raises."""
+        if info is None:
+            return LoadedVae(loaded.model.vae, loaded.model.latent)
+        current = fingerprint(info)
+        if self._vae is None or self._vae[0] != current:
+            self._vae = None
+            self._vae = (current, load_vae(info, loaded.model, self._hardware.vae_dtype))
+        return self._vae[1]
+
+    def drop(self) -> None:
+        """Unload everything and give the memory back."""
+        if self._loaded is None and self._vae is None:
+            return
+        self._loaded = self._vae = None
+        self._hardware.free()
+
+
+def fingerprint(info: ModelInfo) -> Fingerprint:
+    """What would change if the model's files were replaced. Raises `NotFound` when one of them is gone."""
+    path = Path(info.path)
+    try:
+        files = (*folder_weight_files(path), *sorted(path.rglob("*.json"))) if info.layout == "folder" else (path,)
+        stats = [(file, file.stat()) for file in files]
+    except OSError:
+        stats = []
+    if not stats:
+        raise NotFound(f"{info.name} is gone: there is no {path} any more. Refresh the list of models.", field="model")
+    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

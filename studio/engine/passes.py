@@ -1,0 +1,118 @@
+"""A pass: from seeds to finished latents, step by step. Today there is one, from pure noise (txt2img).
+
+A pass is built once per job, from the loaded checkpoint and the request, and then run once for every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from studio.engine.denoise import Condition, GuidedUNet
+from studio.engine.hardware import Hardware
+from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.loading import LoadedModel
+from studio.errors import EngineError
+from studio.samplers.noise import ImageNoise
+from studio.samplers.planning import plan
+from studio.samplers.types import Step
+from studio.schema.resolved import PromptPlan, ResolvedRequest
+
+
+class TextToImage:
+    """The txt2img pass of one job.
+
+    Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does.
+    """
+
+    def __init__(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, hardware: Hardware) -> None:
+        self._resolved = resolved
+        self._device = hardware.device
+        self._model = loaded.model
+        options = resolved.sampler_options
+        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, loaded.table, options)
+        scale = resolved.cfg_scale * self._plan.guidance_factor
+        latent = loaded.model.latent
+        self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+        with torch.inference_mode():
+            self._denoiser = GuidedUNet(
+                loaded.model.unet,
+                loaded.table.timestep,
+                loaded.model.prediction_type,
+                self._condition(loaded, resolved.positive),
+                self._condition(loaded, resolved.negative, is_negative=True)
+                if scale != 1 or self._plan.needs_uncond
+                else None,
+                scale,
+                hardware.dtype,
+                blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None,
+            )
+
+    @property
+    def total(self) -> int:
+        """Steps of one batch; an estimate for samplers that choose their own."""
+        return self._plan.steps
+
+    def steps(self, seeds: Sequence[int]) -> Iterator[Step]:
+        """Denoise one batch, one generator per picture. Close the iterator to stop.
+
+        The caller's code runs outside inference mode. Raises `EngineError` when the latents are no numbers any more, looked
+        for after the first step (a damaged model shows at once) and the last.
+        """
+        with torch.inference_mode():
+            noise = ImageNoise(
+                seeds,
+                self._shape,
+                source=self._resolved.rng,
+                device=self._device,
+                dtype=torch.float32,
+                ensd=self._resolved.sampler_options.ensd,
+            )
+            running = self._plan.run(self._denoiser, self._plan.start(noise.start()), noise)
+        last: Step | None = None
+        while (step := _advance(running)) is not None:
+            if last is None:
+                self._refuse_nan(step, seeds)
+            last = step
+            yield step
+        if last is not None:
+            self._refuse_nan(last, seeds)
+
+    def _refuse_nan(self, step: Step, seeds: Sequence[int]) -> None:
+        finite = torch.isfinite(step.x).flatten(1).all(dim=1).tolist()
+        bad = [str(seed) for seed, good in zip(seeds, finite, strict=True) if not good]
+        if bad:
+            raise EngineError(
+                f"{self._model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
+                "The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high."
+            )
+
+    def _condition(self, loaded: LoadedCheckpoint, prompt: PromptPlan, *, is_negative: bool = False) -> Condition:
+        resolved, conditioner = self._resolved, loaded.conditioner
+        states = conditioner.encode(
+            prompt,
+            clip_skip=resolved.clip_skip,
+            emphasis=resolved.emphasis,
+            loras=loaded.loras.text_key(),
+            is_negative=is_negative,
+        )
+        return conditioner.condition(states, resolved.width, resolved.height)
+
+
+def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int]) -> Tensor:
+    """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
+
+    A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img.
+    """
+    _, height, width = shape
+    vae, latent = model.vae, model.latent
+    grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)
+    encoded = (vae.encode(grey).latent_dist.mode().float() - latent.shift_factor) * latent.scaling_factor
+    return torch.cat((torch.ones_like(encoded[:, :1]), encoded), dim=1)
+
+
+@torch.inference_mode()
+def _advance(running: Iterator[Step]) -> Step | None:
+    return next(running, None)

@@ -1,0 +1,228 @@
+"""`DiffusersEngine`: paints in this process, with diffusers' U-Net, VAE and text encoders. What the worker process runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from studio import __version__
+from studio.engine.decode import Decoder
+from studio.engine.failure import explain, is_device_lost
+from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
+from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.lora import LoraWeights
+from studio.engine.passes import TextToImage
+from studio.engine.preview import Previewer
+from studio.errors import StudioError
+from studio.infotext import encode_png, write_infotext
+from studio.samplers.types import Step
+from studio.schema.engine import CancelToken, EngineInfo
+from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Started, Status
+from studio.schema.models import ModelInfo
+from studio.schema.resolved import ResolvedRequest
+
+WAIT_SECONDS = 0.05
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    """One request being painted: its parts, made once, and how far it is."""
+
+    resolved: ResolvedRequest
+    cancel: CancelToken
+    text_to_image: TextToImage
+    previewer: Previewer
+    decoder: Decoder
+    images: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def left(self) -> bool:
+        """Whether the batch being painted is not wanted any more."""
+        return self.cancel.mode != "none"
+
+    def seeds(self, batch: int) -> tuple[int, ...]:
+        """Seeds of one batch."""
+        size = self.resolved.batch_size
+        return self.resolved.seeds[batch * size : (batch + 1) * size]
+
+
+class DiffusersEngine:
+    """See `Engine`.
+
+    Args:
+        device: `auto` takes cuda, mps or cpu, in that order. Raises `SettingsError` for one that is not there.
+        attention: `auto` and `sdpa` use PyTorch's own kernels.
+    """
+
+    def __init__(self, device: DeviceName = "auto", attention: AttentionName = "auto") -> None:
+        self._hardware = choose_hardware(device, attention)
+        self._device_label = self._hardware.device_label
+        self._keeper = ModelKeeper(self._hardware)
+        self._turn = threading.Lock()
+        self._activity = ""
+        self._running = False
+        self._broken = ""
+
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+        """See `Engine.run`."""
+        yield Started()
+        if self._activity:
+            yield Status(message=self._activity)
+        while not self._turn.acquire(timeout=WAIT_SECONDS):
+            if cancel.mode == "interrupt":
+                yield Cancelled()
+                return
+        self._running = True
+        try:
+            yield from self._paint(resolved, cancel)
+        except Exception as error:
+            raise self._explained(error, resolved) from error
+        finally:
+            self._running = False
+            self._activity = ""
+            self._turn.release()
+
+    def info(self) -> EngineInfo:
+        """See `Engine.info`."""
+        hardware = self._hardware
+        return EngineInfo(
+            state="failed" if self._broken else "busy" if self._running else "starting" if self._activity else "ready",
+            message=self._broken or self._activity or hardware.note,
+            device=self._device_label,
+            dtype=hardware.dtype_label,
+            attention=hardware.attention,
+            torch=torch.__version__,
+            model=self._keeper.model_name,
+            memory=0 if self._broken else hardware.memory(),  # a lost device cannot be asked
+            pid=os.getpid(),
+        )
+
+    def start(self, model: ModelInfo | None = None) -> None:
+        """Load `model` in a thread, after the job that runs now. A model that cannot be loaded is reported by the job that needs it."""
+        if model is not None:
+            threading.Thread(target=self._warm, args=(model,), name="warm-up", daemon=True).start()
+
+    def load(self, model: ModelInfo) -> LoadedCheckpoint:
+        """The checkpoint, loaded if need be, for those who want its modules: benchmarks, evaluation. Raises as `run`."""
+        with self._turn:
+            return self._keeper.checkpoint(model)
+
+    def close(self) -> None:
+        """Unload everything."""
+        with self._turn:
+            self._keeper.drop()
+
+    def _warm(self, model: ModelInfo) -> None:
+        with self._turn:
+            self._activity = f"Loading {model.name}"
+            try:
+                self._keeper.checkpoint(model)
+            except Exception as error:
+                log.warning("cannot load %s ahead: %s", model.name, error)
+                self._keeper.drop()
+            finally:
+                self._activity = ""
+
+    def _paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+        if not self._keeper.has(resolved.model):
+            yield self._status(f"Loading {resolved.model.name}")
+            for note in self._keeper.checkpoint(resolved.model).model.notes:
+                yield self._status(note)
+        loaded = self._keeper.checkpoint(resolved.model)
+        loras = tuple(LoraWeights.of(use) for use in resolved.loras)
+        if loras != loaded.loras.active:
+            yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
+        loaded.loras.apply(loras)
+        vae = self._keeper.vae(resolved.vae, loaded)
+        self._activity = ""
+        preview = vae.latent.preview
+        job = _Job(
+            resolved,
+            cancel,
+            TextToImage(loaded, resolved, self._hardware),
+            Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
+            Decoder(vae),
+        )
+        for batch in range(resolved.batch_count):
+            yield from _paint_batch(job, batch)
+            if cancel.mode == "interrupt":
+                break
+            cancel.clear_skip()
+        interrupted = cancel.mode == "interrupt" and job.images < len(resolved.seeds)
+        if interrupted and not job.images:
+            yield Cancelled()
+        else:
+            yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
+
+    def _status(self, message: str) -> Status:
+        self._activity = message
+        return Status(message=message)
+
+    def _explained(self, error: Exception, resolved: ResolvedRequest) -> StudioError:
+        """`error` for the user; its traceback goes to the log, and what it holds of the device's memory is given back."""
+        if isinstance(error, StudioError):
+            return error
+        log.error("painting failed", exc_info=error)
+        explained = explain(error, resolved, self._device_label)
+        if is_device_lost(error):
+            self._broken = explained.message
+        else:
+            traceback.clear_frames(error.__traceback__)
+            self._hardware.free()
+        return explained
+
+
+def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
+    """Denoise and decode one batch; returns early when the job is skipped or interrupted."""
+    if job.left():
+        return
+    last: Step | None = None
+    for step in job.text_to_image.steps(job.seeds(batch)):
+        yield _progress(job, batch, step)
+        if job.left():
+            return
+        last = step
+    assert last is not None, "a plan has at least one step"
+    yield Status(message="Decoding")
+    for offset, latents in enumerate(last.x):
+        if job.left():
+            return
+        yield _finished_picture(job, batch * job.resolved.batch_size + offset, latents)
+
+
+def _progress(job: _Job, batch: int, step: Step) -> Progress:
+    every = job.resolved.options.preview_every
+    wanted = every > 0 and (step.index + 1) % every == 0
+    return Progress(
+        batch=batch,
+        batches=job.resolved.batch_count,
+        step=step.index + 1,
+        total=max(job.text_to_image.total, step.index + 1),
+        sigma=step.sigma_next,
+        previews=job.previewer.draw(step.denoised) if wanted else (),
+        seconds=time.monotonic() - job.began,
+    )
+
+
+@torch.inference_mode()
+def _finished_picture(job: _Job, index: int, latents: Tensor) -> ImageReady:
+    picture = job.decoder.picture(latents)
+    infotext = write_infotext(job.resolved, index, __version__)
+    job.images += 1
+    return ImageReady(
+        index=index,
+        seed=job.resolved.seeds[index],
+        width=picture.width,
+        height=picture.height,
+        infotext=infotext,
+        png=encode_png(picture, infotext),
+    )

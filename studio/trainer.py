@@ -1,0 +1,75 @@
+"""Starting a training run as its own process, and following what it says. Composition: the faces use only this.
+
+The run folder is the truth. The process that trains is detached: ending the program that started it does not end the
+run, and starting the same recipe again resumes it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from studio.errors import TrainingError
+from studio.paths import REPOSITORY
+from studio.training.runs import (
+    Event,
+    RunFailed,
+    RunFinished,
+    RunFolder,
+    RunStopped,
+    prepare_run,
+    read_events,
+    worker_command,
+)
+
+POLL_SECONDS = 0.2
+LOG_TAIL = 400
+
+
+class TrainingSession:
+    """One sitting of a run: a worker process and the events it writes."""
+
+    def __init__(self, recipe: Path, runs: Path) -> None:
+        """Prepare (or find again) the run of `recipe` below `runs` and start its worker. Raises `SettingsError`."""
+        self.run: RunFolder = prepare_run(recipe, runs)
+        self._offset = self.run.events.stat().st_size if self.run.events.exists() else 0
+        self._process = subprocess.Popen(
+            worker_command(self.run, sys.executable),
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def events(self) -> Iterator[Event]:
+        """Events of this sitting as they come, until the worker has ended.
+
+        Raises `TrainingError` when the worker ends without saying how.
+        """
+        while True:
+            ended = self._process.poll() is not None
+            found, self._offset = read_events(self.run, self._offset)
+            yield from found
+            if any(isinstance(event, (RunFinished, RunStopped, RunFailed)) for event in found):
+                self._process.wait()
+                return
+            if ended:
+                raise TrainingError(
+                    f"The training process ended with code {self._process.returncode}. {self._log_tail()}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ask the worker to save and end within a step."""
+        self.run.request_stop()
+
+    def _log_tail(self) -> str:
+        if not self.run.log.exists():
+            return f"There is no log in {self.run.path}."
+        return f"The end of {self.run.log}: {self.run.log.read_text('utf-8', 'replace')[-LOG_TAIL:].strip()}"

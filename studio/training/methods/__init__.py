@@ -1,0 +1,18 @@
+"""Training methods by the ``kind`` of their configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from studio.errors import UnknownName
+from studio.training.context import TrainingContext
+
+
+def run_method(context: TrainingContext) -> Path:
+    """Run or resume the configured method; returns the folder of what it made."""
+    kind = context.config.method.kind
+    if kind == "scratch":
+        from studio.training.methods.scratch.method import train_from_scratch
+
+        return train_from_scratch(context)
+    raise UnknownName.of("training method", kind, ["scratch"])

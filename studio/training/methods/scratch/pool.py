@@ -1,0 +1,117 @@
+"""Stage 2: draw the training pool once, encode it, tokenize its captions, and keep both as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderKL
+
+from studio.paths import atomic_write
+from studio.training.context import TrainingContext
+from studio.training.counter import generator
+from studio.training.data.scenes.captions import write_caption
+from studio.training.data.scenes.glyphs import GlyphAtlas
+from studio.training.data.scenes.paint import paint_scene
+from studio.training.data.scenes.scene import draw_scene
+from studio.training.methods.scratch.autoencoder import to_tensor
+from studio.training.methods.scratch.models import latent_scale
+from studio.training.methods.scratch.text import CompactVocabulary, load_tokenizer, tokenize
+
+STAGE = "encode"
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Pool:
+    """``latents`` (n, channels, h, w) fp16, zero mean a channel and unit deviation overall; ``rows`` (n, captions, 77) compact token rows."""
+
+    latents: npt.NDArray[np.float16]
+    rows: npt.NDArray[np.int32]
+    vocabulary: CompactVocabulary
+    empty: npt.NDArray[np.int32]
+    mean: tuple[float, ...]
+    deviation: float
+
+
+def build_pool(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas) -> Pool:
+    """Make the pool, or open it when an earlier sitting completed it. An encode that was cut off goes on where it was."""
+    folder = context.run.path / "pool"
+    if not (folder / "manifest.json").exists():
+        folder.mkdir(exist_ok=True)
+        ids = _tokenize_captions(context)
+        np.save(folder / "ids.npy", ids)
+        mean, deviation = _encode(context, vae, atlas, folder)
+        atomic_write(folder / "manifest.json", json.dumps({"mean": mean, "deviation": deviation}).encode())
+        context.measured(
+            STAGE, latent_deviation=deviation, **{f"latent_mean_{i}": value for i, value in enumerate(mean)}
+        )
+    return open_pool(folder)
+
+
+def open_pool(folder: Path) -> Pool:
+    """The completed pool in ``folder``."""
+    facts = json.loads((folder / "manifest.json").read_text("utf-8"))
+    ids: npt.NDArray[np.int32] = np.load(folder / "ids.npy")
+    empty = tokenize(load_tokenizer(), [""])
+    vocabulary = CompactVocabulary.of(np.concatenate([ids.reshape(-1), empty.reshape(-1)]))
+    latents = np.load(folder / "latents.npy", mmap_mode="r")
+    return Pool(
+        latents,
+        vocabulary.compact(ids),
+        vocabulary,
+        vocabulary.compact(empty)[0],
+        tuple(facts["mean"]),
+        facts["deviation"],
+    )
+
+
+def normalise(pool: Pool, latents: torch.Tensor) -> torch.Tensor:
+    """Raw encoder means -> what the U-Net sees."""
+    mean = torch.tensor(pool.mean, device=latents.device)[:, None, None]
+    return (latents.float() - mean) / pool.deviation
+
+
+def _tokenize_captions(context: TrainingContext) -> npt.NDArray[np.int32]:
+    data, seed = context.config.method.data, context.config.seed
+    captions: list[str] = []
+    for index in range(data.pictures):
+        scene, rng = draw_scene(seed, index), generator(seed, "caption", index)
+        captions.extend(write_caption(scene, rng) for _ in range(data.captions))
+    tokenizer = load_tokenizer()
+    ids = [tokenize(tokenizer, captions[start : start + 4096]) for start in range(0, len(captions), 4096)]
+    return np.concatenate(ids).reshape(data.pictures, data.captions, -1)
+
+
+def _encode(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas, folder: Path) -> tuple[list[float], float]:
+    data, part, seed = context.config.method.data, context.config.method.autoencoder, context.config.seed
+    edge = data.side // latent_scale(part)
+    shape = (data.pictures, part.latent_channels, edge, edge)
+    marker = folder / "encoded.txt"
+    start = int(marker.read_text()) if marker.exists() else 0
+    latents = np.lib.format.open_memmap(
+        folder / "latents.npy", mode="r+" if start else "w+", dtype=np.float16, shape=shape
+    )
+    clock = context.stage(STAGE, start, data.pictures)
+    for low in range(start, data.pictures, _CHUNK):
+        high = min(low + _CHUNK, data.pictures)
+        pictures = np.stack(
+            [paint_scene(draw_scene(seed, index), atlas, seed, index, data.side) for index in range(low, high)]
+        )
+        with torch.no_grad(), context.autocast():
+            latents[low:high] = (
+                vae.encode(to_tensor(pictures).to(context.device)).latent_dist.mode().float().cpu().numpy()
+            )
+        if high % (_CHUNK * 64) == 0:
+            latents.flush()
+            atomic_write(marker, str(high).encode())
+        clock.tick(high)
+    latents.flush()
+    sample = np.asarray(latents[:: max(1, data.pictures // 4000)], dtype=np.float32)
+    mean = sample.mean(axis=(0, 2, 3))
+    deviation = float((sample - mean[:, None, None]).std())
+    return [float(value) for value in mean], deviation

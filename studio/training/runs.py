@@ -1,0 +1,175 @@
+"""Run folders: the truth about a training run on disk, readable without torch.
+
+<runs>/<name>-<digest>/
+    config.json       the frozen configuration
+    events.jsonl      one JSON object a line, appended (see ``Event``)
+    log.txt           what the worker printed
+    control/stop      put there by whoever wants the run to save and stop
+    checkpoints/      resumable state of the stage under way
+    model/            the finished diffusers folder
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from studio.errors import TrainingError
+from studio.paths import atomic_write
+from studio.schema.training import TrainingConfig, load_training_config, parse_training_config
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    time: float = Field(description="Unix time in seconds")
+
+
+class StageStarted(_Event):
+    """A stage began or was resumed at ``step``."""
+
+    kind: Literal["stage"] = "stage"
+    stage: str
+    step: int
+    total: int
+
+
+class StageProgress(_Event):
+    """Where a stage stands. ``values`` holds named measurements, such as the loss averaged since the last event."""
+
+    kind: Literal["progress"] = "progress"
+    stage: str
+    step: int
+    total: int
+    per_second: float
+    eta_s: float
+    values: dict[str, float] = {}
+
+
+class Measured(_Event):
+    """A measurement worth keeping, e.g. the PSNR of the autoencoder."""
+
+    kind: Literal["measured"] = "measured"
+    stage: str
+    values: dict[str, float]
+
+
+class RunFinished(_Event):
+    """The run is complete; ``model`` is the finished folder."""
+
+    kind: Literal["finished"] = "finished"
+    model: str
+
+
+class RunStopped(_Event):
+    """The run was asked to stop, saved its state and can be resumed."""
+
+    kind: Literal["stopped"] = "stopped"
+
+
+class RunFailed(_Event):
+    """The run ended with an error; what it had saved stays."""
+
+    kind: Literal["failed"] = "failed"
+    message: str
+
+
+Event = Annotated[
+    StageStarted | StageProgress | Measured | RunFinished | RunStopped | RunFailed, Field(discriminator="kind")
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def config(self) -> TrainingConfig:
+        """The frozen configuration; raises ``TrainingError`` when this is no run folder."""
+        file = self.path / "config.json"
+        try:
+            data: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{self.path} is no run folder: {error}.") from error
+        return parse_training_config(data, str(file))
+
+    def append(self, event: Event) -> None:
+        """Add one event; a line is written whole."""
+        with self.events.open("a", encoding="utf-8") as stream:
+            stream.write(event.model_dump_json() + "\n")
+
+    def stop_requested(self) -> bool:
+        return (self.path / "control" / "stop").exists()
+
+    def request_stop(self) -> None:
+        """Ask the worker to save and end at its next step."""
+        atomic_write(self.path / "control" / "stop", b"")
+
+    def clear_stop(self) -> None:
+        (self.path / "control" / "stop").unlink(missing_ok=True)
+
+
+def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
+    """The run folder for a recipe: the existing one of the same recipe, to be resumed, or a new one.
+
+    Two recipes are the same when they differ at most in the number of diffusion steps, when they save, and where they export to.
+    Raises ``SettingsError`` for a recipe that cannot be used.
+    """
+    config = load_training_config(config_path)
+    run = RunFolder(runs_dir / f"{config.name}-{_digest(config)}")
+    run.path.mkdir(parents=True, exist_ok=True)
+    atomic_write(run.path / "config.json", config.model_dump_json(indent=2).encode() + b"\n")
+    run.clear_stop()
+    return run
+
+
+def read_events(run: RunFolder, offset: int = 0) -> tuple[list[Event], int]:
+    """Events after byte ``offset`` of events.jsonl, and the offset to go on from; a line still being written is left for the next call."""
+    if not run.events.exists():
+        return [], offset
+    with run.events.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read()
+    complete = data[: data.rfind(b"\n") + 1]
+    return list(_parse(complete)), offset + len(complete)
+
+
+def worker_command(run: RunFolder, python: str, threads: int | None = None) -> list[str]:
+    """The command line that runs or resumes ``run`` with the interpreter ``python``."""
+    command = [python, "-m", "studio.training.worker", os.fspath(run.path)]
+    return [*command, "--threads", str(threads)] if threads else command
+
+
+def _parse(lines: bytes) -> Iterator[Event]:
+    for line in lines.splitlines():
+        yield _EVENT.validate_json(line)
+
+
+def _digest(config: TrainingConfig) -> str:
+    data = config.model_dump(
+        mode="json", exclude={"save_minutes": True, "keep": True, "export_to": True, "method": {"diffusion": {"steps"}}}
+    )
+    return blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=4).hexdigest()

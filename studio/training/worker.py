@@ -1,0 +1,78 @@
+"""The process that trains: ``python -m studio.training.worker RUN_DIR [--threads N]``.
+
+It runs or resumes the run in RUN_DIR and ends with 0 when the run is finished or was stopped (SIGINT, SIGTERM or the run's stop file),
+with 1 when it failed. Progress goes to the run's events.jsonl; it is no server and takes no requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from studio.errors import StudioError
+from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studio.training.worker", description="Run or resume a training run."
+    )
+    parser.add_argument("run_dir", type=Path, help="run folder, made by prepare_run")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets torch decide")
+    options = parser.parse_args(arguments)
+    run = RunFolder(options.run_dir)
+    try:
+        return _train(run, options.threads)
+    except StudioError as error:
+        _fail(run, error.message)
+    except Exception as error:
+        traceback.print_exc()
+        _fail(run, f"{type(error).__name__}: {error}")
+    return 1
+
+
+def _train(run: RunFolder, threads: int) -> int:
+    import torch
+
+    from studio.training.context import StopTraining, TrainingContext
+    from studio.training.methods import run_method
+    from studio.training.parallel import Team
+
+    if threads > 0:
+        torch.set_num_threads(threads)
+    stop = threading.Event()
+
+    def ask_to_stop(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    context = TrainingContext(run.config(), run, stop.is_set, team=Team.from_environment())
+    try:
+        model = run_method(context)
+    except StopTraining:
+        ending: RunStopped | RunFinished = RunStopped(time=time.time())
+    else:
+        ending = RunFinished(time=time.time(), model=str(model))
+    if context.team.leads:
+        run.append(ending)
+    return 0
+
+
+def _fail(run: RunFolder, message: str) -> None:
+    sys.stderr.write(message + "\n")
+    if run.path.is_dir():
+        with run.log.open("a", encoding="utf-8") as stream:
+            stream.write(message + "\n")
+        run.append(RunFailed(time=time.time(), message=message))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The last step: rounding, and the answer to a VAE that gives NaN or black."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from studio.engine.decode import Decoder, to_pixels
+from studio.engine.loading import LatentFacts, LoadedVae
+from studio.errors import EngineError
+from studio.families.spec import PreviewFactors
+
+FACTS = LatentFacts(
+    channels=4, scale=8, scaling_factor=0.5, shift_factor=0.25, preview=PreviewFactors(((0.0, 0.0, 0.0),) * 4)
+)
+
+
+@dataclasses.dataclass
+class FakeVae:
+    """Gives `good`, or what is in `bad` for its number format."""
+
+    dtype: torch.dtype
+    good: float = 0.0
+    bad: dict[torch.dtype, float] = dataclasses.field(default_factory=dict)
+    inputs: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def decode(self, latents: Tensor) -> Any:
+        self.inputs.append(latents)
+        return SimpleNamespace(sample=torch.full((1, 3, 16, 16), self.bad.get(self.dtype, self.good), dtype=self.dtype))
+
+    def to(self, *, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+def decoder(vae: FakeVae) -> Decoder:
+    return Decoder(LoadedVae(vae, FACTS))  # type: ignore[arg-type]
+
+
+def test_values_are_cut_not_rounded() -> None:
+    values = torch.tensor([-2.0, -1.0, -0.996, 0.0, 0.9999, 1.0, 2.0])
+    pixels = to_pixels(values.view(1, 1, -1).expand(3, 1, -1))
+    assert pixels[0, :, 0].tolist() == [0, 0, 0, 127, 254, 255, 255]
+
+
+def test_latents_are_scaled_and_shifted() -> None:
+    vae = FakeVae(torch.float32)
+    decoder(vae).picture(torch.full((4, 2, 2), 1.5))
+    assert vae.inputs[0].shape == (1, 4, 2, 2)
+    assert vae.inputs[0].unique().tolist() == [3.25]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_a_lost_picture_is_decoded_again_in_float32_and_the_vae_stays_there(bad: float) -> None:
+    vae = FakeVae(torch.float16, good=0.5, bad={torch.float16: bad})
+    painter = decoder(vae)
+    assert painter.picture(torch.zeros(4, 2, 2)).getpixel((0, 0)) == (191, 191, 191)
+    assert vae.dtype == torch.float32
+    painter.picture(torch.zeros(4, 2, 2))
+    assert len(vae.inputs) == 3
+
+
+def test_nan_in_float32_is_an_error_and_not_a_picture() -> None:
+    with pytest.raises(EngineError, match="VAE file may be damaged"):
+        decoder(FakeVae(torch.float16, good=float("nan"))).picture(torch.zeros(4, 2, 2))
+
+
+def test_black_in_float32_is_a_picture() -> None:
+    assert decoder(FakeVae(torch.float32, good=-1.0)).picture(torch.zeros(4, 2, 2)).getpixel((0, 0)) == (0, 0, 0)

@@ -1,0 +1,112 @@
+"""The σ-space denoiser around models whose answer is known in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from studio.engine.denoise import Condition, GuidedUNet
+
+SIGMA = 2.5
+X0 = torch.linspace(-1, 1, 4 * 4 * 4).reshape(1, 4, 4, 4)
+NOISE = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+X = X0 + SIGMA * NOISE
+
+
+def condition(value: float, length: int = 77, **added: Tensor) -> Condition:
+    return Condition(torch.full((1, length, 8), value), added or None)
+
+
+@dataclass
+class FakeUNet:
+    """Answers `answer(sample, row condition value)`; remembers how it was called."""
+
+    answer: Any = lambda sample, value: sample * 0 + value
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **more: Any) -> tuple[Tensor]:
+        self.calls.append({"sample": sample, "timestep": timestep, "states": encoder_hidden_states, **more})
+        return (self.answer(sample, encoder_hidden_states[:, 0, 0].view(-1, 1, 1, 1)),)
+
+
+def guided(
+    unet: FakeUNet, positive: Condition, negative: Condition | None, scale: float = 7.0, **changes: Any
+) -> GuidedUNet:
+    settings: dict[str, Any] = {"prediction_type": "epsilon", "dtype": torch.float32, **changes}
+    return GuidedUNet(unet, lambda sigma: 100 * sigma, settings["prediction_type"], positive, negative, scale, settings["dtype"],
+                      settings.get("concat"))  # fmt: skip
+
+
+def test_a_perfect_noise_predictor_gives_x0() -> None:
+    unet = FakeUNet(lambda sample, value: NOISE)
+    got = guided(unet, condition(1.0), None, 1.0)(X, SIGMA)
+    torch.testing.assert_close(got, X0.expand(2, -1, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_a_perfect_v_predictor_gives_x0() -> None:
+    v = (NOISE - SIGMA * X0) / (SIGMA**2 + 1) ** 0.5
+    unet = FakeUNet(lambda sample, value: v)
+    got = guided(unet, condition(1.0), None, 1.0, prediction_type="v_prediction")(X, SIGMA)
+    torch.testing.assert_close(got, X0.expand(2, -1, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_the_model_sees_unit_variance_and_the_timestep() -> None:
+    unet = FakeUNet()
+    guided(unet, condition(1.0), None, 1.0)(X, SIGMA)
+    (call,) = unet.calls
+    torch.testing.assert_close(call["sample"], X / (SIGMA**2 + 1) ** 0.5)
+    assert call["timestep"].tolist() == [250.0, 250.0]
+
+
+@pytest.mark.parametrize("lengths", [(77, 77), (154, 77)])
+def test_guidance_is_linear_whether_in_one_pass_or_two(lengths: tuple[int, int]) -> None:
+    unet = FakeUNet()
+    denoiser = guided(unet, condition(0.5, lengths[0]), condition(0.1, lengths[1]), 3.0)
+    expected = X - SIGMA * (0.1 + 3.0 * (0.5 - 0.1))
+    torch.testing.assert_close(denoiser(X, SIGMA), expected)
+    assert [len(call["sample"]) for call in unet.calls] == ([4] if lengths == (77, 77) else [2, 2])
+    both, uncond = denoiser.guided_and_uncond(X, SIGMA)
+    torch.testing.assert_close(both, expected)
+    torch.testing.assert_close(uncond, X - SIGMA * 0.1)
+
+
+def test_scale_one_asks_for_the_positive_prompt_only() -> None:
+    unet = FakeUNet()
+    got = guided(unet, condition(0.5), condition(0.1), 1.0)(X, SIGMA)
+    torch.testing.assert_close(got, X - SIGMA * 0.5)
+    assert [len(call["sample"]) for call in unet.calls] == [2]
+
+
+def test_added_conditions_follow_their_rows() -> None:
+    unet = FakeUNet()
+    denoiser = guided(
+        unet, condition(0.5, ids=torch.tensor([[1016.0, 7.0]])), condition(0.1, ids=torch.tensor([[8.0, 9.0]]))
+    )
+    denoiser(X, SIGMA)
+    assert unet.calls[0]["added_cond_kwargs"]["ids"].tolist() == [[1016.0, 7.0], [1016.0, 7.0], [8.0, 9.0], [8.0, 9.0]]
+
+
+def test_extra_input_channels_are_appended_to_every_row() -> None:
+    unet = FakeUNet(lambda sample, value: sample[:, :4])
+    extra = torch.arange(5.0).view(1, 5, 1, 1).expand(1, 5, 4, 4)
+    guided(unet, condition(0.5), condition(0.1), concat=extra)(X, SIGMA)
+    sample = unet.calls[0]["sample"]
+    assert sample.shape == (4, 9, 4, 4)
+    assert all(torch.equal(row, extra[0]) for row in sample[:, 4:])
+
+
+def test_only_the_model_runs_in_its_format() -> None:
+    unet = FakeUNet()
+    got = guided(unet, condition(0.5), condition(0.1), dtype=torch.bfloat16)(X, SIGMA)
+    assert got.dtype == torch.float32
+    assert unet.calls[0]["sample"].dtype == unet.calls[0]["states"].dtype == torch.bfloat16
+    assert unet.calls[0]["timestep"].dtype == torch.float32
+
+
+def test_an_uncond_prediction_needs_a_negative_prompt() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        guided(FakeUNet(), condition(0.5), None).guided_and_uncond(X, SIGMA)

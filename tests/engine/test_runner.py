@@ -1,0 +1,457 @@
+"""`DiffusersEngine` on tiny random models: same bytes again, batches, cancelling, failures, and diffusers as the oracle."""
+
+from __future__ import annotations
+
+import gc
+import io
+import shutil
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.engine.runner import DiffusersEngine
+from studio.errors import DamagedFile, EngineError, IncompatibleFile, NotFound, OutOfMemory, UnknownName
+from studio.infotext import read_picture
+from studio.schema.engine import CancelToken
+from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
+from studio.schema.models import ModelInfo
+from studio.schema.resolved import LoraUse, PromptPlan, ResolvedRequest
+from tests.engine.samples import resolved_request
+from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
+
+ACCEPTED = 2
+"""8-bit levels between a picture of a batch and the same one alone: kernels sum in another order for another batch size."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DiffusersEngine]:
+    painter = DiffusersEngine("cpu")
+    yield painter
+    painter.close()
+
+
+@pytest.fixture(scope="module")
+def sd1() -> ModelInfo:
+    return tiny_info("sd1")
+
+
+def paint(engine: DiffusersEngine, request: ResolvedRequest, cancel: CancelToken | None = None) -> list[Event]:
+    return list(engine.run(request, cancel or CancelToken()))
+
+
+def pictures(events: list[Event]) -> list[ImageReady]:
+    return [event for event in events if isinstance(event, ImageReady)]
+
+
+def pixels(picture: ImageReady) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(picture.png))).astype(int)
+
+
+def distance(one: ImageReady, other: ImageReady) -> int:
+    return int(np.abs(pixels(one) - pixels(other)).max())
+
+
+def images_of(engine: DiffusersEngine, model: ModelInfo, **changes: Any) -> list[ImageReady]:
+    return pictures(paint(engine, resolved_request(model, **changes)))
+
+
+def test_events_come_in_order(engine: DiffusersEngine) -> None:
+    engine.close()
+    events = paint(engine, resolved_request(tiny_info("sd1"), steps=3, batch_size=2, batch_count=2, preview_every=2))
+    types = [event.type for event in events]
+    batch = ["progress"] * 3 + ["status"] + ["image"] * 2
+    assert types == ["started", "status", *batch, *batch, "finished"]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [(event.batch, event.batches, event.step, event.total) for event in progress] == [
+        (b, 2, s, 3) for b in (0, 1) for s in (1, 2, 3)
+    ]
+    assert [len(event.previews) for event in progress] == [0, 2, 0] * 2
+    sigmas = [event.sigma for event in progress[:3]]
+    assert sigmas == sorted(sigmas, reverse=True)
+    assert sigmas[-1] == 0
+    assert [event.seconds for event in progress] == sorted(event.seconds for event in progress)
+    assert [(event.index, event.seed) for event in pictures(events)] == [(0, 7), (1, 8), (2, 9), (3, 10)]
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].images, events[-1].interrupted) == (4, False)
+
+
+def test_pictures_know_how_they_were_made(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    (picture,) = images_of(engine, sd1, prompt="größer, 一只狐狸", negative_prompt="blurry", width=96, height=64)
+    assert (picture.width, picture.height) == (96, 64)
+    found = read_picture(picture.png)
+    assert found.infotext == picture.infotext
+    assert found.request["seed"] == 7
+    assert found.request["prompt"] == "größer, 一只狐狸"
+
+
+def test_the_same_request_gives_the_same_bytes_also_after_other_work(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    request = resolved_request(sd1, sampler="Euler a", prompt="a red fox")
+    (first,) = pictures(paint(engine, request))
+    images_of(engine, sd1, prompt="another thing", seed=99, sampler="DPM++ SDE", schedule="Karras")
+    images_of(engine, tiny_info("sprout"))
+    (again,) = pictures(paint(engine, request))
+    assert first.png == again.png
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM"])
+def test_a_batch_equals_its_pictures_alone(engine: DiffusersEngine, sd1: ModelInfo, sampler: str) -> None:
+    batch = images_of(engine, sd1, sampler=sampler, schedule="Uniform", batch_size=4)
+    singles = [images_of(engine, sd1, sampler=sampler, schedule="Uniform", seed=seed)[0] for seed in range(7, 11)]
+    assert [picture.seed for picture in batch] == [picture.seed for picture in singles]
+    assert max(distance(one, other) for one, other in zip(batch, singles, strict=True)) <= ACCEPTED
+    assert min(distance(batch[0], other) for other in batch[1:]) > 10 * ACCEPTED
+    counted = images_of(engine, sd1, sampler=sampler, schedule="Uniform", batch_count=4)
+    assert [picture.png for picture in counted] == [picture.png for picture in singles]
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd1-inpaint", "sprout"])
+def test_every_family_paints_and_follows_the_prompt(engine: DiffusersEngine, family: str) -> None:
+    info = tiny_info(family)
+    (one,) = images_of(engine, info, prompt="a red fox", negative_prompt="bad")
+    (other,) = images_of(engine, info, prompt="a house", negative_prompt="bad")
+    (without,) = images_of(engine, info, prompt="a red fox")
+    assert one.png != other.png
+    assert one.png != without.png
+    assert (one.width, one.height) == (64, 64)
+
+
+def test_a_single_file_gives_the_same_picture_as_the_folder(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    (from_folder,) = images_of(engine, sd1)
+    (from_file,) = images_of(engine, tiny_info(tiny_file("sd1")))
+    assert distance(from_folder, from_file) == 0
+
+
+def test_guidance_of_one_ignores_the_negative_prompt(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    one, other = (images_of(engine, sd1, cfg_scale=1.0, negative_prompt=negative)[0] for negative in ("a", "b"))
+    assert np.array_equal(pixels(one), pixels(other))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip_skip": 2},
+        {"cfg_scale": 3.0},
+        {"steps": 5},
+        {"sampler": "Heun"},
+        {"schedule": "Karras"},
+        {"rng": "NV"},
+        {"emphasis": "No norm"},
+        {"positive": PromptPlan(text="fox", parts=(("fox", 1.0),))},
+    ],
+    ids=str,
+)
+def test_what_the_request_says_changes_the_picture(
+    engine: DiffusersEngine, sd1: ModelInfo, changes: dict[str, Any]
+) -> None:
+    base = {"positive": PromptPlan(text="(fox:9)", parts=(("fox", 9.0),))}
+    assert not np.array_equal(
+        pixels(images_of(engine, sd1, **base)[0]), pixels(images_of(engine, sd1, **base | changes)[0])
+    )
+
+
+def test_long_prompts_and_breaks_run(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    long = PromptPlan(text="x", parts=(("fox " * 100, 1.0), ("BREAK", -1.0), ("house", 1.2)))
+    (picture,) = images_of(engine, sd1, positive=long)
+    (other,) = images_of(engine, sd1, positive=long, negative=PromptPlan(text="y", parts=(("dog " * 100, 1.0),)))
+    assert not np.array_equal(pixels(picture), pixels(other))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_loras_come_and_go(engine: DiffusersEngine, family: str) -> None:
+    info, file = tiny_info(family), tiny_info(tiny_lora(family), "lora")
+    (plain,) = images_of(engine, info)
+    strong, weak = (
+        images_of(engine, info, loras=(LoraUse(name="l", model=file, te_weight=weight, unet_weight=weight),))[0]
+        for weight in (1.0, 0.5)
+    )
+    assert not np.array_equal(pixels(plain), pixels(strong))
+    assert not np.array_equal(pixels(weak), pixels(strong))
+    assert images_of(engine, info)[0].png == plain.png
+
+
+def test_a_separate_vae_changes_the_picture_only_while_it_is_chosen(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    (own,) = images_of(engine, sd1)
+    (separate,) = images_of(engine, sd1, vae=tiny_info(tiny_vae_file("sd1"), "vae"))
+    assert not np.array_equal(pixels(own), pixels(separate))
+    assert images_of(engine, sd1)[0].png == own.png
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_step", [1, 3, 6])
+def test_interrupt_ends_within_a_step_and_leaves_no_trace(
+    engine: DiffusersEngine, sd1: ModelInfo, at_step: int
+) -> None:
+    cancel, seen = CancelToken(), []
+    for event in engine.run(resolved_request(sd1, steps=6), cancel):
+        seen.append(event)
+        if isinstance(event, Progress) and event.step == at_step:
+            cancel.interrupt()
+    assert isinstance(seen[-1], Cancelled)
+    assert max(event.step for event in seen if isinstance(event, Progress)) == at_step
+    assert images_of(engine, sd1)[0].png == images_of(DiffusersEngine("cpu"), sd1)[0].png
+
+
+def test_interrupt_keeps_finished_pictures(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    cancel, seen = CancelToken(), []
+    for event in engine.run(resolved_request(sd1, batch_count=3), cancel):
+        seen.append(event)
+        if isinstance(event, ImageReady):
+            cancel.interrupt()
+    assert isinstance(seen[-1], Finished)
+    assert (seen[-1].images, seen[-1].interrupted, len(pictures(seen))) == (1, True, 1)
+
+
+def test_interrupt_before_the_first_step(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    cancel = CancelToken()
+    cancel.interrupt()
+    assert [event.type for event in paint(engine, resolved_request(sd1), cancel) if not isinstance(event, Status)] == [
+        "started",
+        "cancelled",
+    ]
+
+
+def test_skip_leaves_the_batch_and_paints_the_next(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    cancel, seen = CancelToken(), []
+    for event in engine.run(resolved_request(sd1, batch_count=3), cancel):
+        seen.append(event)
+        if isinstance(event, Progress) and (event.batch, event.step) == (1, 2):
+            cancel.skip()
+    assert [picture.index for picture in pictures(seen)] == [0, 2]
+    assert max(event.step for event in seen if isinstance(event, Progress) and event.batch == 1) == 2
+    assert cancel.mode == "none"
+    assert isinstance(seen[-1], Finished)
+    assert not seen[-1].interrupted
+
+
+def test_closing_the_iterator_frees_the_engine(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    events = engine.run(resolved_request(sd1), CancelToken())
+    assert any(isinstance(event, Progress) for event in events)
+    events.close()  # type: ignore[attr-defined]
+    assert engine.info().state == "ready"
+    assert images_of(engine, sd1)
+
+
+def test_inference_mode_does_not_leak_to_the_caller(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    assert not any(torch.is_inference_mode_enabled() for _ in engine.run(resolved_request(sd1), CancelToken()))
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_copy(tmp_path: Path) -> Path:
+    return Path(shutil.copy(tiny_file("sd1"), tmp_path / "own.safetensors"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def poison(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    key = "model.diffusion_model.out.2.weight"
+    save_file({**tensors, key: torch.full_like(tensors[key], torch.nan)}, path)
+
+
+def other_kind(path: Path) -> None:
+    shutil.copy(tiny_lora("sd1"), path)
+
+
+@pytest.mark.parametrize(
+    "damage, error",
+    [(truncate, DamagedFile), (poison, DamagedFile), (other_kind, IncompatibleFile), (Path.unlink, NotFound)],
+)
+def test_a_model_that_went_bad_is_named_and_the_next_one_paints(
+    engine: DiffusersEngine, sd1: ModelInfo, own_copy: Path, damage: Callable[[Path], None], error: type[Exception]
+) -> None:
+    info = tiny_info(own_copy)
+    assert images_of(engine, info)
+    damage(own_copy)
+    with pytest.raises(error, match="own"):
+        images_of(engine, info)
+    assert images_of(engine, sd1)
+
+
+def test_a_replaced_model_is_loaded_anew(engine: DiffusersEngine, own_copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    info = tiny_info(own_copy)
+    (before,) = images_of(engine, info)
+    save_file({key: value * 1.05 for key, value in load_file(own_copy).items()}, own_copy)
+    (after,) = images_of(engine, info)
+    assert not np.array_equal(pixels(before), pixels(after))
+
+
+def test_wrong_names_are_reported(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    with pytest.raises(UnknownName, match="Euler b"):
+        images_of(engine, sd1, sampler="Euler b")
+
+
+def break_unet(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, model: ModelInfo, forward: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(engine.load(model).model.unet, "forward", forward)
+
+
+def test_nan_from_the_model_fails_the_job_at_the_first_step(
+    engine: DiffusersEngine, sd1: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nan(sample: torch.Tensor, *arguments: Any, **more: Any) -> tuple[torch.Tensor]:
+        return (sample * torch.nan,)
+
+    break_unet(engine, monkeypatch, sd1, nan)
+    seen = []
+    with pytest.raises(EngineError, match=r"NaN.* step 1 of 4 for seed 7, 8"):
+        seen.extend(engine.run(resolved_request(sd1, batch_size=2), CancelToken()))
+    assert not pictures(seen)
+    monkeypatch.undo()
+    assert images_of(engine, sd1)
+
+
+@pytest.mark.parametrize(
+    "error, expected, text",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "1 x 64x64"),
+        (ZeroDivisionError("surprise"), EngineError, "ZeroDivisionError: surprise"),
+    ],
+)
+def test_failures_in_the_model_are_explained_and_the_next_job_runs(
+    engine: DiffusersEngine,
+    sd1: ModelInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    text: str,
+) -> None:
+    def fail(*arguments: Any, **more: Any) -> Any:
+        raise error
+
+    break_unet(engine, monkeypatch, sd1, fail)
+    with pytest.raises(expected, match=text):
+        images_of(engine, sd1)
+    monkeypatch.undo()
+    assert images_of(engine, sd1)
+    assert engine.info().state == "ready"
+
+
+def test_a_lost_device_is_told_and_remembered(sd1: ModelInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **more: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine = DiffusersEngine("cpu")
+    break_unet(engine, monkeypatch, sd1, fail)
+    with pytest.raises(EngineError, match="device cpu failed"):
+        images_of(engine, sd1)
+    assert engine.info().state == "failed"
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+def test_warming_up_loads_the_model(sd1: ModelInfo) -> None:
+    engine = DiffusersEngine("cpu")
+    assert engine.info().model is None
+    engine.start(sd1)
+    end = time.monotonic() + 30
+    while engine.info().model is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    events = paint(engine, resolved_request(sd1))
+    assert [event.type for event in events][:2] == ["started", "progress"]
+    info = engine.info()
+    assert (info.state, info.model, info.device, info.dtype, info.attention) == (
+        "ready",
+        sd1.name,
+        "cpu",
+        "float32",
+        "sdpa",
+    )
+    assert info.memory > 0
+    engine.close()
+    assert engine.info().model is None
+
+
+def test_another_model_frees_the_memory_of_the_first(sd1: ModelInfo) -> None:
+    engine = DiffusersEngine("cpu")
+    file = tiny_info(tiny_lora("sd1"), "lora")
+    assert images_of(engine, sd1, loras=(LoraUse(name="l", model=file, te_weight=1.0, unet_weight=1.0),))
+    kept = weakref.ref(engine.load(sd1).model.unet.conv_in.weight)
+    gc.disable()  # it must not take the collector, which may come late
+    try:
+        engine.close()
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_a_model_that_cannot_be_warmed_up_is_no_disaster(
+    engine: DiffusersEngine, sd1: ModelInfo, tmp_path: Path
+) -> None:
+    engine.start(sd1.model_copy(update={"path": str(tmp_path / "gone")}))
+    assert images_of(engine, sd1)
+
+
+# -- diffusers as the oracle ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+@pytest.mark.parametrize(
+    "sampler, schedule, scheduler, options",
+    [
+        ("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+        ("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    ],
+)
+def test_equals_diffusers_own_pipeline(
+    engine: DiffusersEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    schedule: str,
+    scheduler: str,
+    options: dict[str, Any],
+) -> None:
+    """The same weights, prompt and noise. Where diffusers rounds timesteps (Karras), we are made to round them as well."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = tiny_folder("sd1")
+    tokenizer = CLIPTokenizer.from_pretrained(
+        Path(__file__).parents[2] / "studio" / "families" / "data" / "clip_tokenizer"
+    )
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=tokenizer,
+        unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet"),
+        scheduler=getattr(diffusers, scheduler)(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, **options
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+    if schedule == "Karras":  # this scheduler starts at unit variance, sigma space at noise * sigma_max
+        pipeline.scheduler.set_timesteps(10)
+        sigma = float(pipeline.scheduler.sigmas[0])
+        noise = noise * sigma / (sigma**2 + 1) ** 0.5
+    expected = pipeline("a red fox", negative_prompt="blurry", num_inference_steps=10, guidance_scale=7.0, height=64, width=64,
+                        latents=noise, output_type="np").images[0]  # fmt: skip
+    if schedule == "Karras":
+        table = engine.load(tiny_info("sd1")).table
+        exact = table.timestep
+        monkeypatch.setattr(table, "timestep", lambda sigma: round(exact(sigma)))
+    (got,) = images_of(engine, tiny_info("sd1"), sampler=sampler, schedule=schedule, steps=10, negative_prompt="blurry")
+    assert np.abs(pixels(got) - expected * 255).max() <= 2
