@@ -1,0 +1,9 @@
+"""AUTOMATIC1111's API, `/sdapi/v1`, for the clients that speak it. Formats only: jobs run in the studio's own queue."""
+
+from fastapi import APIRouter
+
+from studio.api.a1111 import control, lists, options, txt2img
+
+router = APIRouter(prefix="/sdapi/v1", tags=["A1111"])
+for part in (txt2img, control, options, lists):
+    router.include_router(part.router)

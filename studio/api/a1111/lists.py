@@ -1,0 +1,151 @@
+"""What there is: models, samplers, schedules, LoRAs. Features that are not built have empty lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from studio.api.common import StudioDep
+from studio.samplers.table import SAMPLERS, SCHEDULES
+
+router = APIRouter()
+
+
+class SdModel(BaseModel):
+    """A checkpoint. Hashes are null until the file has been read."""
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    filename: str
+    config: str | None = None
+
+
+class Sampler(BaseModel):
+    """A sampling method."""
+
+    name: str
+    aliases: list[str]
+    options: dict[str, str]
+
+
+class Scheduler(BaseModel):
+    """A schedule type."""
+
+    name: str
+    label: str
+    aliases: list[str] | None
+    default_rho: float
+    need_inner_model: bool
+
+
+class Vae(BaseModel):
+    """A separate VAE file."""
+
+    model_name: str
+    filename: str
+
+
+class Lora(BaseModel):
+    """A LoRA file."""
+
+    name: str
+    alias: str
+    path: str
+    metadata: dict[str, Any]
+
+
+class Upscaler(BaseModel):
+    """An upscaler."""
+
+    name: str
+    model_name: str | None = None
+    model_path: str | None = None
+    model_url: str | None = None
+    scale: float | None = None
+
+
+@router.get("/sd-models")
+def sd_models(studio: StudioDep) -> list[SdModel]:
+    """Checkpoints that can be used."""
+    return [
+        SdModel(
+            title=model.title, model_name=model.name, hash=model.short_hash, sha256=model.sha256, filename=model.path
+        )
+        for model in studio.library.checkpoints()
+        if not model.problem
+    ]
+
+
+@router.get("/sd-vae")
+def sd_vae(studio: StudioDep) -> list[Vae]:
+    """Separate VAE files."""
+    return [Vae(model_name=model.name, filename=model.path) for model in studio.library.vaes() if not model.problem]
+
+
+@router.get("/loras")
+def loras(studio: StudioDep) -> list[Lora]:
+    """LoRA files."""
+    return [
+        Lora(name=model.name, alias=model.alias or model.name, path=model.path, metadata=dict(model.metadata))
+        for model in studio.library.loras()
+        if not model.problem
+    ]
+
+
+@router.get("/samplers")
+def samplers() -> list[Sampler]:
+    """Sampling methods."""
+    return [
+        Sampler(
+            name=spec.name, aliases=list(spec.aliases), options={key: str(value) for key, value in spec.options.items()}
+        )
+        for spec in SAMPLERS
+    ]
+
+
+@router.get("/schedulers")
+def schedulers() -> list[Scheduler]:
+    """Schedule types."""
+    return [
+        Scheduler(
+            name=spec.name,
+            label=spec.label,
+            aliases=list(spec.aliases) or None,
+            default_rho=spec.default_rho,
+            need_inner_model=spec.needs_table,
+        )
+        for spec in SCHEDULES
+    ]
+
+
+@router.get("/upscalers")
+def upscalers() -> list[Upscaler]:
+    """Only the one that does nothing; clients expect it first."""
+    return [Upscaler(name="None")]
+
+
+@router.get("/embeddings")
+def embeddings() -> dict[str, dict[str, Any]]:
+    """None yet."""
+    return {"loaded": {}, "skipped": {}}
+
+
+@router.get("/scripts")
+def scripts() -> dict[str, list[str]]:
+    """None yet."""
+    return {"txt2img": [], "img2img": []}
+
+
+@router.get("/latent-upscale-modes")
+@router.get("/prompt-styles")
+@router.get("/face-restorers")
+@router.get("/hypernetworks")
+@router.get("/realesrgan-models")
+@router.get("/script-info")
+def nothing_yet() -> list[dict[str, Any]]:
+    """None yet."""
+    return []

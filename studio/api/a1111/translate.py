@@ -1,0 +1,254 @@
+"""From A1111's txt2img fields to a request of ours. Pure: the same body gives the same order.
+
+What would change the pixels and is not built is refused by name; what changes nothing is ignored with a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.samplers.table import AUTOMATIC, find_sampler, split_legacy_sampler_name
+from studio.schema.request import GenerationRequest, RunOptions, make_request
+
+
+class Txt2ImgBody(BaseModel):
+    """A1111's fields with its defaults. Null means the default. Unknown fields are ignored with a warning."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: str | None = ""
+    negative_prompt: str | None = ""
+    styles: list[str] | None = None
+    seed: int | None = -1
+    subseed: int | None = -1
+    subseed_strength: float | None = 0
+    seed_resize_from_h: int | None = -1
+    seed_resize_from_w: int | None = -1
+    sampler_name: str | None = None
+    sampler_index: str | None = Field("Euler", description="Old name of sampler_name")
+    scheduler: str | None = None
+    batch_size: int | None = 1
+    n_iter: int | None = 1
+    steps: int | None = 50
+    cfg_scale: float | None = 7.0
+    width: int | None = 512
+    height: int | None = 512
+    restore_faces: bool | None = None
+    tiling: bool | None = None
+    do_not_save_samples: bool | None = False
+    do_not_save_grid: bool | None = False
+    eta: float | None = None
+    denoising_strength: float | None = None
+    s_min_uncond: float | None = None
+    s_churn: float | None = None
+    s_tmax: float | None = None
+    s_tmin: float | None = None
+    s_noise: float | None = None
+    override_settings: dict[str, Any] | None = None
+    override_settings_restore_afterwards: bool | None = True
+    refiner_checkpoint: str | None = None
+    refiner_switch_at: float | None = None
+    disable_extra_networks: bool | None = False
+    firstpass_image: str | None = None
+    comments: dict[str, Any] | None = None
+    enable_hr: bool | None = False
+    firstphase_width: int | None = 0
+    firstphase_height: int | None = 0
+    hr_scale: float | None = 2.0
+    hr_upscaler: str | None = None
+    hr_second_pass_steps: int | None = 0
+    hr_resize_x: int | None = 0
+    hr_resize_y: int | None = 0
+    hr_checkpoint_name: str | None = None
+    hr_sampler_name: str | None = None
+    hr_scheduler: str | None = None
+    hr_prompt: str | None = ""
+    hr_negative_prompt: str | None = ""
+    force_task_id: str | None = None
+    script_name: str | None = None
+    script_args: list[Any] | None = Field(default_factory=list)
+    send_images: bool | None = True
+    save_images: bool | None = False
+    alwayson_scripts: dict[str, Any] | None = Field(default_factory=dict)
+    infotext: str | None = Field(None, description="Generation text; fills every field that is not given")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A body understood. `persistent` are settings to keep afterwards; `warnings` what was ignored."""
+
+    request: GenerationRequest
+    options: RunOptions
+    persistent: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", "None")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+_NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("enable_hr", bool, "the hires pass"),
+    ("firstphase_width", _positive, "the hires pass"),
+    ("firstphase_height", _positive, "the hires pass"),
+    ("firstpass_image", _named, "the hires pass"),
+    ("init_images", bool, "img2img"),
+    ("mask", bool, "inpainting"),
+    ("styles", bool, "styles"),
+    ("script_name", _named, "scripts"),
+    ("refiner_checkpoint", _named, "the refiner"),
+    ("subseed_strength", _positive, "variation seeds"),
+    ("seed_resize_from_h", _positive, "resizing the seed"),
+    ("seed_resize_from_w", _positive, "resizing the seed"),
+    ("restore_faces", bool, "face restoration"),
+    ("tiling", bool, "tiling"),
+    ("s_min_uncond", _positive, "negative guidance minimum sigma"),
+    ("disable_extra_networks", bool, "turning extra networks off; leave the <lora:…> tags out of the prompt"),
+)
+
+_FIELDS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "batch_size": "batch_size",
+    "n_iter": "batch_count",
+    "steps": "steps",
+    "cfg_scale": "cfg_scale",
+    "width": "width",
+    "height": "height",
+}
+_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
+_OVERRIDES = {
+    "sd_model_checkpoint": "model",
+    "sd_vae": "vae",
+    "CLIP_stop_at_last_layers": "clip_skip",
+    "emphasis": "emphasis",
+    "randn_source": "rng",
+}
+_SAMPLER_OVERRIDES = {
+    "eta_ancestral": "eta",
+    "eta_ddim": "eta",
+    "s_churn": "s_churn",
+    "s_tmin": "s_tmin",
+    "s_tmax": "s_tmax",
+    "s_noise": "s_noise",
+    "sigma_min": "sigma_min",
+    "sigma_max": "sigma_max",
+    "rho": "rho",
+    "eta_noise_seed_delta": "ensd",
+    "always_discard_next_to_last_sigma": "discard_penultimate",
+    "sgm_noise_multiplier": "sgm_noise_multiplier",
+    "use_old_karras_scheduler_sigmas": "old_karras",
+    "uni_pc_variant": "uni_pc_variant",
+    "uni_pc_skip_type": "uni_pc_skip_type",
+    "uni_pc_order": "uni_pc_order",
+    "uni_pc_lower_order_final": "uni_pc_lower_order_final",
+}
+
+
+def translate(
+    body: Txt2ImgBody, defaults: GenerationRequest, read_infotext: Callable[[str], dict[str, Any]], preview_every: int
+) -> Order:
+    """Understand `body`. `defaults` give what A1111 keeps in its settings: model, VAE, clip skip, emphasis, noise source.
+
+    Raises `InvalidRequest` naming A1111's field, for values that are not possible and for what is not built.
+    """
+    _refuse_what_is_not_built(body)
+    warnings = _warnings(body)
+    settings = {"model", "vae", "clip_skip", "emphasis", "rng"}
+    data: dict[str, Any] = defaults.model_dump(include=settings)
+    data |= {"sampler": "Euler", "schedule": AUTOMATIC, "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512}
+    if body.infotext:
+        data |= read_infotext(body.infotext)
+    given = {name: value for name in body.model_fields_set if (value := getattr(body, name)) is not None}
+    data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
+    data |= _sampler(given, data)
+    options = dict(data.get("sampler_options", {}))
+    options |= {ours: given[theirs] for theirs, ours in _SAMPLER_FIELDS.items() if theirs in given}
+    overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
+    data |= {ours: overrides[key] for key, ours in _OVERRIDES.items() if overrides.get(key) not in (None, "")}
+    options |= {ours: overrides[key] for key, ours in _SAMPLER_OVERRIDES.items() if key in overrides}
+    warnings += [
+        f"override_settings.{key} is not known here and was ignored."
+        for key in sorted(overrides)
+        if not _is_override(key)
+    ]
+    saving = bool(body.save_images) and not body.do_not_save_samples
+    kept = {} if body.override_settings_restore_afterwards in (True, None) else overrides
+    try:
+        request = make_request({**data, "sampler_options": options})
+    except InvalidRequest as error:
+        raise in_their_words(error) from None
+    return Order(
+        request=request,
+        options=RunOptions(save=saving, preview_every=preview_every),
+        persistent={key: value for key, value in kept.items() if key in _OVERRIDES},
+        warnings=warnings,
+    )
+
+
+def in_their_words(error: StudioError) -> StudioError:
+    """The same error with A1111's name of the field at fault."""
+    if error.field is None:
+        return error
+    name = _THEIRS.get(error.field, error.field)
+    message = error.message
+    if message.startswith(f"{error.field} = "):
+        message = f"{name} = {message[len(error.field) + 3 :]}"
+    return type(error)(message, field=name, choices=error.choices)
+
+
+_THEIRS = {
+    **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in _SAMPLER_OVERRIDES.items()},
+    **{f"sampler_options.{name}": name for name in _SAMPLER_FIELDS},
+    **{ours: f"override_settings.{theirs}" for theirs, ours in _OVERRIDES.items()},
+    **{ours: theirs for theirs, ours in _FIELDS.items()},
+    "sampler": "sampler_name",
+    "schedule": "scheduler",
+}
+
+
+def _refuse_what_is_not_built(body: Txt2ImgBody) -> None:
+    values = {**(body.model_extra or {}), **{name: getattr(body, name) for name in Txt2ImgBody.model_fields}}
+    for name, asks, what in _NOT_BUILT:
+        if asks(values.get(name)):
+            raise InvalidRequest(f"{name}: {what} is not available in this version. Leave the field out.", field=name)
+
+
+def _warnings(body: Txt2ImgBody) -> list[str]:
+    unknown = [
+        f"{name} is not known here and was ignored." for name in sorted(body.model_extra or {}) if name not in _CHECKED
+    ]
+    scripts = [
+        f"The always-on script {name!r} is not installed and was ignored." for name in body.alwayson_scripts or {}
+    ]
+    return unknown + scripts
+
+
+_CHECKED = {name for name, _, _ in _NOT_BUILT}
+
+
+def _is_override(key: str) -> bool:
+    return key in _OVERRIDES or key in _SAMPLER_OVERRIDES
+
+
+def _sampler(given: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:
+    """Sampler and schedule; names from before A1111 1.9 ("DPM++ 2M Karras") carry the schedule at their end."""
+    name = given.get("sampler_name") or given.get("sampler_index") or data["sampler"]
+    schedule = given.get("scheduler") or data["schedule"]
+    try:
+        find_sampler(name)
+    except UnknownName:
+        head, tail = split_legacy_sampler_name(name)
+        if tail is not None:
+            return {"sampler": head, "schedule": tail if schedule == AUTOMATIC else schedule}
+    return {"sampler": name, "schedule": schedule}

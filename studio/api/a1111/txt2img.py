@@ -1,0 +1,138 @@
+"""POST txt2img: enqueue, wait for the end without holding a thread, answer with the pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from studio.api.a1111.translate import Order, Txt2ImgBody, in_their_words, translate
+from studio.api.changes import change_settings
+from studio.api.common import StudioDep
+from studio.app import Studio
+from studio.errors import EngineError, NotFound, StudioError, from_dict
+from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
+
+router = APIRouter()
+
+LOOK_SECONDS = 5.0
+"""How often a waiting call looks at its job although no event came."""
+
+
+class ImagesAnswer(BaseModel):
+    """`images` are base64 PNGs with their infotext inside; `info` is JSON text."""
+
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str
+
+
+@router.post("/txt2img")
+async def txt2img(studio: StudioDep, body: Txt2ImgBody) -> ImagesAnswer:
+    """Paint. Answers when the job has ended; an interrupted job answers with what is finished."""
+    order, job = await run_in_threadpool(_submit, studio, body)
+    ended = await _ended(studio, job.id)
+    if ended.status == "failed":
+        raise in_their_words(from_dict(ended.error or {}))
+    if ended.status in ACTIVE:
+        raise EngineError(f"The server is stopping; job {ended.id} waits for its next start.")
+    return await run_in_threadpool(_answer, studio, body, order, ended)
+
+
+def _submit(studio: Studio, body: Txt2ImgBody) -> tuple[Order, JobRecord]:
+    defaults, preview_every = studio.default_request(), studio.settings.preview_every
+    order = translate(body, defaults, lambda text: studio.read_infotext(text).request, preview_every)
+    try:
+        job = studio.submit(order.request, order.options, source="sdapi")
+    except StudioError as error:
+        raise in_their_words(error) from None
+    if order.persistent:
+        change_settings(studio, order.persistent)
+    return order, job
+
+
+async def _ended(studio: Studio, job_id: int) -> JobRecord:
+    """The record of the job when it has ended, or when the server stops."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(news.set)
+
+    with studio.queue.events.subscribe(wake=wake) as events:
+        while True:
+            news.clear()
+            closed = events.closed
+            record = await run_in_threadpool(studio.queue.job, job_id)
+            if closed or record.status not in ACTIVE:
+                return record
+            while (event := events.get(0)) is not None:
+                if event.job_id == job_id and event.event.type in ("finished", "failed", "cancelled"):
+                    news.set()
+            try:
+                await asyncio.wait_for(news.wait(), LOOK_SECONDS)
+            except asyncio.TimeoutError:
+                continue
+
+
+def _answer(studio: Studio, body: Txt2ImgBody, order: Order, job: JobRecord) -> ImagesAnswer:
+    images = [_base64(studio, record) for record in job.images] if body.send_images in (True, None) else []
+    parameters = body.model_dump(include=set(Txt2ImgBody.model_fields))
+    info = _info(studio, order, job)
+    return ImagesAnswer(images=images, parameters=parameters, info=json.dumps(info, ensure_ascii=False))
+
+
+def _base64(studio: Studio, record: ImageRecord) -> str:
+    try:
+        return base64.b64encode(studio.queue.image_bytes(record.id)).decode()
+    except NotFound as error:
+        raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
+
+
+def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
+    """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored."""
+    request, images = job.request, job.images
+    model = studio.library.checkpoint(request.model)
+    vae = studio.library.vae(request.vae)
+    count = len(images)
+    info: dict[str, Any] = {
+        "prompt": request.prompt,
+        "all_prompts": [request.prompt] * count,
+        "negative_prompt": request.negative_prompt,
+        "all_negative_prompts": [request.negative_prompt] * count,
+        "seed": request.seed,
+        "all_seeds": [image.seed for image in images],
+        "subseed": -1,
+        "all_subseeds": [-1] * count,
+        "subseed_strength": 0,
+        "width": request.width,
+        "height": request.height,
+        "sampler_name": request.sampler,
+        "cfg_scale": request.cfg_scale,
+        "steps": request.steps,
+        "batch_size": request.batch_size,
+        "restore_faces": False,
+        "face_restoration_model": None,
+        "sd_model_name": model.name,
+        "sd_model_hash": model.short_hash,
+        "sd_vae_name": vae.name if vae else None,
+        "sd_vae_hash": vae.short_hash if vae else None,
+        "seed_resize_from_w": -1,
+        "seed_resize_from_h": -1,
+        "denoising_strength": None,
+        "extra_generation_params": {},
+        "index_of_first_image": 0,
+        "infotexts": [image.infotext for image in images],
+        "styles": [],
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
+        "clip_skip": request.clip_skip,
+        "is_using_inpainting_conditioning": model.inpaint,
+        "version": studio.version,
+    }
+    return {**info, "warnings": order.warnings} if order.warnings else info

@@ -1,0 +1,9 @@
+"""The studio's own API, `/studio/v1`: one file a topic."""
+
+from fastapi import APIRouter
+
+from studio.api.native import events, files, jobs, library, machine, reading
+
+router = APIRouter(prefix="/studio/v1")
+for part in (machine, jobs, events, files, library, reading):
+    router.include_router(part.router)

@@ -1,0 +1,126 @@
+"""Pictures and previews by id: no route takes a path."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response, StreamingResponse
+
+from studio.api.auth import only_from_here
+from studio.api.common import StudioDep
+from studio.api.native.jobs import Limit
+from studio.errors import InvalidRequest, NotFound, StudioError
+from studio.schema.jobs import ImageRecord
+
+router = APIRouter(tags=["pictures"])
+
+MAX_ZIP = 500
+_PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
+
+
+class OpenFolderBody(BaseModel):
+    """Which folder: the one of a picture, or the outputs folder."""
+
+    image: int | None = None
+
+
+@router.get("/images")
+def images(studio: StudioDep, limit: Limit = 50, before: int | None = None) -> list[ImageRecord]:
+    """Saved pictures, newest first, older than id `before`."""
+    return studio.queue.images(limit=limit, before=before)
+
+
+@router.get("/images.zip", response_class=StreamingResponse)
+def zipped(studio: StudioDep, ids: Annotated[str, Query(max_length=10_000)]) -> StreamingResponse:
+    """Several pictures as one ZIP; `ids` is a comma-separated list of at most 500."""
+    records = [studio.queue.image(number) for number in _numbers(ids)]
+    spool = tempfile.SpooledTemporaryFile(max_size=32 << 20)  # noqa: SIM115 - closed when it has been sent
+    with zipfile.ZipFile(spool, "w", zipfile.ZIP_STORED) as archive:
+        for record in records:
+            archive.writestr(f"{record.id}-{_file_name(record)}", studio.queue.image_bytes(record.id))
+    spool.seek(0)
+    name = f"{time.strftime('%Y%m%d%H%M%S')}_{records[0].seed}-{records[-1].seed}.zip"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_blocks(spool), media_type="application/zip", headers=headers)
+
+
+@router.get("/images/{image_id}.png", response_class=Response)
+def image(studio: StudioDep, request: Request, image_id: int, download: bool = False) -> Response:
+    """One picture. `download` makes the browser save it."""
+    record = studio.queue.image(image_id)
+    tag = f'"{record.id}-{record.created:.6f}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
+    if download:
+        headers["content-disposition"] = f'attachment; filename="{_file_name(record)}"'
+    elif request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(studio.queue.image_bytes(image_id), media_type="image/png", headers=headers)
+
+
+@router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)
+def preview(studio: StudioDep, job_id: int, batch: int, step: int, index: int, download: bool = False) -> Response:
+    """The predicted picture after one step."""
+    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    if download:
+        headers["content-disposition"] = f'attachment; filename="job-{job_id}-batch-{batch}-step-{step}-{index}.jpg"'
+    return Response(studio.queue.preview_bytes(job_id, batch, step, index), media_type="image/jpeg", headers=headers)
+
+
+@router.post("/open-folder")
+def open_folder(studio: StudioDep, request: Request, body: OpenFolderBody | None = None) -> dict[str, bool]:
+    """Show the folder of a picture, or the outputs folder, in the file manager of the machine the studio runs on."""
+    only_from_here(request.scope, exposed=studio.exposed)
+    folder = studio.paths.outputs
+    if body is not None and body.image is not None:
+        path = studio.queue.image(body.image).path
+        if path is None:
+            raise NotFound("This picture was not saved to any folder.")
+        folder = Path(path).parent
+    if not folder.is_dir():
+        raise NotFound(f"{folder} does not exist.")
+    _show(folder)
+    return {"ok": True}
+
+
+def _show(folder: Path) -> None:
+    if sys.platform == "win32":
+        import os
+
+        os.startfile(folder)
+        return
+    opener = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+    if opener is None:
+        raise StudioError(f"No file manager was found. The folder is {folder}")
+    nothing = subprocess.DEVNULL
+    subprocess.Popen([opener, str(folder)], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+
+
+def _numbers(ids: str) -> list[int]:
+    try:
+        numbers = list(dict.fromkeys(int(part) for part in ids.split(",")))
+    except ValueError:
+        raise InvalidRequest(f"ids = {ids[:80]!r} is not a list of numbers like 1,2,3.", field="ids") from None
+    if len(numbers) > MAX_ZIP:
+        raise InvalidRequest(f"{len(numbers)} pictures at once are too many; {MAX_ZIP} are allowed.", field="ids")
+    return numbers
+
+
+def _file_name(record: ImageRecord) -> str:
+    """The name on disk, or one like it. Our own names are plain ASCII."""
+    return Path(record.path).name if record.path else f"{record.index:05d}-{record.seed}.png"
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    with stream:
+        while block := stream.read(1 << 18):
+            yield block

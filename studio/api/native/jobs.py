@@ -1,0 +1,80 @@
+"""Asking for pictures, and the queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from studio.api.common import StudioDep
+from studio.errors import NotAllowed
+from studio.schema.events import Progress
+from studio.schema.jobs import JobRecord
+from studio.schema.request import GenerationRequest, RunOptions, make_request
+
+router = APIRouter(tags=["jobs"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+class GenerateBody(GenerationRequest):
+    """A request, as far as it is given; the rest is what a fresh form would show. `options` never change the pixels."""
+
+    options: RunOptions | None = Field(None, description="Previews and saving; empty: as the settings say")
+
+
+@router.post("/generate")
+def generate(studio: StudioDep, body: GenerateBody) -> JobRecord:
+    """Put a job into the queue. Answers at once; follow it with `events` or `jobs/{id}`."""
+    if body.options is not None and body.options.output_dir is not None:
+        raise NotAllowed("Where pictures are written cannot be chosen over HTTP.", field="options.output_dir")
+    given = body.model_dump(include=body.model_fields_set - {"options"})
+    model = studio.library.checkpoint(body.model) if body.model else None
+    defaults = studio.default_request(model).model_dump()
+    return studio.submit(make_request({**defaults, **given}), body.options, source="api")
+
+
+@router.get("/jobs")
+def jobs(studio: StudioDep, limit: Limit = 50, active: bool = False, before: int | None = None) -> list[JobRecord]:
+    """Jobs, newest first, older than id `before`; `active`: only running and waiting ones, in the order they run."""
+    return studio.queue.jobs(limit=limit, active=active, before=before)
+
+
+@router.get("/jobs/{job_id}")
+def job(studio: StudioDep, job_id: int) -> JobRecord:
+    """One job with its pictures."""
+    return studio.queue.job(job_id)
+
+
+@router.get("/jobs/{job_id}/progress")
+def progress(studio: StudioDep, job_id: int) -> list[Progress]:
+    """The steps of a job so far, with the URLs of their previews."""
+    studio.queue.job(job_id)
+    return studio.queue.progress_events(job_id)
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(studio: StudioDep, job_id: int) -> JobRecord:
+    """Take a waiting job out of the queue, or interrupt it when it runs."""
+    return studio.queue.cancel(job_id)
+
+
+@router.post("/jobs/{job_id}/retry")
+def retry(studio: StudioDep, job_id: int) -> JobRecord:
+    """Ask for the same again, as a new job."""
+    return studio.queue.retry(job_id)
+
+
+@router.post("/interrupt")
+def interrupt(studio: StudioDep) -> dict[str, bool]:
+    """End the running job within one step; finished pictures stay."""
+    studio.queue.interrupt()
+    return {"ok": True}
+
+
+@router.post("/skip")
+def skip(studio: StudioDep) -> dict[str, bool]:
+    """Let the running job go on with its next batch."""
+    studio.queue.skip()
+    return {"ok": True}

@@ -1,0 +1,99 @@
+"""What there is to paint with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from studio.api.common import StudioDep
+from studio.errors import NotFound
+from studio.samplers.table import SAMPLERS, SCHEDULES
+from studio.schema.models import ModelInfo
+
+router = APIRouter(tags=["library"])
+
+MAX_PREVIEW = 8 << 20
+_MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
+
+
+class Sampler(BaseModel):
+    """A sampling method; `schedule` is what Automatic stands for."""
+
+    name: str
+    aliases: list[str]
+    schedule: str | None
+
+
+class Schedule(BaseModel):
+    """A schedule type."""
+
+    name: str
+    label: str
+    aliases: list[str]
+
+
+@router.get("/models")
+def models(studio: StudioDep) -> list[ModelInfo]:
+    """All checkpoints, also those with a `problem`."""
+    return list(studio.library.checkpoints())
+
+
+@router.get("/vaes")
+def vaes(studio: StudioDep) -> list[ModelInfo]:
+    """All separate VAE files."""
+    return list(studio.library.vaes())
+
+
+@router.get("/loras")
+def loras(studio: StudioDep) -> list[ModelInfo]:
+    """All LoRA files."""
+    return list(studio.library.loras())
+
+
+@router.get("/loras/preview", response_class=Response)
+def lora_preview(studio: StudioDep, name: str) -> Response:
+    """The picture that lies beside a LoRA file."""
+    path = studio.library.lora(name).preview
+    data = _picture(Path(path)) if path else b""
+    kind = _kind(data)
+    if kind is None:
+        raise NotFound(f"LoRA {name!r} has no preview picture.")
+    headers = {"cache-control": "private, max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
+    return Response(data, media_type=kind, headers=headers)
+
+
+@router.post("/refresh")
+def refresh(studio: StudioDep) -> dict[str, bool]:
+    """Look for new, changed and removed model files."""
+    studio.library.refresh()
+    studio.library.start_hashing()
+    return {"ok": True}
+
+
+@router.get("/samplers")
+def samplers() -> list[Sampler]:
+    """All sampling methods."""
+    return [Sampler(name=spec.name, aliases=list(spec.aliases), schedule=spec.default_schedule) for spec in SAMPLERS]
+
+
+@router.get("/schedules")
+def schedules() -> list[Schedule]:
+    """All schedule types."""
+    return [Schedule(name=spec.name, label=spec.label, aliases=list(spec.aliases)) for spec in SCHEDULES]
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.stat().st_size <= MAX_PREVIEW else b""
+    except OSError:
+        return b""
+
+
+def _kind(data: bytes) -> str | None:
+    """The content type by the first bytes: a file that only ends in .png is not served as a picture."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)

@@ -1,0 +1,134 @@
+"""`generate PROMPT`: paint from the command line, without a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from studio.app import Studio, build
+from studio.cli.interrupt import interruptible
+from studio.cli.options import add_common, add_fields, given, open_settings, say
+from studio.errors import StorageError
+from studio.schema.engine import CancelToken
+from studio.schema.events import Event, ImageReady, Progress, Status
+from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, make_request
+
+REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "sampler_options"))
+SAMPLER_FIELDS = tuple(SamplerOptions.model_fields)
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """The parser of `generate`: a flag for every field of a request."""
+    parser = subparsers.add_parser("generate", help="paint pictures from the command line")
+    parser.add_argument("prompt", help="what to paint")
+    add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
+    add_fields(parser, SamplerOptions, SAMPLER_FIELDS)
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object with paths, seeds and infotexts instead of a progress bar",
+    )
+    add_common(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> GenerationRequest:
+    """The request a command line asks for: its flags over `defaults`. Raises `InvalidRequest`."""
+    data: dict[str, Any] = {**defaults.model_dump(), **given(arguments, REQUEST_FIELDS), "prompt": arguments.prompt}
+    data["sampler_options"] = {**data["sampler_options"], **given(arguments, SAMPLER_FIELDS)}
+    return make_request(data)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Paint and print where the pictures are. Ctrl-C keeps what is finished."""
+    settings, paths, notes = open_settings(arguments)
+    for note in notes:
+        say(note)
+    studio = build(settings, paths, queue=False)
+    cancel = CancelToken()
+    try:
+        wanted = getattr(arguments, "model", None)
+        defaults = studio.default_request(studio.library.checkpoint(wanted) if wanted else None)
+        options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
+        request = request_from(arguments, defaults)
+        with interruptible(cancel.interrupt, "stopping after this step (Ctrl-C again to quit at once)"):
+            images = _paint(studio, request, options, cancel, quiet=arguments.json)
+    finally:
+        studio.close()
+    return _report(images, as_json=arguments.json)
+
+
+def _paint(
+    studio: Studio, request: GenerationRequest, options: RunOptions, cancel: CancelToken, *, quiet: bool
+) -> list[ImageReady]:
+    """Run the job under a progress bar and collect its pictures."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    images: list[ImageReady] = []
+    with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task("starting", total=request.steps * request.batch_count, rate="")
+        for event in studio.paint(request, options, cancel):
+            if isinstance(event, ImageReady):
+                images.append(event)
+            elif shown := _bar_update(event):
+                bar.update(task, **shown)
+    return images
+
+
+def _bar_update(event: Event) -> dict[str, Any] | None:
+    """What an event changes on the progress bar."""
+    if isinstance(event, Status):
+        return {"description": event.message}
+    if isinstance(event, Progress):
+        done = event.batch * event.total + event.step
+        rate = f"{done / event.seconds:.1f} it/s" if event.seconds > 0 else ""
+        return {"description": "painting", "completed": done, "total": event.batches * event.total, "rate": rate}
+    return None
+
+
+def _report(images: list[ImageReady], *, as_json: bool) -> int:
+    """Print the result. Raises `StorageError` when a picture could not be written."""
+    failed = next((image.warning for image in images if image.warning), None)
+    if as_json:
+        rows = [
+            {"path": i.path, "seed": i.seed, "width": i.width, "height": i.height, "infotext": i.infotext}
+            for i in images
+        ]
+        first = rows[0] if rows else {"seed": None, "infotext": None}
+        print(
+            json.dumps(
+                {
+                    "paths": [i.path for i in images],
+                    "seed": first["seed"],
+                    "infotext": first["infotext"],
+                    "images": rows,
+                },
+                ensure_ascii=False,
+            )
+        )
+    else:
+        for image in images:
+            if image.path:
+                print(image.path)
+    if failed:
+        raise StorageError(failed)
+    return 0 if images else 1
+
+
+def _absolute(folder: str | None) -> str | None:
+    return str(Path(folder).expanduser().resolve()) if folder else None

@@ -1,0 +1,78 @@
+// The server, as this page sees it: one function a route. Every failure is a `StudioError` with a sentence to show.
+
+const ROOT = "studio/v1";
+const LONGEST_KEPT = 20_000;
+
+/** What went wrong, in the server's words. `detail` is `{code, message, field, choices}`. */
+class StudioError extends Error {
+  constructor(detail, status) {
+    super(detail.message);
+    this.detail = detail;
+    this.status = status;
+  }
+}
+
+/** `keepalive` lets a request outlive its page; browsers allow that for short bodies only. */
+async function request(method, path, { json, body, type, keepalive = false } = {}) {
+  const headers = {};
+  if (json !== undefined) {
+    headers["Content-Type"] = "application/json";
+    body = JSON.stringify(json);
+  } else if (type) {
+    headers["Content-Type"] = type;
+  }
+  let response;
+  try {
+    response = await fetch(`${ROOT}/${path}`, {
+      method,
+      headers,
+      body,
+      credentials: "same-origin",
+      keepalive: keepalive && body.length < LONGEST_KEPT,
+    });
+  } catch {
+    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
+  }
+  const text = await response.text();
+  let data = null;
+  try {
+    data = text ? JSON.parse(text) : null;
+  } catch {
+    data = null;
+  }
+  if (!response.ok) {
+    const said = typeof data?.detail === "string" ? data.detail : "";
+    throw new StudioError(data?.error ?? { code: "http", message: said || `The server answered ${response.status}.` }, response.status);
+  }
+  return data;
+}
+
+const get = (path) => request("GET", path);
+const post = (path, json) => request("POST", path, { json: json ?? {} });
+
+export const eventsUrl = `${ROOT}/events`;
+export const state = () => get("state");
+export const jobs = (limit = 40) => get(`jobs?limit=${limit}`);
+export const activeJobs = () => get("jobs?active=true&limit=1000");
+export const job = (id) => get(`jobs/${id}`);
+export const jobSteps = (id) => get(`jobs/${id}/progress`);
+export const cancelJob = (id) => post(`jobs/${id}/cancel`);
+export const retryJob = (id) => post(`jobs/${id}/retry`);
+export const interrupt = () => post("interrupt");
+export const skip = () => post("skip");
+export const images = (limit, before) => get(`images?limit=${limit}${before ? `&before=${before}` : ""}`);
+export const openFolder = (id) => post("open-folder", id > 0 ? { image: id } : {});
+export const pictureInfo = (file) => request("POST", "picture-info", { body: file, type: file.type || "application/octet-stream" });
+export const infotext = (text) => post("infotext", { text });
+export const tokens = (text) => post("tokens", { text });
+export const models = () => get("models");
+export const loras = () => get("loras");
+export const vaes = () => get("vaes");
+export const refresh = () => post("refresh");
+export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
+
+export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
+export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
+export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;
+/** URLs come from the server as absolute paths; behind a prefix they must stay relative to the page. */
+export const local = (url) => (url ? url.replace(/^\//, "") : url);

@@ -1,0 +1,36 @@
+// Keys that work anywhere on the page, as in A1111.
+
+import * as api from "./api.js";
+import { toast } from "./dom.js";
+
+/** Ctrl/Cmd+Enter generates, Alt+Enter skips, Escape interrupts (unless something is open that Escape closes). */
+export function installKeys(store) {
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      event.stopPropagation();
+      document.getElementById("txt2img_generate")?.click();
+    } else if (event.key === "Enter" && event.altKey) {
+      event.preventDefault();
+      ask(api.skip, store);
+    } else if (event.key === "Escape" && !event.defaultPrevented && !somethingOpen(event.target)) {
+      ask(api.interrupt, store);
+    }
+  }, true);
+}
+
+/** Ask the server to skip or interrupt, if something runs. */
+export async function ask(what, store) {
+  if (!store.running) return;
+  try {
+    await what();
+  } catch (error) {
+    toast(error.message, "bad");
+  }
+}
+
+function somethingOpen(target) {
+  return Boolean(
+    document.querySelector('dialog[open], input[role="combobox"][aria-expanded="true"]') || target.closest?.('input[type="search"]'),
+  );
+}

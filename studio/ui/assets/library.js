@@ -1,0 +1,175 @@
+// The Library tab: checkpoints, LoRAs, VAEs as lists, and all pictures made so far.
+
+import * as api from "./api.js";
+import { button, bytes, copy, debounce, el, setSource, setText, show, toast } from "./dom.js";
+
+const PAGE = 48;
+const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", unknown: "unknown" };
+const KINDS = [
+  ["pictures", "Pictures"],
+  ["models", "Checkpoints"],
+  ["loras", "LoRA"],
+  ["vaes", "VAE"],
+];
+
+export class Library {
+  #shown = "pictures";
+  #lists = {};
+  #before = null;
+  #loaded = false;
+
+  /** `use(name)` selects a checkpoint, `insert(lora)` puts a LoRA into the prompt, `send(image)` fills the form. */
+  constructor(actions) {
+    this.actions = actions;
+  }
+
+  mount(panel) {
+    this.tabs = KINDS.map(([kind, words]) => button(words, () => this.#choose(kind), { kind: "chip", role: "tab", id: `library_${kind}` }));
+    this.search = el("input", { type: "search", class: "ls-search", placeholder: "search…", "aria-label": "Search the library" });
+    this.count = el("span", { class: "ls-faint" });
+    this.grid = el("div", { class: "ls-gallery", role: "list" });
+    this.more = button("older pictures", () => this.#page(), { kind: "small" });
+    this.detail = el("aside", { class: "ls-card ls-detail", hidden: true });
+    this.list = el("div", { class: "ls-models", role: "list" });
+    this.search.addEventListener("input", debounce(() => this.#draw(), 120));
+    const head = el(
+      "header",
+      { class: "ls-card ls-library-head" },
+      el("div", { class: "ls-chips", role: "tablist" }, this.tabs),
+      this.search,
+      this.count,
+      button("refresh", () => this.reload(true), { picture: "refresh", kind: "small", title: "Look for new files" }),
+    );
+    const body = el("div", { class: "ls-library-body" }, el("div", { class: "ls-library-main" }, this.grid, this.more, this.list), this.detail);
+    panel.replaceChildren(head, body);
+    new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.#opened()).observe(head);
+  }
+
+  #opened() {
+    if (!this.#loaded) this.reload();
+    else if (this.#shown === "pictures") this.#fresh();
+  }
+
+  async reload(look = false) {
+    this.#loaded = true;
+    try {
+      if (look) await api.refresh();
+      const [models, loras, vaes] = await Promise.all([api.models(), api.loras(), api.vaes()]);
+      this.#lists = { models, loras, vaes };
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+    await this.#fresh();
+  }
+
+  async #fresh() {
+    this.#before = null;
+    this.grid.replaceChildren();
+    this.#choose(this.#shown);
+    await this.#page();
+  }
+
+  #choose(kind) {
+    this.#shown = kind;
+    this.tabs.forEach((tab, index) => tab.setAttribute("aria-selected", String(KINDS[index][0] === kind)));
+    const pictures = kind === "pictures";
+    show(this.grid, pictures);
+    show(this.more, pictures && this.#before !== null);
+    show(this.list, !pictures);
+    show(this.detail, pictures && this.detail.childElementCount > 0);
+    show(this.search, !pictures);
+    this.#draw();
+  }
+
+  #draw() {
+    if (this.#shown === "pictures") {
+      const none = this.grid.childElementCount === 0;
+      setText(this.count, none ? "no pictures yet" : `${this.grid.childElementCount} shown`);
+      return;
+    }
+    const words = this.search.value.trim().toLowerCase();
+    const all = this.#lists[this.#shown] ?? [];
+    const found = all.filter((model) => JSON.stringify([model.name, model.alias, model.trigger, model.family, model.short_hash]).toLowerCase().includes(words));
+    setText(this.count, `${found.length} of ${all.length}`);
+    const none = el("p", { class: "ls-card ls-faint" }, all.length ? "Nothing has this name." : "There is none here yet.");
+    this.list.replaceChildren(...(found.length ? found.map((model) => this.#model(model)) : [none]));
+  }
+
+  #model(model) {
+    const facts = [
+      FAMILIES[model.family] ?? model.family,
+      model.native_size && model.kind !== "vae" && model.kind !== "lora" ? `${model.native_size} px` : "",
+      bytes(model.size),
+      model.layout === "folder" ? "folder" : "",
+      model.inpaint ? "inpainting" : "",
+    ].filter(Boolean);
+    const hash = model.short_hash ?? model.model_id;
+    const actions = {
+      checkpoint: () => button("use", () => this.actions.use(model.name), { kind: "small", title: "Select this checkpoint" }),
+      lora: () => button("insert", () => this.actions.insert(model), { kind: "small", title: "Put it into the prompt" }),
+    };
+    return el(
+      "div",
+      { class: `ls-card ls-model${model.problem ? " broken" : ""}`, role: "listitem" },
+      el(
+        "div",
+        { class: "ls-model-text" },
+        el("b", {}, model.name),
+        el("small", { class: "ls-faint" }, facts.join(" · ")),
+        model.trigger ? el("small", {}, `trigger words: ${model.trigger}`) : null,
+        model.problem ? el("small", { class: "ls-bad" }, model.problem) : null,
+      ),
+      hash ? button(hash, () => copy(model.sha256 ?? hash), { kind: "small mono", title: "Copy the hash" }) : el("small", { class: "ls-faint" }, "hash pending"),
+      model.problem ? null : actions[model.kind]?.(),
+    );
+  }
+
+  async #page() {
+    try {
+      const found = await api.images(PAGE, this.#before);
+      const images = found.images ?? found;
+      this.grid.append(...images.map((image) => this.#tile(image)));
+      this.#before = images.length === PAGE ? images.at(-1).id : null;
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+    show(this.more, this.#shown === "pictures" && this.#before !== null);
+    this.#draw();
+  }
+
+  #tile(image) {
+    const picture = el("img", { alt: "", loading: "lazy" });
+    setSource(picture, api.local(image.url));
+    const words = image.infotext.split("\n")[0].slice(0, 200) || "picture without prompt";
+    const tile = el("button", { type: "button", class: "ls-tile", role: "listitem", title: words, "aria-label": words }, picture);
+    tile.addEventListener("click", () => {
+      for (const other of this.grid.children) other.classList.toggle("now", other === tile);
+      this.#detail(image);
+    });
+    return tile;
+  }
+
+  #detail(image) {
+    const url = api.local(image.url);
+    this.detail.replaceChildren(
+      el("a", { href: url, target: "_blank", rel: "noopener", class: "ls-detail-picture" }, el("img", { src: url, alt: "" })),
+      el(
+        "div",
+        { class: "ls-actions" },
+        button("Send to txt2img", () => this.actions.send(image), { picture: "send", kind: "go" }),
+        el("a", { href: api.imageDownloadUrl(image.id), download: "", class: "ls-btn small" }, "save"),
+        button("copy", () => copy(image.infotext), { picture: "copy", kind: "small" }),
+        button("", () => this.#closeDetail(), { picture: "close", kind: "bare", title: "Close" }),
+      ),
+      el("pre", { class: "ls-info", tabindex: "0" }, image.infotext),
+      image.path ? el("small", { class: "ls-faint ls-path" }, image.path) : null,
+    );
+    show(this.detail, true);
+  }
+
+  #closeDetail() {
+    this.detail.replaceChildren();
+    show(this.detail, false);
+    for (const tile of this.grid.children) tile.classList.remove("now");
+  }
+}

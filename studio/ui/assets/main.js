@@ -1,0 +1,291 @@
+// The page's script: finds the panels that the server left empty, fills them, and answers the calls of the form.
+
+import * as api from "./api.js";
+import { debounce, el, toast } from "./dom.js";
+import { Stream } from "./events.js";
+import { ask, installKeys } from "./keys.js";
+import { Library } from "./library.js";
+import { Loras } from "./loras.js";
+import { PngInfo, table } from "./pnginfo.js";
+import { area, Prompts, type } from "./prompt.js";
+import { QueueCard } from "./queue.js";
+import { Stage } from "./stage.js";
+import { selectTab, setTheme, Status } from "./status.js";
+import { Store } from "./store.js";
+import { toggleLora } from "./weights.js";
+
+const BROWSER = "latent-studio-browser";
+const FORM = ["txt2img_settings", "quicksettings"];
+const RESTORE_SECONDS = 6;
+const RATIOS = [[1, 1], [4, 3], [3, 4], [3, 2], [2, 3], [16, 9], [9, 16]];
+const { settings, exposed, version, folder } = window.latentStudioConfig;
+
+const form = {};
+let restored = false;
+const pending = { parcel: {}, size: [512, 512], model: "" }; // what the form's hidden buttons take from here
+let models = [];
+
+const store = new Store();
+const newestPicture = () => {
+  const job = store.newest.find((candidate) => candidate.images.size);
+  return job ? job.images.get(Math.max(...job.images.keys())) : null;
+};
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, folder: !exposed });
+const queue = new QueueCard(store, (job) => stage.open(job));
+const status = new Status(store);
+const prompts = new Prompts({ fill: fillForm, last: newestPicture });
+const loras = new Loras(() => settings.lora_weight);
+const pngInfo = new PngInfo((sent) => {
+  fillForm(sent);
+  selectTab("txt2img");
+});
+const library = new Library({ use: useModel, insert: insertLora, send: (image) => sendText(image.infotext) });
+
+/** An id that only this browser knows; its form is kept under it on the server. */
+function browserId() {
+  let id = localStorage.getItem(BROWSER);
+  if (!id) {
+    id = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    localStorage.setItem(BROWSER, id);
+  }
+  return id;
+}
+
+const keepForm = debounce(() => api.saveForm(browserId(), nested(form)).catch(() => {}), 500);
+
+/** `{"sampler_options.eta": 1}` as `{sampler_options: {eta: 1}}`. */
+function nested(flat) {
+  const result = {};
+  for (const [name, value] of Object.entries(flat)) {
+    const [first, second] = name.split(".");
+    if (second) (result[first] ??= {})[second] = value;
+    else result[first] = value;
+  }
+  return result;
+}
+
+/** Put values into the form: `{request, notes, whole}`; the server checks them. */
+function fillForm(sent) {
+  pending.parcel = sent;
+  document.getElementById("ls_fill").click();
+}
+
+/** Fill the form so that Generate paints this one picture again. */
+function sendPicture(job, image) {
+  fillForm({ request: { ...job.request, seed: image.seed }, whole: true });
+  toast("The form has this picture's parameters now.", "good");
+  selectTab("txt2img");
+}
+
+async function sendText(text) {
+  await prompts.readText(text);
+  selectTab("txt2img");
+}
+
+function inspectPicture(image) {
+  if (!image) return;
+  selectTab("pnginfo");
+  pngInfo.readUrl(api.local(image.url));
+}
+
+/** Choose a checkpoint in the quick row, as if it had been picked there. */
+function useModel(name) {
+  pending.model = name;
+  document.getElementById("ls_model").click();
+  toast(`Checkpoint: ${name}`, "good");
+}
+
+function insertLora(lora) {
+  type(area(), toggleLora(area().value, lora.name, settings.lora_weight));
+  selectTab("txt2img");
+}
+
+/** Chips that set the size: the checkpoint's own number of pixels in usual shapes. */
+function mountSizes(panel) {
+  panel.classList.add("ls-chips", "ls-sizes");
+  const draw = () => {
+    const native = models.find((model) => model.name === form.model)?.native_size ?? 512;
+    const chips = RATIOS.map(([across, down]) => {
+      const [width, height] = sizeFor(native, across / down);
+      const chip = el("button", { type: "button", class: "ls-btn chip", title: `${width} × ${height}`, "aria-pressed": String(form.width === width && form.height === height) }, `${across}:${down}`);
+      chip.addEventListener("click", () => {
+        pending.size = [width, height];
+        document.getElementById("ls_size").click();
+      });
+      return chip;
+    });
+    panel.replaceChildren(...chips);
+  };
+  drawSizes = draw;
+  draw();
+}
+let drawSizes = () => {};
+
+/** Width and height with about native² pixels, multiples of 64 (of 8 for small models). */
+function sizeFor(native, ratio) {
+  const by = native >= 512 ? 64 : 8;
+  const side = (length) => Math.max(64, Math.round(length / by) * by);
+  return [side(native * Math.sqrt(ratio)), side(native / Math.sqrt(ratio))];
+}
+
+async function readModels() {
+  models = await api.models().catch(() => models);
+  drawSizes();
+}
+
+/** Facts about this server, beside the settings. */
+function mountFacts(panel) {
+  panel.classList.add("ls-card");
+  const draw = () => {
+    const { device, dtype, attention, torch, model } = store.engine;
+    const rows = [["Version", version], ["Data folder", folder], ["Device", device], ["Precision", dtype], ["Attention", attention], ["torch", torch], ["Loaded model", model]];
+    panel.replaceChildren(el("header", {}, el("b", {}, "This server")), table(rows.filter(([, value]) => value)), el("p", { class: "ls-faint" }, "Address, device and password are set when the server starts: on its command line, as STUDIO_… variables or in its settings file."));
+  };
+  let told = "";
+  store.subscribe(() => {
+    const now = JSON.stringify(store.engine);
+    if (now !== told) draw();
+    told = now;
+  });
+  draw();
+}
+
+/** Interrupt and Skip can be pressed only while something runs. */
+function watchButtons() {
+  const draw = () => {
+    for (const id of ["txt2img_interrupt", "txt2img_skip"]) {
+      const node = document.getElementById(id);
+      if (node && node.disabled === Boolean(store.running)) node.disabled = !store.running;
+    }
+  };
+  store.subscribe(draw);
+  draw();
+}
+
+/** A field's help text is its tooltip. */
+function installTooltips() {
+  document.addEventListener("pointerover", (event) => {
+    const block = event.target.closest?.(".block.padded");
+    if (!block || block.title) return;
+    const help = block.querySelector(".info-text")?.textContent.trim();
+    if (help) block.title = help;
+  });
+  for (const node of document.querySelectorAll(".ls-icon")) node.title = node.textContent.trim();
+}
+
+/** Mark the field that an error is about. */
+function markField(name) {
+  document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
+  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source" };
+  const bare = name?.split(".").at(-1);
+  const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[bare] ?? `txt2img_${bare}`);
+  const node = name && document.getElementById(id);
+  if (!node) return;
+  node.classList.add("ls-wrong");
+  node.addEventListener("input", () => node.classList.remove("ls-wrong"), { once: true });
+}
+
+const panels = {
+  brand: (panel) => panel.replaceChildren(el("span", { class: "ls-logo", "aria-hidden": "true" }), el("h1", { class: "ls-brand" }, "Latent Studio")),
+  status: (panel) => status.mount(panel),
+  tools: (panel) => prompts.mountTools(panel),
+  sizes: mountSizes,
+  loras: (panel) => loras.mount(panel),
+  stage: (panel) => stage.mount(panel),
+  queue: (panel) => queue.mount(panel),
+  pnginfo: (panel) => pngInfo.mount(panel),
+  library: (panel) => library.mount(panel),
+  facts: mountFacts,
+};
+
+/** Fill the panels as Gradio brings them onto the page (a tab's when it is first opened); `ready` when the form is there. */
+function mountPanels(ready) {
+  const left = new Set(Object.keys(panels));
+  let waiting = true;
+  const look = () => {
+    for (const panel of document.querySelectorAll("[data-panel]:not([data-filled])")) {
+      panel.dataset.filled = "yes";
+      panels[panel.dataset.panel]?.(panel);
+      left.delete(panel.dataset.panel);
+    }
+    if (waiting && !left.has("stage") && !left.has("status") && area() && area("negative_prompt")) {
+      waiting = false;
+      ready();
+    }
+    if (!left.size && !waiting) watcher.disconnect();
+  };
+  const watcher = new MutationObserver(look);
+  watcher.observe(document.body, { childList: true, subtree: true });
+  look();
+}
+
+/** What the form's listeners call; see `studio/ui/wiring.py`. */
+const calls = {
+  browserId: () => browserId(),
+  /** Every change of the form, with all its values. */
+  formChanged(names, ...values) {
+    names.forEach((name, index) => (form[name] = values[index]));
+    prompts.update(form);
+    loras.update(form.prompt ?? "");
+    drawSizes();
+    if (restored) keepForm();
+  },
+  takeParcel: () => JSON.stringify(pending.parcel),
+  takeSize: () => pending.size,
+  takeModel: () => pending.model,
+  lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
+  interrupt: () => ask(api.interrupt, store),
+  skip: () => ask(api.skip, store),
+  /** What a handler on the server answered. */
+  outcome(told) {
+    if (!told) return;
+    if (told.error) {
+      toast(told.error.message, "bad");
+      markField(told.error.field);
+    }
+    if (told.job) {
+      markField(null);
+      stage.follow = true;
+      status.flash();
+    }
+    for (const note of told.notes ?? []) toast(note, "info");
+    if (told.refreshed) {
+      readModels();
+      loras.load();
+    }
+    if (told.settings) {
+      Object.assign(settings, told.settings);
+      document.dispatchEvent(new Event("latent-studio-theme"));
+    }
+    if (told.setting) {
+      if (told.setting === "theme") setTheme(settings.theme);
+      toast("Saved.", "good");
+    }
+    if (!restored) releaseForm();
+  },
+};
+
+/** The form takes no input until it shows what this browser left: what was typed earlier would be overwritten. */
+function holdForm() {
+  for (const id of FORM) document.getElementById(id).inert = true;
+  setTimeout(releaseForm, RESTORE_SECONDS * 1000);
+}
+
+function releaseForm() {
+  restored = true;
+  for (const id of FORM) document.getElementById(id).inert = false;
+  document.documentElement.dataset.ready = "yes";
+}
+
+mountPanels(() => {
+  if (!restored) holdForm();
+  prompts.mount();
+  prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
+  watchButtons();
+  installTooltips();
+  installKeys(store);
+});
+window.addEventListener("pagehide", () => keepForm.flush());
+window.latentStudioReady(calls);
+readModels();
+new Stream(store).open();

@@ -1,0 +1,145 @@
+// The PNG Info tab: a picture is dropped, pasted or chosen; what is written inside it is shown, and sent to txt2img.
+
+import * as api from "./api.js";
+import { button, bytes, copy, el, show, toast } from "./dom.js";
+
+const LABELS = {
+  prompt: "Prompt",
+  negative_prompt: "Negative prompt",
+  sampler: "Sampling method",
+  schedule: "Schedule type",
+  steps: "Steps",
+  cfg_scale: "CFG scale",
+  width: "Width",
+  height: "Height",
+  seed: "Seed",
+  model: "Checkpoint",
+  vae: "VAE",
+  clip_skip: "Clip skip",
+  emphasis: "Emphasis",
+  rng: "Random numbers from",
+};
+
+export class PngInfo {
+  /** `send(parcel)` fills the form and goes to txt2img. */
+  constructor(send) {
+    this.send = send;
+    this.mounted = new Promise((resolve) => (this.isMounted = resolve));
+  }
+
+  mount(panel) {
+    this.input = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "ls-offscreen", id: "pnginfo_image", "aria-label": "Choose a picture", tabindex: "-1" });
+    this.preview = el("img", { class: "ls-drop-picture", alt: "", hidden: true });
+    this.words = el("div", { class: "ls-drop-words" }, el("span", { class: "ls-mark", "aria-hidden": "true" }), el("b", {}, "Drop a picture here"), el("p", {}, "or click to choose one, or paste it. PNG, JPEG and WebP; it does not leave this server."));
+    this.zone = el("div", { class: "ls-drop", role: "button", tabindex: "0", "aria-label": "Drop or choose a picture" }, this.preview, this.words);
+    this.result = el("div", { class: "ls-pnginfo-result" });
+    this.#listen();
+    panel.classList.add("ls-two");
+    panel.replaceChildren(el("section", { class: "ls-card" }, this.zone, this.input), this.result);
+    this.#empty();
+    this.isMounted();
+  }
+
+  #listen() {
+    this.zone.addEventListener("click", () => this.input.click());
+    this.zone.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      this.input.click();
+    });
+    this.input.addEventListener("change", () => this.input.files[0] && this.read(this.input.files[0]));
+    for (const name of ["dragenter", "dragover"])
+      this.zone.addEventListener(name, (event) => {
+        event.preventDefault();
+        this.zone.classList.add("ls-over");
+      });
+    this.zone.addEventListener("dragleave", () => this.zone.classList.remove("ls-over"));
+    this.zone.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.zone.classList.remove("ls-over");
+      if (event.dataTransfer.files[0]) this.read(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", (event) => {
+      const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+      if (file && this.zone.offsetParent) this.read(file);
+    });
+  }
+
+  #empty() {
+    this.result.replaceChildren(el("section", { class: "ls-card ls-faint" }, el("p", {}, "What the picture was made with appears here: prompt, sampler, seed, model. One click then paints it again.")));
+  }
+
+  /** Show what is written inside `file`, a File or Blob. */
+  async read(file) {
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.url = URL.createObjectURL(file);
+    this.preview.src = this.url;
+    show(this.preview, true);
+    show(this.words, false);
+    this.input.value = "";
+    try {
+      const info = await api.pictureInfo(file);
+      await this.preview.decode().catch(() => {});
+      this.#show(info, file);
+    } catch (error) {
+      this.result.replaceChildren(el("section", { class: "ls-card" }, el("p", { class: "ls-warning" }, error.message)));
+    }
+  }
+
+  /** The same for a picture that this server has. */
+  async readUrl(url) {
+    await this.mounted;
+    try {
+      const response = await fetch(url);
+      if (!response.ok) throw new Error("The picture is not there any more.");
+      await this.read(await response.blob());
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+  }
+
+  #show(info, file) {
+    const { infotext = "", items = {}, request = {}, notes = [] } = info;
+    const parts = [];
+    if (notes.length) parts.push(el("section", { class: "ls-card" }, el("ul", { class: "ls-notes" }, notes.map((note) => el("li", {}, note)))));
+    if (infotext) parts.push(this.#textCard(infotext, request, notes));
+    const rows = tableRows(request);
+    if (rows.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "Parameters")), table(rows)));
+    const { naturalWidth: width, naturalHeight: height } = this.preview;
+    const facts = [["File", file.name], ["Kind", file.type], ["Size", width ? `${width}×${height}, ${bytes(file.size)}` : bytes(file.size)]];
+    const others = Object.entries(items).filter(([key]) => key !== "parameters");
+    const everything = [...facts, ...others].filter(([, value]) => value !== undefined && value !== null && value !== "");
+    if (everything.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "In the file")), table(everything)));
+    if (!infotext && !notes.length) parts.unshift(el("section", { class: "ls-card" }, el("p", {}, "This picture carries no generation parameters.")));
+    this.result.replaceChildren(...parts);
+  }
+
+  #textCard(infotext, request, notes) {
+    return el(
+      "section",
+      { class: "ls-card" },
+      el("pre", { class: "ls-info", id: "pnginfo_text", tabindex: "0" }, infotext),
+      el(
+        "div",
+        { class: "ls-actions" },
+        button("Send to txt2img", () => this.send({ request, notes, whole: true }), { picture: "send", kind: "go", id: "pnginfo_send" }),
+        button("copy", () => copy(infotext), { picture: "copy", kind: "small" }),
+      ),
+    );
+  }
+}
+
+function tableRows(request) {
+  const { sampler_options: options = {}, ...own } = request ?? {};
+  const order = Object.keys(LABELS);
+  const place = ([key]) => (order.indexOf(key) + order.length) % order.length;
+  const rows = Object.entries(own).filter(([, value]) => value !== null && value !== "" && value !== undefined);
+  rows.sort((a, b) => place(a) - place(b));
+  return [...rows, ...Object.entries(options)].map(([key, value]) => [LABELS[key] ?? key.replaceAll("_", " "), value]);
+}
+
+/** A two-column table of texts. */
+export function table(rows) {
+  const cells = ([key, value]) => el("tr", {}, el("th", { scope: "row" }, String(key)), el("td", {}, typeof value === "object" ? JSON.stringify(value) : String(value)));
+  return el("table", { class: "ls-table" }, el("tbody", {}, rows.map(cells)));
+}

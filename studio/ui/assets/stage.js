@@ -1,0 +1,370 @@
+// The stage: the picture, its progress, its steps, the pictures of the job, and what can be done with them.
+
+import * as api from "./api.js";
+import { Lightbox } from "./lightbox.js";
+import { button, copy, download, el, inFrame, setSource, setText, show, sigmaText, toast } from "./dom.js";
+import { newestPreview, pictureCount } from "./store.js";
+import { Strip } from "./strip.js";
+import { Tiles } from "./tiles.js";
+import { emptyText, endSpeed, endText, liveSpeed, liveText } from "./words.js";
+
+const PLAY_SECONDS = 2.4;
+
+export class Stage {
+  #playing = 0;
+
+  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info. */
+  constructor(store, { send, inspect, folder }) {
+    this.store = store;
+    this.actions = { send, inspect, folder };
+    this.job = null; // the job that is shown
+    this.index = 0; // the picture of it
+    this.step = null; // the step of it; null is the newest, or the finished picture
+    this.follow = true; // go on to the next job when it starts, and to the next picture when it is ready
+    this.draw = inFrame(() => this.#draw());
+    this.lightbox = new Lightbox({ move: (by) => this.#moveTo(this.index + by), save: () => this.#save() });
+    store.subscribe((job, event) => this.#heard(job, event));
+  }
+
+  mount(panel) {
+    this.strip = new Strip((step) => this.#scrub(step));
+    this.tiles = new Tiles((index) => this.#choose(index));
+    this.parts = {
+      frame: el("div", { class: "ls-stage", tabindex: "0", role: "button", "aria-label": "The picture; Enter enlarges it" }),
+      picture: el("img", { class: "ls-picture", alt: "" }),
+      empty: this.#emptyStage(),
+      badge: el("span", { class: "ls-badge" }),
+      live: button("Back to the running job", () => this.showRunning(), { kind: "small ls-live" }),
+      bar: el("div", { class: "ls-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, el("i")),
+      said: el("span"),
+      speed: el("span"),
+      slider: el("input", { type: "range", min: "1", step: "1", "aria-label": "Step", class: "ls-range" }),
+      scrub: el("div", { class: "ls-scrub" }),
+      stepText: el("span", { class: "ls-steptext" }),
+      info: el("pre", { class: "ls-info", tabindex: "0", "aria-label": "Generation parameters" }),
+      warning: el("p", { class: "ls-warning" }),
+    };
+    const p = this.parts;
+    p.play = button("play steps", () => this.#play(), { picture: "play", kind: "small", title: "Show all steps one after the other" });
+    p.openStep = button("open step", () => this.#openStep(), { picture: "open", kind: "small", title: "Open this step's picture in a new tab" });
+    p.saveStep = button("save step", () => this.#saveStep(), { picture: "save", kind: "small", title: "Download this step's picture" });
+    p.scrub.append(p.play, p.slider, p.stepText, p.openStep, p.saveStep);
+    p.buttons = this.#buttons();
+    p.frame.append(p.picture, p.empty, p.badge, p.live);
+    p.frame.addEventListener("click", (event) => event.target.closest("button") || this.#enlarge());
+    p.frame.addEventListener("keydown", (event) => this.#stageKey(event));
+    p.slider.addEventListener("input", () => this.#scrub(this.#drawnAt(Number(p.slider.value))));
+    this.panel = panel;
+    panel.classList.add("ls-card");
+    panel.replaceChildren(
+      p.frame,
+      p.bar,
+      el("div", { class: "ls-meta", "aria-live": "off" }, p.said, p.speed),
+      this.strip.root,
+      p.scrub,
+      this.tiles.root,
+      p.warning,
+      p.buttons,
+      p.info,
+    );
+    this.draw();
+  }
+
+  #emptyStage() {
+    return el(
+      "div",
+      { class: "ls-empty" },
+      el("span", { class: "ls-mark", "aria-hidden": "true" }),
+      el("b"),
+      el("p"),
+    );
+  }
+
+  #buttons() {
+    const folder = button("", () => this.#openFolder(), { picture: "folder", kind: "small", title: "Open the pictures' folder" });
+    show(folder, this.actions.folder);
+    return el(
+      "div",
+      { class: "ls-actions" },
+      folder,
+      button("save", () => this.#save(), { picture: "save", kind: "small", title: "Download this picture" }),
+      button("zip", () => this.#zip(), { picture: "zip", kind: "small", title: "Download all pictures of this job" }),
+      button("to txt2img", () => this.#send(), { picture: "send", kind: "small", title: "Fill the form with this picture's parameters" }),
+      button("to PNG Info", () => this.actions.inspect(this.image), { picture: "send", kind: "small", title: "Read this picture in PNG Info" }),
+      button("copy", () => copy(this.image?.infotext ?? ""), { picture: "copy", kind: "small", title: "Copy the parameters below" }),
+    );
+  }
+
+  /** The finished picture that is shown, or null while it is being painted. */
+  get image() {
+    return this.job?.images.get(this.index) ?? null;
+  }
+
+  get #batchSize() {
+    return this.job?.request.batch_size ?? 1;
+  }
+
+  get #batch() {
+    return Math.floor(this.index / this.#batchSize);
+  }
+
+  get #within() {
+    return this.index % this.#batchSize;
+  }
+
+  get #steps() {
+    return this.job?.steps.get(this.#batch) ?? null;
+  }
+
+  get #isLive() {
+    return this.job?.status === "running";
+  }
+
+  #heard(job, event) {
+    if (!job) {
+      // Everything was read anew: the shown job may be another object now.
+      this.job = this.job ? (this.store.jobs.get(this.job.id) ?? null) : null;
+      if (!this.job || this.follow) this.#showNewest();
+    } else if (event?.type === "started" && (this.follow || !this.job)) {
+      this.#show(job, 0);
+    } else if (job === this.job && this.follow && this.step === null) {
+      if (event?.type === "progress") this.index = Math.max(this.index, event.batch * this.#batchSize);
+    }
+    if (event?.type === "image" && event.warning) toast(event.warning, "warn");
+    if (event?.type === "failed" && (this.follow || job === this.job)) toast(event.error?.message, "bad");
+    this.draw();
+  }
+
+  #showNewest() {
+    const job = this.store.running ?? this.store.newest.find((candidate) => candidate.images.size);
+    if (!job || job === this.job) return;
+    const pictures = [...job.images.keys()];
+    this.#show(job, job.status === "running" ? (job.last?.batch ?? 0) * (job.request.batch_size ?? 1) : Math.min(...pictures));
+  }
+
+  #show(job, index, step = null) {
+    this.#stop();
+    Object.assign(this, { job, index, step });
+    this.store.loadSteps(job);
+    this.draw();
+  }
+
+  /** Show a job of the past, or the running one, because the user asked for it. */
+  open(wanted, index = null) {
+    const job = this.store.jobs.get(wanted.id) ?? wanted;
+    this.follow = job.status === "running" || job === this.store.running;
+    this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job.request) - 1));
+  }
+
+  /** Follow what is painted now and next. */
+  showRunning() {
+    this.follow = true;
+    this.step = null;
+    this.#showNewest();
+    this.draw();
+  }
+
+  #choose(index) {
+    this.follow = this.#isLive && index >= (this.job.last?.batch ?? 0) * this.#batchSize;
+    this.#show(this.job, index, this.step && this.#isLive ? null : this.step);
+  }
+
+  #moveTo(index) {
+    if (!this.job || !this.job.images.has(index)) return;
+    this.#choose(index);
+  }
+
+  /** Show one step; the last one of a finished picture is the picture itself. */
+  #scrub(step) {
+    this.#stop();
+    this.#setStep(step);
+  }
+
+  #setStep(step) {
+    const total = this.#total();
+    this.step = step === null || (step >= total && this.image) ? null : step;
+    if (this.step !== null) this.follow = false;
+    this.draw();
+  }
+
+  #total() {
+    const newest = [...(this.#steps?.values() ?? [])].at(-1);
+    return newest?.total ?? this.job?.request.steps ?? 0;
+  }
+
+  #drawnAt(step) {
+    const drawn = this.strip.drawn();
+    return drawn.reduce((best, each) => (Math.abs(each - step) < Math.abs(best - step) ? each : best), drawn.at(-1) ?? step);
+  }
+
+  #play() {
+    if (this.#playing) return this.#stop(true);
+    const drawn = this.strip.drawn();
+    if (drawn.length < 2) return;
+    let at = 0;
+    const next = () => {
+      if (at >= drawn.length) return this.#stop(true);
+      this.#setStep(drawn[at]);
+      at += 1;
+    };
+    this.#playing = setInterval(next, Math.max(60, Math.min(300, (PLAY_SECONDS * 1000) / drawn.length)));
+    next();
+  }
+
+  #stop(toEnd = false) {
+    if (!this.#playing) return;
+    clearInterval(this.#playing);
+    this.#playing = 0;
+    if (toEnd) this.#setStep(null);
+    this.draw();
+  }
+
+  #stepUrl(step) {
+    return this.#steps?.get(step)?.urls[this.#within] ?? null;
+  }
+
+  /** The step that is on the stage, as a number, also when the finished picture stands for the last one. */
+  get #shownStep() {
+    if (this.step !== null) return this.step;
+    if (this.image) return this.#total();
+    const told = [...(this.#steps?.keys() ?? [])];
+    return told.length ? Math.max(...told) : 0;
+  }
+
+  #shownUrl() {
+    if (this.step !== null) return this.#stepUrl(this.step);
+    if (this.image) return api.local(this.image.url);
+    return newestPreview(this.job, this.#batch, this.#within);
+  }
+
+  #openStep() {
+    const url = this.#stepUrl(this.#shownStep) ?? this.#shownUrl();
+    if (url) window.open(url, "_blank", "noopener");
+  }
+
+  #saveStep() {
+    const url = this.#stepUrl(this.#shownStep);
+    if (url) download(`${url}?download=1`);
+    else this.#save();
+  }
+
+  #save() {
+    if (this.image) download(api.imageDownloadUrl(this.image.id));
+  }
+
+  #zip() {
+    const ids = [...(this.job?.images.values() ?? [])].map((image) => image.id);
+    if (ids.length) download(api.zipUrl(ids));
+  }
+
+  #send() {
+    if (this.image) this.actions.send(this.job, this.image);
+  }
+
+  async #openFolder() {
+    try {
+      await api.openFolder(this.image?.id ?? 0);
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+  }
+
+  #enlarge() {
+    const url = this.#shownUrl();
+    if (url) this.lightbox.show(url, this.image?.infotext ?? "");
+  }
+
+  #stageKey(event) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by) this.#moveTo(this.index + by);
+    else if (event.key === "Enter" || event.key === " ") this.#enlarge();
+    else return;
+    event.preventDefault();
+  }
+
+  #draw() {
+    if (!this.parts) return;
+    const p = this.parts;
+    const { job } = this;
+    const url = job ? this.#shownUrl() : null;
+    const request = job?.request;
+    this.panel.dataset.job = job?.id ?? "";
+    this.panel.dataset.status = job?.status ?? "";
+    p.frame.style.setProperty("--ratio", request ? `${request.width} / ${request.height}` : "16 / 10");
+    setSource(p.picture, url);
+    show(p.picture, Boolean(url));
+    const [title, words] = emptyText(job);
+    setText(p.empty.querySelector("b"), title);
+    setText(p.empty.querySelector("p"), words);
+    show(p.empty, !url && !this.#isLive);
+    p.frame.classList.toggle("waiting", this.#isLive && !url);
+    const stepShown = this.step !== null;
+    show(p.badge, stepShown);
+    setText(p.badge, stepShown ? `step ${this.step}` : "");
+    const running = this.store.running;
+    show(p.live, Boolean(running) && !(this.follow && job === running));
+    p.picture.alt = request ? `${stepShown ? `Step ${this.step} of ` : ""}${request.prompt || "picture without prompt"}` : "";
+    this.#drawProgress();
+    this.#drawSteps();
+    this.tiles.draw(job, this.index);
+    const image = this.image;
+    show(p.buttons, Boolean(image));
+    show(p.info, Boolean(image));
+    setText(p.info, image?.infotext ?? "");
+    const warning = image?.warning ?? (job?.status === "failed" ? job.error?.message : "") ?? "";
+    setText(p.warning, warning);
+    show(p.warning, Boolean(warning));
+    this.lightbox.update(url, image?.infotext ?? "");
+  }
+
+  #drawProgress() {
+    const p = this.parts;
+    const { job } = this;
+    const percent = job ? Math.round(job.progress * 1000) / 10 : 0;
+    const live = this.#isLive;
+    p.bar.firstChild.style.width = `${live ? percent : 0}%`;
+    p.bar.setAttribute("aria-valuenow", String(Math.round(percent)));
+    p.bar.classList.toggle("busy", live && !job.last);
+    p.bar.classList.toggle("idle", !live);
+    if (!job) {
+      setText(p.said, "");
+      setText(p.speed, "");
+      return;
+    }
+    setText(p.said, live ? liveText(job) : endText(job, this.index));
+    setText(p.speed, live ? liveSpeed(job) : endSpeed(job));
+  }
+
+  #drawSteps() {
+    const p = this.parts;
+    const { job } = this;
+    const steps = this.#steps;
+    const total = job ? this.#total() : 0;
+    const live = this.#isLive && !this.image;
+    const any = Boolean(steps?.size) || (live && job?.options.preview_every !== 0);
+    show(this.strip.root, Boolean(job) && any);
+    if (job && any) {
+      this.strip.draw({
+        key: `${job.id}/${this.#batch}/${this.#within}`,
+        steps,
+        within: this.#within,
+        total,
+        current: this.#shownStep,
+        live,
+        final: this.image ? api.local(this.image.url) : null,
+      });
+    }
+    const drawn = job && any ? this.strip.drawn() : [];
+    const scrubbable = drawn.length > 1;
+    show(p.scrub, scrubbable);
+    if (!scrubbable) return;
+    p.slider.max = String(total);
+    if (document.activeElement !== p.slider || Number(p.slider.value) !== this.#shownStep) p.slider.value = String(this.#shownStep);
+    p.slider.style.setProperty("--fill", `${total > 1 ? ((this.#shownStep - 1) / (total - 1)) * 100 : 100}%`);
+    const told = steps?.get(this.#shownStep);
+    setText(p.stepText, `${this.#shownStep}/${total}${told ? ` · σ ${sigmaText(told.sigma)}` : ""}`);
+    setText(p.play.lastChild, this.#playing ? "stop" : "play steps");
+    p.play.firstChild.className = `ls-i ls-i-${this.#playing ? "pause" : "play"}`;
+    p.play.disabled = live;
+  }
+}

@@ -1,0 +1,112 @@
+// Editing the text of a prompt: attention weights and LoRA tags. Pure functions on strings, no page in them.
+
+const STEP = 0.1;
+const TAG_STEP = 0.05;
+const BREAKS = " \t\r\n.,;:!?/\\(){}[]<>|*^%~=`\"";
+
+const shown = (weight) => String(Number(weight.toFixed(2)));
+
+/**
+ * Raise (`by` = 1) or lower (-1) the weight of what is selected in `text` between `start` and `end`.
+ *
+ * Inside `<lora:name:0.8>` the tag's number moves by 0.05. Else the selection, the brackets around the cursor or the
+ * word under it get `(words:1.1)`, in steps of 0.1; at 1 the brackets go away. Returns `{text, start, end}` with what
+ * is selected afterwards, or null when there is nothing to weigh.
+ */
+export function changeWeight(text, start, end, by) {
+  return changeTag(text, start, end, by) ?? changeAttention(text, start, end, by);
+}
+
+function changeTag(text, start, end, by) {
+  const open = text.lastIndexOf("<", start);
+  const close = text.indexOf(">", Math.max(start - 1, open));
+  if (open < 0 || close < 0 || close + 1 < end || text.slice(open + 1, close).includes("<")) return null;
+  const tag = /^(<[^<>:]+:[^<>:]+)(?::(-?[\d.]+))?([^<>]*>)$/.exec(text.slice(open, close + 1));
+  if (!tag) return null;
+  const weight = Number(tag[2] ?? 1) + by * TAG_STEP;
+  const fresh = `${tag[1]}:${shown(weight)}${tag[3]}`;
+  return { text: text.slice(0, open) + fresh + text.slice(close + 1), start: open, end: open + fresh.length };
+}
+
+function changeAttention(text, start, end, by) {
+  const found = weighted(text, start, end) ?? plain(text, start, end);
+  if (!found) return null;
+  const { from, to, words, weight } = found;
+  const next = Math.max(0, Number((weight + by * STEP).toFixed(2)));
+  const fresh = next === 1 ? words : `(${words}:${shown(next)})`;
+  const inner = from + (next === 1 ? 0 : 1);
+  return { text: text.slice(0, from) + fresh + text.slice(to), start: inner, end: inner + words.length };
+}
+
+/** The innermost `(words:1.2)` around the selection. */
+function weighted(text, start, end) {
+  let depth = 0;
+  let open = -1;
+  for (let at = start - 1; at >= 0; at -= 1) {
+    if (escaped(text, at)) continue;
+    if (text[at] === ")") depth += 1;
+    else if (text[at] === "(" && depth-- === 0) {
+      open = at;
+      break;
+    }
+  }
+  if (open < 0) return null;
+  let close = -1;
+  depth = 0;
+  for (let at = open + 1; at < text.length; at += 1) {
+    if (escaped(text, at)) continue;
+    if (text[at] === "(") depth += 1;
+    else if (text[at] === ")" && depth-- === 0) {
+      close = at;
+      break;
+    }
+  }
+  if (close < end) return null;
+  const inside = /^([\s\S]*):\s*(-?[\d.]+)\s*$/.exec(text.slice(open + 1, close));
+  return inside ? { from: open, to: close + 1, words: inside[1], weight: Number(inside[2]) } : null;
+}
+
+/** The selection without blanks at its ends, or the word under the cursor. */
+function plain(text, start, end) {
+  let [from, to] = [start, end];
+  if (from === to) {
+    while (from > 0 && !BREAKS.includes(text[from - 1])) from -= 1;
+    while (to < text.length && !BREAKS.includes(text[to])) to += 1;
+  }
+  while (from < to && /\s/.test(text[from])) from += 1;
+  while (to > from && /\s/.test(text[to - 1])) to -= 1;
+  return from < to ? { from, to, words: text.slice(from, to), weight: 1 } : null;
+}
+
+function escaped(text, at) {
+  let slashes = 0;
+  while (text[at - 1 - slashes] === "\\") slashes += 1;
+  return slashes % 2 === 1;
+}
+
+/** Whether `text` uses the LoRA. */
+export const hasLora = (text, name) => loraPattern(name).test(text);
+
+/** `text` with `<lora:name:weight>` at its end, or without it when it was there. */
+export function toggleLora(text, name, weight) {
+  if (hasLora(text, name)) return text.replace(loraPattern(name, "g"), "").replace(/ {2,}/g, " ").trim();
+  return `${text.trimEnd()}${text.trim() ? " " : ""}<lora:${name}:${shown(weight)}>`;
+}
+
+const loraPattern = (name, flags = "") => new RegExp(`\\s?<lora:${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?::[^<>]*)?>`, flags);
+
+/**
+ * Cut a prompt into pieces to be coloured: `{text, kind}` with kind "plain", "weight" or "tag". Joined they give `text`.
+ */
+export function pieces(text) {
+  const result = [];
+  const pattern = /<[a-z]+:[^<>\n]+>|\((?:[^()\\]|\\.)*:\s*-?[\d.]+\s*\)/gi;
+  let at = 0;
+  for (const match of text.matchAll(pattern)) {
+    if (match.index > at) result.push({ text: text.slice(at, match.index), kind: "plain" });
+    result.push({ text: match[0], kind: match[0].startsWith("<") ? "tag" : "weight" });
+    at = match.index + match[0].length;
+  }
+  result.push({ text: text.slice(at), kind: "plain" });
+  return result;
+}

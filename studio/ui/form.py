@@ -1,0 +1,216 @@
+"""The txt2img form: every field of `GenerationRequest` as a component, and the way back.
+
+A field has one row in `LOOKS` (label, A1111's element id, how it is shown); the tabs only say where it stands. Names of
+nested fields are dotted: `sampler_options.eta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from pydantic import BaseModel, ValidationError
+
+from studio.errors import StudioError
+from studio.samplers import SAMPLERS, SCHEDULES
+from studio.schema.models import ModelInfo
+from studio.schema.request import GenerationRequest, SamplerOptions, invalid_request, make_request
+from studio.ui.fields import Choices, control
+
+Lookup = Callable[[str], str]
+
+OPTIONS = "sampler_options"
+ONE_PICTURE = ("batch_count", "batch_size")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one field is shown. `extra` goes to `studio.ui.fields.control`."""
+
+    label: str
+    elem_id: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+LOOKS: dict[str, Look] = {
+    "prompt": Look("Prompt", "txt2img_prompt", {"lines": 3, "placeholder": "Prompt"}),
+    "negative_prompt": Look("Negative prompt", "txt2img_neg_prompt", {"lines": 2, "placeholder": "Negative prompt"}),
+    "sampler": Look("Sampling method", "txt2img_sampling"),
+    "schedule": Look("Schedule type", "txt2img_scheduler"),
+    "steps": Look("Steps", "txt2img_steps", {"slider": True}),
+    "width": Look("Width", "txt2img_width", {"slider": True, "step": 8}),
+    "height": Look("Height", "txt2img_height", {"slider": True, "step": 8}),
+    "batch_count": Look("Batch count", "txt2img_batch_count"),
+    "batch_size": Look("Batch size", "txt2img_batch_size"),
+    "cfg_scale": Look("CFG scale", "txt2img_cfg_scale", {"slider": True, "step": 0.5, "soft_maximum": 30}),
+    "seed": Look("Seed", "txt2img_seed"),
+    "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
+    "vae": Look("VAE", "setting_sd_vae"),
+    "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
+    "emphasis": Look("Emphasis", "setting_emphasis"),
+    "rng": Look("Random numbers from", "setting_randn_source"),
+    "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
+    "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),
+    "sampler_options.s_tmin": Look("Sigma tmin", "txt2img_s_tmin"),
+    "sampler_options.s_tmax": Look("Sigma tmax", "txt2img_s_tmax"),
+    "sampler_options.s_noise": Look("Sigma noise", "txt2img_s_noise"),
+    "sampler_options.sigma_min": Look("Schedule min sigma", "txt2img_sigma_min", {"step": 0.01}),
+    "sampler_options.sigma_max": Look("Schedule max sigma", "txt2img_sigma_max", {"step": 0.1}),
+    "sampler_options.rho": Look("Schedule rho", "txt2img_rho", {"step": 0.5}),
+    "sampler_options.ensd": Look("Eta noise seed delta", "txt2img_ensd"),
+    "sampler_options.uni_pc_variant": Look("UniPC variant", "txt2img_uni_pc_variant"),
+    "sampler_options.uni_pc_skip_type": Look("UniPC skip type", "txt2img_uni_pc_skip_type"),
+    "sampler_options.uni_pc_order": Look("UniPC order", "txt2img_uni_pc_order"),
+    "sampler_options.uni_pc_lower_order_final": Look("UniPC lower order final", "txt2img_uni_pc_lower_order_final"),
+    "sampler_options.discard_penultimate": Look("Discard next-to-last sigma", "txt2img_discard_penultimate"),
+    "sampler_options.sgm_noise_multiplier": Look("SGM noise multiplier", "txt2img_sgm_noise_multiplier"),
+    "sampler_options.old_karras": Look("Old Karras range", "txt2img_old_karras"),
+}
+
+
+def field_names() -> list[str]:
+    """All fields of a request in their order, nested ones dotted: exactly the keys of `LOOKS`."""
+    own = [name for name in GenerationRequest.model_fields if name != OPTIONS]
+    return own + [f"{OPTIONS}.{name}" for name in SamplerOptions.model_fields]
+
+
+def sampler_choices() -> list[str]:
+    """Names of the sampling methods, in the order of the table."""
+    return [sampler.name for sampler in SAMPLERS]
+
+
+def schedule_choices() -> list[str]:
+    """Labels of the schedule types, in the order of the table."""
+    return [schedule.label for schedule in SCHEDULES]
+
+
+def model_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """(what is shown, name) of the models that can be used: `name [hash]`, or `name · id` for folders, which have no hash."""
+    return [(_shown(model), model.name) for model in models if not model.problem]
+
+
+def _shown(model: ModelInfo) -> str:
+    return f"{model.name} · {model.model_id}" if model.model_id else model.title
+
+
+def vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`Automatic`, then the VAE files that can be used."""
+    return [("Automatic", "Automatic"), *model_choices(vaes)]
+
+
+class Form:
+    """The components of one page. `place` puts a field where the layout stands; `read` and `fill` map values."""
+
+    def __init__(self) -> None:
+        self.controls: dict[str, Component] = {}
+
+    def place(self, name: str, *, choices: Choices | None = None, **layout: Any) -> Component:
+        """Build the component of field `name` here. Each field stands on the page once."""
+        look = LOOKS[name]
+        owner: type[BaseModel] = SamplerOptions if name.startswith(f"{OPTIONS}.") else GenerationRequest
+        bare = name.rpartition(".")[2]
+        self.controls[name] = control(
+            owner, bare, label=look.label, elem_id=look.elem_id, choices=choices, **{**look.extra, **layout}
+        )
+        return self.controls[name]
+
+    def read(self, values: Mapping[Component, Any]) -> GenerationRequest:
+        """The request the form shows. Raises `InvalidRequest` naming the first bad field, its value and what is allowed."""
+        data: dict[str, Any] = {OPTIONS: {}}
+        for name, component in self.controls.items():
+            value = values.get(component)
+            if name.startswith(f"{OPTIONS}."):
+                data[OPTIONS][name.partition(".")[2]] = value
+            else:
+                data[name] = value
+        if data.get("seed") is None:
+            data["seed"] = -1
+        return make_request(data)
+
+    def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:
+        """Updates that show `request`, a whole request or a part of one; fields it does not name stay as they are."""
+        return {
+            self.controls[name]: _update(name, value) for name, value in flat(request).items() if name in self.controls
+        }
+
+
+def flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"sampler_options": {"eta": 1}}` as `{"sampler_options.eta": 1}`; all other keys as they are."""
+    nested = request.get(OPTIONS)
+    result = {key: value for key, value in request.items() if key != OPTIONS}
+    if isinstance(nested, Mapping):
+        result.update({f"{OPTIONS}.{key}": value for key, value in nested.items()})
+    return result
+
+
+def possible(request: Mapping[str, Any], lookups: Mapping[str, Lookup]) -> tuple[dict[str, Any], list[str]]:
+    """The part of `request` this form can show, and a note for each value that it cannot.
+
+    `request` comes from a picture, a saved form or another page: anything may be in it. `lookups` has, for each field
+    that names something, the function that gives its name on this form and raises `StudioError` where there is no such
+    thing.
+    """
+    data = _known_fields(request)
+    whole, notes = _validated(data)
+    shown = {name: whole[name] for name in data if whole[name] is not None}
+    for name, look_up in lookups.items():
+        if name not in shown:
+            continue
+        try:
+            shown[name] = look_up(shown[name])
+        except StudioError as error:
+            del shown[name]
+            notes.append(f"{error.message} The picture will not come out the same.")
+    return shown, notes
+
+
+def complete(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`request` with every field that changes pixels, so that Generate paints exactly this one picture again.
+
+    What a picture does not tell has its default; checkpoint and size alone stay as they are. A text without parameters
+    says nothing about the rest of the form, and is given back as it is.
+    """
+    if "steps" not in request:
+        return dict(request)
+    blank = GenerationRequest().model_dump(exclude={"model", "width", "height"})
+    options = {**blank[OPTIONS], **(request.get(OPTIONS) or {})}
+    return {**blank, **request, OPTIONS: options, **dict.fromkeys(ONE_PICTURE, 1)}
+
+
+def _known_fields(request: Mapping[str, Any]) -> dict[str, Any]:
+    data = {key: value for key, value in request.items() if key in GenerationRequest.model_fields}
+    if OPTIONS in data:
+        nested = data[OPTIONS] if isinstance(data[OPTIONS], Mapping) else {}
+        data[OPTIONS] = {key: value for key, value in nested.items() if key in SamplerOptions.model_fields}
+    return data
+
+
+def _validated(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A whole request with `data` in it, and a note for each value that had to be dropped (from `data` too)."""
+    notes: list[str] = []
+    while True:
+        try:
+            return GenerationRequest.model_validate(data).model_dump(), notes
+        except ValidationError as error:
+            notes.append(f"Not taken over: {invalid_request(error).message}")
+            _drop(data, error.errors(include_url=False)[0]["loc"])
+
+
+def _drop(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
+    """Take the value at `location` out of `data`."""
+    first = str(location[0]) if location else ""
+    if first == OPTIONS and len(location) > 1:
+        data[OPTIONS].pop(str(location[1]), None)
+    else:
+        data.pop(first, None)
+
+
+def _update(name: str, value: Any) -> Any:
+    """A component update; a slider that ends below its field's bound grows to the value it must show."""
+    soft = LOOKS[name].extra.get("soft_maximum")
+    if soft is not None and isinstance(value, (int, float)):
+        return gr.update(value=value, maximum=max(soft, value))
+    return gr.update(value=value)

@@ -1,0 +1,81 @@
+"""The txt2img tab: the form on the left in A1111's order, the stage on the right."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.ui.form import OPTIONS, Form, sampler_choices, schedule_choices
+from studio.ui.html import panel
+from studio.ui.wiring import listen_js, script
+
+
+def build_txt2img(form: Form, fresh: GenerationRequest) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives. Returns the Generate button."""
+    with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
+        with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
+            generate = _prompts(form)
+            _settings(form, fresh)
+            panel("loras")
+        with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
+            panel("stage", elem_id="txt2img_stage")
+            panel("queue", elem_id="txt2img_queue")
+    return generate
+
+
+def _prompts(form: Form) -> gr.Button:
+    with gr.Column(elem_id="txt2img_toprow", elem_classes=["ls-card"]):
+        form.place("prompt")
+        form.place("negative_prompt")
+        with gr.Row(elem_id="txt2img_actions", elem_classes=["ls-row"]):
+            generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
+            interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
+            skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
+        panel("tools", elem_id="txt2img_tools")
+    listen_js(interrupt.click, script("interrupt"))
+    listen_js(skip.click, script("skip"))
+    return generate
+
+
+def _settings(form: Form, fresh: GenerationRequest) -> None:
+    with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
+            form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
+            form.place("steps", value=fresh.steps, scale=5, min_width=120)
+        with gr.Row(elem_classes=["ls-row"]):
+            width = form.place("width", value=fresh.width, scale=5, min_width=90)
+            swap = _icon("Swap width and height", "txt2img_res_switch_btn", "swap")
+            height = form.place("height", value=fresh.height, scale=5, min_width=90)
+            form.place("batch_count", scale=3, min_width=70)
+            form.place("batch_size", scale=3, min_width=70)
+        panel("sizes", elem_id="txt2img_sizes")
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("cfg_scale", value=fresh.cfg_scale, scale=6, min_width=120)
+            seed = form.place("seed", scale=5, min_width=100)
+            dice = _icon("Random seed", "txt2img_random_seed", "dice")
+            reuse = _icon("Seed of the last picture", "txt2img_reuse_seed", "reuse")
+        with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
+            _sampler_parameters(form, fresh)
+    listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
+    listen_js(dice.click, "() => -1", [], [seed])
+    listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
+    """Everything else that changes pixels; three in a row, switches last."""
+    switches = [name for name, info in SamplerOptions.model_fields.items() if info.annotation is bool]
+    names = [f"{OPTIONS}.{name}" for name in SamplerOptions.model_fields if name not in switches]
+    with gr.Row(elem_classes=["ls-row", "ls-grid"]):
+        form.place("rng", value=fresh.rng, min_width=100)
+        form.place("emphasis", value=fresh.emphasis, min_width=100)
+        for name in names:
+            form.place(name, min_width=100)
+    with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+        for name in switches:
+            form.place(f"{OPTIONS}.{name}", min_width=160)
+
+
+def _icon(words: str, elem_id: str, icon: str) -> gr.Button:
+    """A square button with a drawn icon; its words are for screen readers and the tooltip."""
+    return gr.Button(words, elem_id=elem_id, elem_classes=["ls-icon", f"ls-icon-{icon}"], scale=0, min_width=34)

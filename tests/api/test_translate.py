@@ -1,0 +1,98 @@
+"""A1111's fields to ours, one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from studio.api.a1111.translate import Order, Txt2ImgBody, translate
+from studio.errors import InvalidRequest
+from studio.schema.request import GenerationRequest, SamplerOptions
+
+DEFAULTS = GenerationRequest(model="sprout", vae="sharp", clip_skip=2, emphasis="No norm", rng="NV", steps=9, width=128)
+API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,
+       "model": "sprout", "vae": "sharp", "clip_skip": 2, "emphasis": "No norm", "rng": "NV"}  # fmt: skip
+
+
+def order(**fields: Any) -> Order:
+    return translate(
+        Txt2ImgBody.model_validate(fields), DEFAULTS, lambda text: {"prompt": text, "steps": 3, "seed": 9}, 2
+    )
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        ({}, {}),
+        ({"prompt": "a", "negative_prompt": "b", "seed": 7, "steps": 20, "cfg_scale": 5, "width": 640, "height": 448},
+         {"prompt": "a", "negative_prompt": "b", "seed": 7, "steps": 20, "cfg_scale": 5.0, "width": 640, "height": 448}),
+        ({"batch_size": 2, "n_iter": 3}, {"batch_size": 2, "batch_count": 3}),
+        ({"prompt": None, "steps": None, "seed": None, "styles": None, "sampler_name": None, "scheduler": None}, {}),
+        ({"sampler_name": "Euler a"}, {"sampler": "Euler a"}),
+        ({"sampler_index": "Heun"}, {"sampler": "Heun"}),
+        ({"sampler_name": "DDIM", "sampler_index": "Heun"}, {"sampler": "DDIM"}),
+        ({"sampler_name": "k_euler_a", "scheduler": "karras"}, {"sampler": "k_euler_a", "schedule": "karras"}),
+        ({"sampler_name": "DPM++ 2M Karras"}, {"sampler": "DPM++ 2M", "schedule": "Karras"}),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "Automatic"}, {"sampler": "DPM++ 2M", "schedule": "Karras"}),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "Exponential"}, {"sampler": "DPM++ 2M", "schedule": "Exponential"}),
+        ({"sampler_name": "", "scheduler": ""}, {}),
+        ({"eta": 0.5, "s_churn": 2, "s_tmin": 0.1, "s_tmax": 9, "s_noise": 1.1},
+         {"sampler_options": SamplerOptions(eta=0.5, s_churn=2, s_tmin=0.1, s_tmax=9, s_noise=1.1)}),
+        ({"override_settings": {"sd_model_checkpoint": "oak [x]", "sd_vae": "None", "CLIP_stop_at_last_layers": 1,
+                                "eta_noise_seed_delta": 31337, "emphasis": "Original", "randn_source": "CPU"}},
+         {"model": "oak [x]", "vae": "None", "clip_skip": 1, "emphasis": "Original", "rng": "CPU",
+          "sampler_options": SamplerOptions(ensd=31337)}),
+        ({"override_settings": {"sd_model_checkpoint": "", "sd_vae": None}}, {}),
+        ({"infotext": "from the text"}, {"prompt": "from the text", "steps": 3, "seed": 9}),
+        ({"infotext": "from the text", "prompt": "mine", "steps": 8}, {"prompt": "mine", "steps": 8, "seed": 9}),
+        ({"enable_hr": False, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "subseed": 5,
+          "restore_faces": False, "tiling": False, "styles": [], "script_name": "None", "script_args": [],
+          "refiner_checkpoint": "None", "seed_resize_from_w": 0, "firstphase_width": 0, "do_not_save_grid": True}, {}),
+    ],
+)  # fmt: skip
+def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert order(**fields).request == GenerationRequest.model_validate({**API, **expected})
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("enable_hr", True), ("styles", ["x"]), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("subseed_strength", 0.1),
+     ("seed_resize_from_w", 512), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+     ("firstphase_width", 64), ("disable_extra_networks", True), ("s_min_uncond", 1.0)],
+)  # fmt: skip
+def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{field}: ") as caught:
+        order(**{field: value})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "fields, theirs",
+    [({"n_iter": 0}, "n_iter"), ({"width": 63}, "width"), ({"eta": 7}, "eta"), ({"s_noise": -1}, "s_noise"),
+     ({"override_settings": {"CLIP_stop_at_last_layers": 99}}, "override_settings.CLIP_stop_at_last_layers"),
+     ({"override_settings": {"sigma_min": -1}}, "override_settings.sigma_min"), ({"cfg_scale": float("nan")}, "cfg_scale")],
+)  # fmt: skip
+def test_errors_speak_of_their_fields(fields: dict[str, Any], theirs: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        order(**fields)
+    assert caught.value.field == theirs
+    assert caught.value.message.startswith(f"{theirs} = ")
+
+
+def test_what_changes_nothing_is_a_warning() -> None:
+    found = order(hologram=1, alwayson_scripts={"ADetailer": {"args": []}}, override_settings={"lora_color": "red"})
+    assert [warning.split(" ")[0] for warning in found.warnings] == ["hologram", "The", "override_settings.lora_color"]
+    assert "'ADetailer'" in found.warnings[1]
+    assert order(prompt="x", force_task_id="1", hr_scale=2.0).warnings == []
+
+
+def test_saving_previews_and_settings_that_stay() -> None:
+    assert order().options.save is False
+    assert order(save_images=True).options.save is True
+    assert order(save_images=True, do_not_save_samples=True).options.save is False
+    assert order().options.preview_every == 2
+    overrides = {"sd_model_checkpoint": "oak", "eta_ddim": 0.5}
+    assert order(override_settings=overrides).persistent == {}
+    kept = order(override_settings=overrides, override_settings_restore_afterwards=False)
+    assert kept.persistent == {"sd_model_checkpoint": "oak"}

@@ -1,0 +1,163 @@
+"""One Chromium and one server for all browser tests; every test gets a fresh browser profile.
+
+Without a Chromium these tests skip, unless STUDIO_REQUIRE_BROWSER=1 says that there must be one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+
+from studio.app import Studio, build
+from studio.paths import Paths
+from studio.settings import Settings
+from studio.ui.mount import mount_page
+from tests.api.stand_in import serving
+from tests.browser.painter import PaintingEngine
+from tests.library import models
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+EVIL = "<img src=x onerror=window.hit=1>"
+READY = "html[data-ready=yes]"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/tests/browser/" in item.path.as_posix():
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    path = os.environ.get("STUDIO_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        words = f"no Chromium was found (looked for {', '.join(NAMES)})"
+        if os.environ.get("STUDIO_REQUIRE_BROWSER") == "1":
+            pytest.fail(words)
+        pytest.skip(words)
+    started = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+    yield started
+    started.close()
+
+
+@dataclass
+class Server:
+    """The running server, and what is behind it."""
+
+    url: str
+    studio: Studio
+    engine: PaintingEngine
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The saved files, oldest first."""
+        return sorted((self.studio.paths.outputs / "txt2img-images").rglob("*.png"))
+
+    def settle(self, slow: float = 0.0) -> None:
+        """Nothing runs or waits any more, and a step takes `slow` seconds from now on."""
+        for job in self.studio.queue.jobs(active=True):
+            self.studio.queue.cancel(job.id)
+        for job in self.studio.queue.jobs(limit=5):
+            self.studio.queue.wait(job.id, 10)
+        self.engine.step_seconds = slow
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("studio")
+    paths = Paths(folder)
+    models.save_folder(paths.checkpoints / "oak")
+    models.save(paths.checkpoints / "ash.safetensors", models.SD1)
+    models.save(paths.vae / "sharp.safetensors", models.VAE)
+    for number, name in enumerate(["ink", "duotone", "pencil", "styles/pastel", EVIL]):
+        models.save(
+            paths.loras / f"{name}.safetensors", models.LORA, {"ss_output_name": name, "ss_tag_frequency": "{}"}, number
+        )
+    engine = PaintingEngine(step_seconds=0.01)
+    studio = build(Settings(sd_model_checkpoint="oak"), paths, engine=engine)
+    with serving(studio, lambda app: mount_page(app, studio)) as url:
+        yield Server(url, studio, engine)
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser profile that keeps its cache from test to test, but nothing else: loading takes half the time."""
+    context = browser.new_context(accept_downloads=True)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iterator[Open]:
+    """Open the page as a new visitor; at the end of the test nothing may have gone wrong in any of them.
+
+    `theme`, `width` and `height` are as given; `other` opens it in another browser; `expected` are parts of complaints
+    that the test provokes.
+    """
+    visits: list[tuple[Page, list[str], tuple[str, ...]]] = []
+
+    def opened(
+        *,
+        theme: str | None = None,
+        width: int = 1440,
+        height: int = 960,
+        other: bool = False,
+        expected: tuple[str, ...] = (),
+    ) -> Page:
+        page = (browser.new_context() if other else profile).new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.set_default_timeout(15_000)
+        complaints: list[str] = []
+        visits.append((page, complaints, expected))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: _local(request.url, server.url, complaints))
+        forget(page, server.url)
+        if theme:
+            page.add_init_script(f"localStorage.setItem('latent-studio-theme', '{theme}')")
+        page.goto(server.url)
+        page.wait_for_selector(READY, state="attached")
+        return page
+
+    server.settle(0.01)
+    yield opened
+    server.settle(0.01)
+    for page, complaints, expected in visits:
+        page.close()
+        if page.context is not profile:
+            page.context.close()
+        assert [said for said in complaints if not any(part in said for part in expected)] == []
+
+
+def forget(page: Page, url: str) -> None:
+    """Make the browser a stranger: nothing stored is left."""
+    page.goto(f"{url}/studio/page/favicon.png")
+    page.evaluate("localStorage.clear()")
+
+
+def _local(url: str, own: str, complaints: list[str]) -> None:
+    if not url.startswith((own, "data:", "blob:")):
+        complaints.append(f"asked another server: {url}")
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    return open_page()

@@ -1,0 +1,69 @@
+"""What a person does on the page, in one line each."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Server
+
+STAGE = "[data-panel=stage]"
+PROMPT = "#txt2img_prompt textarea"
+NEGATIVE = "#txt2img_neg_prompt textarea"
+GENERATE = "#txt2img_generate"
+
+
+def number(page: Page, name: str) -> Locator:
+    """The number of a field: `steps`, `seed`, `batch_size` ..."""
+    return page.locator(f"#txt2img_{name} input[type=number]")
+
+
+def set_number(page: Page, name: str, value: int | float) -> None:
+    number(page, name).fill(str(value))
+    number(page, name).press("Tab")
+
+
+def choose(page: Page, elem_id: str, words: str) -> None:
+    """Pick an entry of a drop-down."""
+    page.locator(f"#{elem_id} input").click()
+    page.locator(f"#{elem_id} [role=option]", has_text=words).first.click()
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).first.click()
+
+
+def generate(page: Page, prompt: str | None = None) -> None:
+    """Press Generate, and wait until the page says that the job is in the queue."""
+    if prompt is not None:
+        page.locator(PROMPT).fill(prompt)
+    with page.expect_response(lambda response: "/gradio_api/" in response.url and response.request.method == "POST"):
+        page.locator(GENERATE).click()
+
+
+def done(page: Page, server: Server, status: str = "done") -> None:
+    """The newest job is on the stage, and has ended."""
+    newest = server.studio.queue.jobs(limit=1)[0].id
+    expect(page.locator(STAGE)).to_have_attribute("data-job", str(newest))
+    expect(page.locator(STAGE)).to_have_attribute("data-status", status)
+
+
+def drop(page: Page, selector: str, file: Path, kind: str = "image/png") -> None:
+    """Drag a file onto an element and let go."""
+    page.evaluate(
+        """([selector, name, kind, data]) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const carried = new DataTransfer();
+            carried.items.add(new File([bytes], name, { type: kind }));
+            const event = (type) => new DragEvent(type, { dataTransfer: carried, bubbles: true, cancelable: true });
+            const target = document.querySelector(selector);
+            for (const type of ["dragenter", "dragover", "drop"]) target.dispatchEvent(event(type));
+        }""",
+        [selector, file.name, kind, base64.b64encode(file.read_bytes()).decode()],
+    )
+
+
+def messages(page: Page) -> list[str]:
+    return page.locator(".ls-toast p").all_inner_texts()

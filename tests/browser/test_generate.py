@@ -1,0 +1,264 @@
+"""The main job in a real browser: type, watch it being painted, get the file; queue, refresh, second browser."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import READY, Open, Server
+from tests.browser.steps import (
+    GENERATE,
+    NEGATIVE,
+    PROMPT,
+    STAGE,
+    choose,
+    done,
+    generate,
+    messages,
+    number,
+    set_number,
+    tab,
+)
+
+
+def test_from_prompt_to_file(page: Page, server: Server) -> None:
+    server.engine.step_seconds = 0.05
+    before = len(server.pictures)
+    set_number(page, "steps", 12)
+    set_number(page, "seed", 4242)
+    page.locator(NEGATIVE).fill("blurry")
+    generate(page, "a (red fox:1.2) on a beach")
+    expect(page.locator(".ls-meta")).to_contain_text(re.compile(r"step \d+ / 12 · σ [\d.]+"))
+    expect(page.locator(".ls-meta")).to_contain_text("it/s")
+    expect(page.locator("#txt2img_interrupt")).to_be_enabled()
+    expect(page).to_have_title(re.compile(r"^\[\d+%\] "))
+    done(page, server)
+    expect(page).to_have_title("Latent Studio")
+    expect(page.locator("#txt2img_interrupt")).to_be_disabled()
+    expect(page.locator(".ls-cell:not(.empty)")).to_have_count(12)
+    expect(page.locator(".ls-cell.now")).to_contain_text("12")
+    assert len(server.pictures) == before + 1
+    file = server.pictures[-1]
+    assert re.fullmatch(r"\d{5}-4242\.png", file.name)
+    info = page.locator("#txt2img_stage .ls-info").inner_text()
+    with Image.open(file) as picture:
+        assert picture.text["parameters"] == info
+    assert info.startswith("a (red fox:1.2) on a beach\nNegative prompt: blurry\nSteps: 12, Sampler: DPM++ 2M")
+    shown = page.locator(".ls-picture").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    assert shown == [128, 128]
+
+
+def test_an_empty_prompt_is_allowed(page: Page, server: Server) -> None:
+    generate(page, "")
+    done(page, server)
+    assert server.engine.runs[-1].positive.text == ""
+
+
+def test_steps_are_scrubbed_played_and_saved(page: Page, server: Server) -> None:
+    set_number(page, "steps", 6)
+    generate(page, "a harbour")
+    done(page, server)
+    urls = page.locator(".ls-cell img").evaluate_all("(all) => all.map((image) => image.dataset.url)")
+    assert len(set(urls)) == 6
+    page.locator(".ls-cell").nth(1).click()
+    expect(page.locator(".ls-badge")).to_have_text("step 2")
+    expect(page.locator(".ls-picture")).to_have_attribute("data-url", urls[1])
+    page.locator(".ls-scrub input").fill("4")
+    expect(page.locator(".ls-steptext")).to_contain_text("4/6 · σ")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="save step").click()
+    assert saved.value.suggested_filename.endswith("-step-4-0.jpg")
+    with page.context.expect_page() as opened:
+        page.get_by_role("button", name="open step").click()
+    assert opened.value.url.endswith("/0/4/0.jpg")
+    page.get_by_role("button", name="play steps").click()
+    expect(page.locator(".ls-badge")).to_be_visible()
+    expect(page.locator(".ls-steptext")).to_contain_text("6/6")
+    page.locator(".ls-strip").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".ls-badge")).to_have_text("step 5")
+
+
+def test_a_batch_has_its_pictures_and_each_its_strip(page: Page, server: Server) -> None:
+    set_number(page, "steps", 5)
+    set_number(page, "seed", 10)
+    set_number(page, "batch_count", 2)
+    set_number(page, "batch_size", 2)
+    generate(page, "suns")
+    done(page, server)
+    tiles = page.locator(".ls-tiles .ls-tile")
+    expect(tiles).to_have_count(4)
+    seeds, strips = [], set()
+    for index in range(4):
+        tiles.nth(index).click()
+        expect(page.locator(".ls-meta")).to_contain_text(f"image {index + 1} of 4")
+        seeds.append(re.search(r"Seed: (\d+)", page.locator("#txt2img_stage .ls-info").inner_text()))
+        strips.add(page.locator(".ls-cell img").first.get_attribute("data-url"))
+    assert [found and found[1] for found in seeds] == ["10", "11", "12", "13"]
+    assert len(strips) == 4
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="zip").click()
+    with zipfile.ZipFile(io.BytesIO(saved.value.path().read_bytes())) as archive:
+        assert len(archive.namelist()) == 4
+    with page.expect_download() as one:
+        page.locator(".ls-actions").get_by_role("button", name="save").click()
+    assert one.value.suggested_filename.endswith("-13.png")
+
+
+def test_refresh_while_it_runs(page: Page, server: Server) -> None:
+    server.engine.step_seconds = 0.15
+    page.locator(NEGATIVE).fill("fog")
+    choose(page, "txt2img_sampling", "Euler a")
+    set_number(page, "steps", 40)
+    generate(page, "a castle at night")
+    expect(page.locator(".ls-cell:not(.empty)").nth(3)).to_be_visible()
+    page.locator(NEGATIVE).fill("fog, typed a moment before the refresh")
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator(PROMPT)).to_have_value("a castle at night")
+    expect(page.locator(NEGATIVE)).to_have_value("fog, typed a moment before the refresh")
+    expect(page.locator("#txt2img_sampling input")).to_have_value("Euler a")
+    expect(number(page, "steps")).to_have_value("40")
+    expect(page.locator(".ls-meta")).to_contain_text("/ 40")
+    expect(page.locator(".ls-cell:not(.empty)").first).to_contain_text("1")
+    first = page.locator(".ls-cell.now b").inner_text()
+    server.engine.step_seconds = 0.01
+    done(page, server)
+    assert int(first) < 40
+    expect(page.locator(".ls-cell:not(.empty)")).to_have_count(40)
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("a castle at night")
+    expect(page.locator(".ls-cell:not(.empty)")).to_have_count(40)
+
+
+def test_a_second_browser_sees_the_same_job_but_its_own_form(open_page: Open, server: Server) -> None:
+    first = open_page()
+    server.engine.step_seconds = 0.3
+    set_number(first, "steps", 30)
+    generate(first, "seen by both")
+    expect(first.locator(".ls-meta")).to_contain_text("step")
+    second = open_page(other=True)
+    expect(second.locator(".ls-meta")).to_contain_text("/ 30")
+    expect(second.locator("#txt2img_queue")).to_contain_text("seen by both")
+    expect(second.locator(PROMPT)).to_have_value("")
+    server.engine.step_seconds = 0.0
+    done(second, server)
+    assert first.locator(".ls-picture").get_attribute("data-url") == second.locator(".ls-picture").get_attribute(
+        "data-url"
+    )
+
+
+def test_queue_of_three_with_one_cancelled(page: Page, server: Server) -> None:
+    server.engine.step_seconds = 0.1
+    set_number(page, "steps", 15)
+    for prompt in ("first job", "second job", "third job"):
+        generate(page, prompt)
+        expect(page.locator("#txt2img_queue")).to_contain_text(prompt)
+    expect(page.locator("#ls_queue_count")).to_contain_text("3")
+    rows = page.locator(".ls-job.wait")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(1)).to_contain_text("third job")
+    expect(rows.nth(1).locator(".ls-place")).to_have_text("2")
+    page.locator(".ls-job.wait", has_text="second job").get_by_role("button").click()
+    expect(rows).to_have_count(1)
+    expect(rows.first.locator(".ls-place")).to_have_text("1")
+    server.engine.step_seconds = 0.0
+    expect(page.locator(".ls-job")).to_have_count(0)
+    statuses = {job.request.prompt: job.status for job in server.studio.queue.jobs(limit=3)}
+    assert statuses == {"first job": "done", "second job": "cancelled", "third job": "done"}
+    expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("third job")
+    page.locator(".ls-recent .ls-tile").nth(1).click()
+    expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("first job")
+
+
+def test_interrupt_skip_and_a_way_back_to_what_runs(page: Page, server: Server) -> None:
+    server.engine.step_seconds = 0.05
+    set_number(page, "steps", 10)
+    generate(page, "kept")
+    done(page, server)
+    set_number(page, "batch_count", 3)
+    set_number(page, "steps", 60)
+    generate(page, "skipped and stopped")
+    expect(page.locator(".ls-meta")).to_contain_text("image 1 of 3")
+    page.locator("#txt2img_skip").click()
+    expect(page.locator(".ls-meta")).to_contain_text("image 2 of 3")
+    page.locator(".ls-recent .ls-tile").first.click()
+    expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("kept")
+    page.get_by_role("button", name="Back to the running job").click()
+    expect(page.locator(".ls-meta")).to_contain_text("image 2 of 3")
+    page.locator(PROMPT).focus()
+    page.keyboard.press("Escape")
+    expect(page.locator("#txt2img_interrupt")).to_be_disabled()
+    expect(page.locator(".ls-stage")).to_contain_text("Stopped before the first picture")
+    done(page, server, "cancelled")
+
+
+def test_a_failed_job_says_why_and_can_be_tried_again(page: Page, server: Server) -> None:
+    generate(page, "fail once")
+    row = page.locator(".ls-job.bad").first
+    expect(row).to_contain_text("too little memory for fail once")
+    expect(page.locator(".ls-warning")).to_contain_text("too little memory")
+    expect(page.locator(PROMPT)).to_have_value("fail once")
+    jobs = len(server.studio.queue.jobs(limit=1000))
+    row.get_by_role("button", name="retry").click()
+    done(page, server, "failed")
+    assert len(server.studio.queue.jobs(limit=1000)) == jobs + 1
+    expect(page.locator(".ls-job.bad")).to_have_count(1)
+    page.locator(".ls-job.bad").get_by_role("button", name="Put aside").click()
+    expect(page.locator(".ls-job")).to_have_count(0)
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator(STAGE)).to_have_attribute("data-job", re.compile(r"\d"))
+    expect(page.locator(".ls-job")).to_have_count(0)
+
+
+def test_bad_values_get_a_message_and_nothing_is_lost(page: Page, server: Server) -> None:
+    jobs = len(server.studio.queue.jobs(limit=1000))
+    generate(page, "a fox <lora:unheard-of:1>")
+    expect(page.locator(".ls-toast.bad")).to_contain_text("no LoRA named 'unheard-of'")
+    expect(page.locator("#txt2img_prompt")).to_have_class(re.compile("ls-wrong"))
+    page.locator(PROMPT).fill("x" * 60_000)
+    page.locator(GENERATE).click()
+    expect(page.locator(".ls-toast.bad", has_text="50000 characters")).to_be_visible()
+    assert len(page.locator(PROMPT).input_value()) == 60_000
+    page.locator(PROMPT).fill("still here")
+    number(page, "seed").fill("99999999999")
+    number(page, "seed").press("Control+Enter")
+    expect(page.locator(".ls-toast.bad", has_text="seed = 99999999999")).to_be_visible()
+    assert len(server.studio.queue.jobs(limit=1000)) == jobs
+    assert messages(page)
+
+
+def test_the_checkpoint_is_chosen_in_the_row_and_in_the_library(page: Page, server: Server) -> None:
+    choose(page, "setting_sd_model_checkpoint", "ash")
+    expect(number(page, "width")).to_have_value("512")
+    tab(page, "Library")
+    page.locator("#library_models").click()
+    page.locator(".ls-model", has_text="oak").get_by_role("button", name="use").click()
+    tab(page, "txt2img")
+    expect(page.locator("#setting_sd_model_checkpoint input")).to_have_value(re.compile("^oak"))
+    expect(number(page, "width")).to_have_value("128")
+    expect(page.locator(".ls-toast.good")).to_contain_text("oak")
+    page.wait_for_timeout(100)
+    assert server.studio.settings.sd_model_checkpoint == "oak"
+
+
+def test_sizes_and_seeds(page: Page, server: Server) -> None:
+    page.locator("#txt2img_sizes").get_by_role("button", name="16:9").click()
+    expect(number(page, "width")).to_have_value("168")
+    expect(number(page, "height")).to_have_value("96")
+    page.locator("#txt2img_res_switch_btn").click()
+    expect(number(page, "width")).to_have_value("96")
+    set_number(page, "steps", 2)
+    set_number(page, "seed", 77)
+    generate(page, "seeds")
+    done(page, server)
+    page.locator("#txt2img_random_seed").click()
+    expect(number(page, "seed")).to_have_value("-1")
+    page.locator("#txt2img_reuse_seed").click()
+    expect(number(page, "seed")).to_have_value("77")

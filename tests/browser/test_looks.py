@@ -1,0 +1,123 @@
+"""Every tab in dark, light and on a phone: nothing overlaps the edge, nothing complains, and there is a picture to look at.
+
+The screenshots lie in the folder named by STUDIO_SCREENSHOTS, or in pytest's temporary one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open, Server
+from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab
+
+VIEWS = {
+    "dark": ("dark", 1440, 960),
+    "light": ("light", 1440, 960),
+    "tablet": ("dark", 820, 1180),
+    "phone": ("light", 420, 900),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    named = os.environ.get("STUDIO_SCREENSHOTS")
+    path = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def fits(page: Page) -> None:
+    """Nothing makes the page wider than the window."""
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_tab(open_page: Open, server: Server, folder: Path, view: str) -> None:
+    theme, width, height = VIEWS[view]
+    page = open_page(theme=theme, width=width, height=height)
+    narrow = width < 1000
+
+    def shoot(name: str) -> None:
+        page.wait_for_timeout(120)
+        fits(page)
+        page.screenshot(path=folder / f"{view}-{name}.png", full_page=narrow)
+
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    page.locator(NEGATIVE).fill("blurry")
+    set_number(page, "batch_size", 4)
+    server.engine.step_seconds = 0.1
+    generate(page, "a (red fox:1.2) on a beach at sunset, flat colours <lora:duotone:0.8>")
+    generate(page, "a castle at night")
+    generate(page, "fail to paint this")
+    expect(page.locator(".ls-cell.now")).to_contain_text("9")
+    shoot("1-painting")
+    server.engine.step_seconds = 0.0
+    done(page, server, "failed")
+    page.locator(".ls-recent .ls-tile").nth(1).click()
+    expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("fox")
+    shoot("2-done")
+    tab(page, "PNG Info")
+    shoot("3-pnginfo-empty")
+    page.locator("#pnginfo_image").set_input_files(server.pictures[-1])
+    expect(page.locator("#pnginfo_text")).to_be_visible()
+    shoot("4-pnginfo")
+    tab(page, "Library")
+    page.locator(".ls-gallery .ls-tile").first.click()
+    shoot("5-library")
+    page.locator("#library_models").click()
+    shoot("6-checkpoints")
+    tab(page, "Settings")
+    expect(page.locator("#setting_page_theme")).to_be_visible()
+    shoot("7-settings")
+    if not narrow:
+        tab(page, "txt2img")
+        page.locator("#txt2img_sampler_parameters > button").click()
+        page.locator(PROMPT).fill("<lora:unheard-of:1>")
+        page.locator("#txt2img_generate").click()
+        expect(page.locator(".ls-toast.bad", has_text="unheard-of")).to_be_visible()
+        shoot("8-error")
+
+
+def test_the_theme_toggles_and_stays(page: Page) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.locator("#ls_theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    light = page.evaluate(background)
+    assert light != dark
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]", state="attached")
+    assert page.evaluate(background) == light
+
+
+def test_settings_are_stored_on_change_and_shown_again(page: Page, server: Server) -> None:
+    tab(page, "Settings")
+    field = page.locator("#setting_page_default_steps input")
+    field.fill("33")
+    field.press("Tab")
+    expect(page.locator(".ls-toast.good")).to_have_text("Saved.")
+    assert server.studio.settings.default_steps == 33
+    field.fill("0")
+    field.press("Tab")
+    expect(page.locator(".ls-toast.bad")).to_contain_text("default_steps = 0")
+    assert server.studio.settings.default_steps == 33
+    page.reload()
+    page.wait_for_selector("html[data-ready=yes]", state="attached")
+    tab(page, "Settings")
+    expect(field).to_have_value("33")
+    server.studio.update_settings({"default_steps": 20})
+    expect(page.locator("[data-panel=facts]")).to_contain_text(str(server.studio.paths.root))
+
+
+def test_a_server_that_went_away_is_said(open_page: Open) -> None:
+    page = open_page(expected=("ERR_FAILED", "ERR_INTERNET_DISCONNECTED"))
+    page.route("**/studio/v1/events", lambda route: route.abort())
+    page.reload()
+    expect(page.locator(".ls-worker")).to_have_text("server not reachable")
+    page.unroute("**/studio/v1/events")
+    expect(page.locator(".ls-worker")).to_contain_text("ready")

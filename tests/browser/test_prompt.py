@@ -1,0 +1,152 @@
+"""The prompt fields: weights, LoRA tags, counters, keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import READY, Server, forget
+from tests.browser.steps import PROMPT, done, set_number
+
+
+@pytest.fixture(scope="module")
+def page(profile: BrowserContext, server: Server) -> Iterator[Page]:
+    """One page for all tests here: they leave nothing behind but text."""
+    server.settle(0.01)
+    opened = profile.new_page()
+    opened.set_viewport_size({"width": 1440, "height": 960})
+    forget(opened, server.url)
+    opened.goto(server.url)
+    opened.wait_for_selector(READY, state="attached")
+    yield opened
+    opened.close()
+
+
+# Text with the selection in [brackets of this kind: ⟨ ⟩], key presses (+ up, - down), text and selection afterwards.
+WEIGHTS = [
+    ("a re⟨⟩d fox", "+", "a (⟨red⟩:1.1) fox"),
+    ("a re⟨⟩d fox", "-", "a (⟨red⟩:0.9) fox"),
+    ("a ⟨red fox⟩ runs", "++", "a (⟨red fox⟩:1.2) runs"),
+    ("a ⟨red ⟩fox", "+", "a (⟨red⟩:1.1) fox"),
+    ("a (r⟨⟩ed:1.1) fox", "+", "a (⟨red⟩:1.2) fox"),
+    ("a (r⟨⟩ed:1.1) fox", "-", "a ⟨red⟩ fox"),
+    ("a (r⟨⟩ed:1.1) fox", "--", "a (⟨red⟩:0.9) fox"),
+    ("((a:1.2) r⟨⟩ed:1.4)", "+", "(⟨(a:1.2) red⟩:1.5)"),
+    ("(a:0.1⟨⟩)", "--", "(⟨a⟩:0)"),
+    (r"smile \(em⟨⟩oji\)", "+", r"smile \((⟨emoji⟩:1.1)\)"),
+    ("fox <lora:in⟨⟩k:0.8>", "+", "fox ⟨<lora:ink:0.85>⟩"),
+    ("fox <lora:in⟨⟩k:0.8>", "--", "fox ⟨<lora:ink:0.7>⟩"),
+    ("<lora:ink⟨⟩>", "-", "⟨<lora:ink:0.95>⟩"),
+    ("<lora:ink:0.5:1⟨⟩>", "+", "⟨<lora:ink:0.55:1>⟩"),
+    ("fo⟨⟩x <lora:ink:1>", "+", "(⟨fox⟩:1.1) <lora:ink:1>"),
+    ("狐⟨⟩狸", "+", "(⟨狐狸⟩:1.1)"),
+    ("a,⟨⟩ b", "+", "a,⟨⟩ b"),
+    (" ⟨⟩ ", "+", " ⟨⟩ "),
+    ("⟨⟩", "+", "⟨⟩"),
+]
+
+
+@pytest.mark.parametrize("before, keys, after", WEIGHTS)
+def test_ctrl_up_and_down_weigh_words(page: Page, before: str, keys: str, after: str) -> None:
+    start, end = before.index("⟨"), before.index("⟩") - 1
+    field = page.locator(PROMPT)
+    field.fill(before.replace("⟨", "").replace("⟩", ""))
+    field.evaluate("(node, [start, end]) => { node.focus(); node.setSelectionRange(start, end); }", [start, end])
+    for key in keys:
+        page.keyboard.press("Control+ArrowUp" if key == "+" else "Control+ArrowDown")
+    text, start, end = field.evaluate("(node) => [node.value, node.selectionStart, node.selectionEnd]")
+    shown = text[:start] + "⟨" + text[start:end] + "⟩" + text[end:]
+    assert shown == after
+
+
+def test_weights_and_tags_are_coloured_as_text(page: Page) -> None:
+    page.locator(PROMPT).fill("a (red:1.2) fox <lora:ink:0.8> & <b>bold</b>")
+    marks = page.locator("#txt2img_prompt .ls-back mark")
+    expect(marks).to_have_text(["(red:1.2)", "<lora:ink:0.8>"])
+    assert page.locator("#txt2img_prompt .ls-back b").count() == 0
+    page.locator(PROMPT).fill("plain")
+    expect(marks).to_have_count(0)
+
+
+def test_token_counter(page: Page) -> None:
+    counter = page.locator("#txt2img_prompt .ls-counter")
+    page.locator(PROMPT).fill("a red fox on a beach")
+    expect(counter).to_have_text("6/75")
+    page.locator(PROMPT).fill("fox " * 80)
+    expect(counter).to_have_text("80/150")
+    page.locator(PROMPT).fill("")
+    expect(counter).to_have_text("0/75")
+
+
+def test_lora_cards_put_tags_in_and_out(page: Page) -> None:
+    field, cards = page.locator(PROMPT), page.locator(".ls-lora")
+    field.fill("a fox")
+    expect(cards).to_have_count(5)
+    page.locator("#txt2img_lora_search").fill("past")
+    expect(cards).to_have_count(1)
+    cards.first.click()
+    expect(field).to_have_value("a fox <lora:styles/pastel:0.8>")
+    expect(cards.first).to_have_attribute("aria-pressed", "true")
+    cards.first.click()
+    expect(field).to_have_value("a fox")
+    expect(cards.first).to_have_attribute("aria-pressed", "false")
+    page.locator("#txt2img_lora_search").fill("")
+    expect(cards).to_have_count(5)
+
+
+def test_keys(page: Page, server: Server) -> None:
+    server.settle(0.1)
+    set_number(page, "steps", 40)
+    set_number(page, "batch_count", 2)
+    page.locator(PROMPT).fill("by keys")
+    page.locator(PROMPT).press("Control+Enter")
+    expect(page.locator(".ls-meta")).to_contain_text("image 1 of 2")
+    page.keyboard.press("Alt+Enter")
+    expect(page.locator(".ls-meta")).to_contain_text("image 2 of 2")
+    page.locator("#txt2img_sampling input").click()
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(300)
+    assert server.studio.queue.running() is not None, "Escape closes the list first"
+    page.locator(PROMPT).press("Escape")
+    done(page, server, "cancelled")
+    expect(page).to_have_title("Latent Studio")
+    page.locator(PROMPT).press("Escape")
+
+
+def test_the_enlarged_picture(page: Page, server: Server) -> None:
+    server.settle(0.0)
+    set_number(page, "steps", 2)
+    set_number(page, "batch_count", 1)
+    set_number(page, "batch_size", 2)
+    page.locator(PROMPT).press("Control+Enter")
+    expect(page.locator(".ls-tiles .ls-tile")).to_have_count(2)
+    done(page, server)
+    page.locator(".ls-stage").click()
+    large = page.locator("dialog.ls-lightbox")
+    expect(large).to_be_visible()
+    first = large.locator("img").get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    expect(large.locator("img")).not_to_have_attribute("src", str(first))
+    page.keyboard.press("Escape")
+    expect(large).to_be_hidden()
+
+
+def test_everything_can_be_named_and_reached(page: Page) -> None:
+    """Every button and field that can be seen has a name, and Tab goes from the prompt to Generate."""
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, textarea, [role=button]")]
+            .filter((node) => node.offsetParent && !node.closest("[aria-hidden=true]"))
+            .filter((node) => !(node.innerText?.trim() || node.getAttribute("aria-label") || node.title || node.placeholder
+                || node.labels?.length))
+            .map((node) => node.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    page.locator(PROMPT).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "txt2img_generate"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert re.match("solid|auto", outline)

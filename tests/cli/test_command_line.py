@@ -1,0 +1,101 @@
+"""The command line: what is asked for wrongly ends with code 2 and a sentence; flags come from the fields."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from studio.cli import COMMANDS, build_parser, main
+from studio.cli.generate import REQUEST_FIELDS, SAMPLER_FIELDS, request_from
+from studio.schema.request import GenerationRequest
+from studio.settings import Settings
+
+
+def no_server(arguments: argparse.Namespace) -> int:
+    raise AssertionError("the server was started")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--steps", "0"], "steps = '0' is not possible: should be greater than or equal to 1"),
+        (["--steps", "many"], "steps = 'many'"),
+        (["--cfg-scale", "nan"], "finite"),
+        (["--width", "63"], "64"),
+        (["--height", "100000"], "2048"),
+        (["--sampler", "Eular"], "'Euler'"),
+        (["--schedule", "Karas"], "'Karras'"),
+        (["--model", "nothing-like-it"], "nothing-like-it"),
+        (["--eta", "3"], "eta"),
+    ],
+)
+def test_what_is_not_possible_ends_with_2(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["generate", "a fox", "--data-dir", str(tmp_path), *words], serve=no_server)
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_unknown_lora_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a fox <lora:ink:1>", "--data-dir", str(tmp_path)], serve=no_server) == 2
+    assert "'ink'" in capsys.readouterr().err
+
+
+def test_a_bad_environment_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_DEVICE", "toaster")
+    assert main(["models", "--data-dir", str(tmp_path)], serve=no_server) in (0, 2)
+    assert main(["generate", "x", "--data-dir", str(tmp_path)], serve=no_server) == 2
+    assert "toaster" in capsys.readouterr().err
+
+
+def test_serve_is_the_default_and_gets_its_flags() -> None:
+    seen: list[argparse.Namespace] = []
+
+    def serve(arguments: argparse.Namespace) -> int:
+        seen.append(arguments)
+        return 7
+
+    assert main([], serve=serve) == 7
+    assert main(["--port", "7999", "--no-browser", "--listen"], serve=serve) == 7
+    assert (seen[1].port, seen[1].browser, seen[1].listen) == ("7999", False, True)
+    assert not hasattr(seen[0], "port")
+
+
+def test_models_as_json_names_the_embedded_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json", "--data-dir", str(tmp_path)], serve=no_server) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "sprout-v1" in [model["name"] for model in found["checkpoints"]]
+
+
+def test_unknown_benchmark_and_missing_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["bench", "generat"], serve=no_server) == 2
+    assert "'generate'" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "none.toml")], serve=no_server) == 2
+    assert "none.toml" in capsys.readouterr().err
+
+
+def test_every_field_has_a_flag() -> None:
+    parser = build_parser(no_server)
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    assert tuple(action.choices) == COMMANDS
+    flags = {option for a in action.choices["generate"]._actions for option in a.option_strings}
+    assert {f"--{name.replace('_', '-')}" for name in REQUEST_FIELDS} <= flags
+    server = {option for a in action.choices["serve"]._actions for option in a.option_strings}
+    own = {name for name, field in Settings.model_fields.items() if not field.json_schema_extra["http"]}  # type: ignore[index, call-overload]
+    assert {f"--{name.replace('_', '-')}" for name in own - {"browser"}} | {"--no-browser"} <= server
+
+
+def test_flags_overrule_defaults_and_nothing_else() -> None:
+    defaults = GenerationRequest(width=128, height=128, steps=7)
+    arguments = build_parser(no_server).parse_args(["generate", "a fox", "--steps", "9", "--eta", "0.5"])
+    request = request_from(arguments, defaults)
+    assert (request.prompt, request.steps, request.width, request.sampler_options.eta) == ("a fox", 9, 128, 0.5)
+    changed = {"prompt", "steps", "sampler_options"}
+    assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
+    assert set(SAMPLER_FIELDS) == set(type(request.sampler_options).model_fields)

@@ -1,0 +1,151 @@
+"""The page's form, native REST, A1111's REST, the command line and a picture's infotext give equal requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi.testclient import TestClient
+
+from studio.api.server import create_app
+from studio.app import Studio, build
+from studio.cli import build_parser
+from studio.cli.generate import request_from
+from studio.engine.fake import FakeEngine
+from studio.infotext import write_infotext
+from studio.paths import Paths
+from studio.resolve import fixed
+from studio.schema.request import GenerationRequest, RunOptions, make_request
+from studio.settings import Settings
+from studio.ui.form import LOOKS, Form, flat
+from studio.ui.mount import in_own_loop
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"prompt": "a red fox on a beach", "seed": 7},
+    "empty prompt": {"prompt": "", "seed": 0},
+    "weights, lines, quotes": {
+        "prompt": 'a (red:1.2) [fox],\nBREAK "at" sea: 3',
+        "negative_prompt": "blurry,\nugly: 2",
+        "seed": 1,
+    },
+    "non-Latin": {"prompt": "狐狸 🦊 на пляже", "negative_prompt": "ü", "seed": 4294967295},
+    "sampler without own schedule": {"sampler": "Euler a", "schedule": "Automatic", "seed": 3, "steps": 5},
+    "sampler with chosen schedule": {"sampler": "Euler", "schedule": "Karras", "seed": 3, "cfg_scale": 4.5},
+    "sampler's own schedule": {"sampler": "DPM++ 2M SDE", "schedule": "Exponential", "seed": 3},
+    "sizes and batches": {"width": 192, "height": 96, "batch_count": 2, "batch_size": 2, "seed": 5},
+    "sampler options": {
+        "sampler": "Euler",
+        "seed": 6,
+        "sampler_options": {"s_churn": 2.0, "s_tmin": 0.5, "s_noise": 1.1},
+    },
+    "eta": {"sampler": "Euler a", "seed": 6, "sampler_options": {"eta": 0.5}},
+    "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
+    "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
+}
+BATCHES = ("batch_count", "batch_size")
+"""Not in the infotext of one picture, as in A1111."""
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    built = build(Settings(), Paths(tmp_path_factory.mktemp("data")), engine=FakeEngine())
+    built.start()
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> Iterator[TestClient]:
+    with TestClient(create_app(studio), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def settled(studio: Studio, request: GenerationRequest) -> GenerationRequest:
+    return fixed(request, studio.resolve(request))
+
+
+def build_form() -> Form:
+    with gr.Blocks():
+        form = Form()
+        for name in LOOKS:
+            form.place(name)
+    return form
+
+
+def through_form(studio: Studio, request: GenerationRequest) -> GenerationRequest:
+    form = in_own_loop(build_form)
+    values = flat(request.model_dump())
+    return settled(studio, form.read({form.controls[name]: value for name, value in values.items()}))
+
+
+def through_native(studio: Studio, client: TestClient, request: GenerationRequest) -> GenerationRequest:
+    answer = client.post("/studio/v1/generate", json=request.model_dump(mode="json"))
+    assert answer.status_code < 300, answer.text
+    return studio.queue.job(answer.json()["id"]).request
+
+
+def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest) -> GenerationRequest:
+    options = request.sampler_options
+    body = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "sampler_name": request.sampler,
+        "scheduler": request.schedule,
+        "n_iter": request.batch_count,
+        "batch_size": request.batch_size,
+        "steps": request.steps,
+        "cfg_scale": request.cfg_scale,
+        "width": request.width,
+        "height": request.height,
+        "eta": options.eta,
+        "s_churn": options.s_churn,
+        "s_tmin": options.s_tmin,
+        "s_tmax": options.s_tmax,
+        "s_noise": options.s_noise,
+        "override_settings": {
+            "CLIP_stop_at_last_layers": request.clip_skip,
+            "randn_source": request.rng,
+            "emphasis": request.emphasis,
+        },
+    }
+    answer = client.post("/sdapi/v1/txt2img", json=body)
+    assert answer.status_code == 200, answer.text
+    return studio.queue.jobs(limit=1)[0].request
+
+
+def through_command_line(studio: Studio, request: GenerationRequest) -> GenerationRequest:
+    words = ["generate", f"--negative-prompt={request.negative_prompt}"]
+    for name in GenerationRequest.model_fields:
+        value = getattr(request, name)
+        if name not in ("prompt", "negative_prompt", "sampler_options", "model"):
+            words.append(f"--{name.replace('_', '-')}={value}")
+    for name, value in request.sampler_options.model_dump(exclude_defaults=True).items():
+        words.append(f"--{name.replace('_', '-')}={value}")
+    arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
+    return settled(studio, request_from(arguments, studio.default_request()))
+
+
+def through_infotext(studio: Studio, request: GenerationRequest) -> GenerationRequest:
+    text = write_infotext(studio.resolve(request, RunOptions()), 0, studio.version)
+    read = studio.read_infotext(text).request
+    return settled(studio, make_request({**studio.default_request().model_dump(), **read}))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_five_doors_one_request(studio: Studio, client: TestClient, case: str) -> None:
+    request = make_request({**studio.default_request().model_dump(), **CASES[case]})
+    wanted = settled(studio, request)
+    assert through_form(studio, request) == wanted
+    assert through_native(studio, client, request) == wanted
+    assert through_a1111(studio, client, request) == wanted
+    assert through_command_line(studio, request) == wanted
+    single = wanted.model_copy(update=dict.fromkeys(BATCHES, 1))
+    assert through_infotext(studio, request).model_copy(update=dict.fromkeys(BATCHES, 1)) == single
+
+
+def test_every_field_of_a_request_is_in_some_case() -> None:
+    named = {name for case in CASES.values() for name in case}
+    assert named | {"model", "vae"} == set(GenerationRequest.model_fields)

@@ -1,0 +1,91 @@
+"""Components derive from fields: no bound, default or help text stands twice."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+from pydantic import BaseModel, Field
+
+from studio.schema.request import MAX_SEED, GenerationRequest, SamplerOptions
+from studio.settings import Settings
+from studio.ui.fields import control, read_field
+
+
+class Sample(BaseModel):
+    free: float = 1.5
+    optional: int | None = Field(None, ge=2)
+    many: list[int] = []
+
+
+@pytest.mark.parametrize(
+    "model, name, kind, minimum, maximum",
+    [
+        (GenerationRequest, "steps", "integer", 1, 150),
+        (GenerationRequest, "cfg_scale", "decimal", 0, 100),
+        (GenerationRequest, "seed", "integer", -1, MAX_SEED),
+        (GenerationRequest, "prompt", "text", None, None),
+        (GenerationRequest, "model", "text", None, None),
+        (GenerationRequest, "rng", "choice", None, None),
+        (SamplerOptions, "eta", "decimal", 0, 1),
+        (SamplerOptions, "old_karras", "switch", None, None),
+        (Settings, "lora_weight", "decimal", -5, 5),
+        (Settings, "theme", "choice", None, None),
+        (Sample, "optional", "integer", 2, None),
+    ],
+)
+def test_facts(model: type[BaseModel], name: str, kind: str, minimum: float | None, maximum: float | None) -> None:
+    facts = read_field(model, name)
+    assert (facts.kind, facts.minimum, facts.maximum) == (kind, minimum, maximum)
+    assert facts.help == (model.model_fields[name].description or "")
+    assert facts.default == model.model_fields[name].get_default()
+
+
+def test_a_choice_has_its_values() -> None:
+    assert read_field(GenerationRequest, "rng").choices == ("CPU", "GPU", "NV")
+
+
+def test_what_no_component_can_show_is_refused() -> None:
+    with pytest.raises(TypeError, match="many"):
+        read_field(Sample, "many")
+    with pytest.raises(KeyError):
+        read_field(Sample, "nothing")
+
+
+@pytest.mark.parametrize(
+    "model, name, expected",
+    [
+        (GenerationRequest, "prompt", gr.Textbox),
+        (GenerationRequest, "batch_size", gr.Number),
+        (GenerationRequest, "emphasis", gr.Dropdown),
+        (SamplerOptions, "discard_penultimate", gr.Checkbox),
+        (SamplerOptions, "rho", gr.Number),
+    ],
+)
+def test_components(model: type[BaseModel], name: str, expected: type) -> None:
+    component = control(model, name, label="Words", elem_id="an_id")
+    assert type(component) is expected
+    assert component.value == model.model_fields[name].default
+    assert (component.label, component.elem_id) == ("Words", "an_id")
+    assert component.info == model.model_fields[name].description
+
+
+def test_a_slider_ends_at_the_fields_bounds_or_earlier() -> None:
+    slider = control(GenerationRequest, "width", label="Width", elem_id="w", slider=True, step=8)
+    assert (slider.minimum, slider.maximum, slider.step, slider.precision) == (64, 2048, 8, 0)
+    soft = control(GenerationRequest, "cfg_scale", label="CFG", elem_id="c", slider=True, soft_maximum=30)
+    assert (soft.minimum, soft.maximum) == (0, 30)
+
+
+def test_a_field_without_bounds_is_no_slider() -> None:
+    with pytest.raises(TypeError, match="no bounds"):
+        control(Sample, "free", label="Free", elem_id="f", slider=True)
+
+
+def test_a_list_turns_text_into_a_choice() -> None:
+    box = control(GenerationRequest, "sampler", label="Sampler", elem_id="s", choices=["Euler", "Heun"])
+    assert [value for _, value in box.choices] == ["Euler", "Heun"]
+    assert box.value is None, "the default is not in the list"
+    named = control(GenerationRequest, "sampler", label="S", elem_id="s", choices=["Euler"], allow_custom_value=True)
+    assert named.value == "DPM++ 2M"
+    empty = control(GenerationRequest, "model", label="Model", elem_id="m", choices=[])
+    assert isinstance(empty, gr.Dropdown)

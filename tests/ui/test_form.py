@@ -1,0 +1,163 @@
+"""Form and request are the same thing in two shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.ui.form import (
+    LOOKS,
+    OPTIONS,
+    Form,
+    complete,
+    field_names,
+    flat,
+    possible,
+    sampler_choices,
+    schedule_choices,
+)
+
+
+def values_of(form: Form, request: GenerationRequest) -> dict[Any, Any]:
+    """What the browser would send if the form showed `request`."""
+    return {component: update["value"] for component, update in form.fill(request.model_dump()).items()}
+
+
+OPTION_SETS = st.builds(
+    SamplerOptions,
+    eta=st.none() | st.floats(0, 1),
+    s_churn=st.floats(0, 100),
+    s_tmin=st.floats(0, 1000),
+    rho=st.floats(0, 100),
+    ensd=st.integers(-10, 10),
+    old_karras=st.booleans(),
+    uni_pc_variant=st.sampled_from(["bh1", "bh2", "vary_coeff"]),
+)
+REQUESTS = st.builds(
+    GenerationRequest,
+    prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
+    negative_prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
+    sampler=st.sampled_from(sampler_choices()),
+    schedule=st.sampled_from(schedule_choices()),
+    steps=st.integers(1, 150),
+    cfg_scale=st.floats(0, 100),
+    width=st.integers(64, 2048),
+    height=st.integers(64, 2048),
+    batch_count=st.integers(1, 100),
+    batch_size=st.integers(1, 16),
+    seed=st.integers(-1, 2**32 - 1),
+    model=st.none() | st.just("sprout"),
+    vae=st.sampled_from(["Automatic", "sharp"]),
+    clip_skip=st.integers(1, 12),
+    emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
+    rng=st.sampled_from(["CPU", "GPU", "NV"]),
+    sampler_options=OPTION_SETS,
+)
+
+
+def test_every_field_of_a_request_is_on_the_form() -> None:
+    assert set(LOOKS) == set(field_names())
+    assert len({look.elem_id for look in LOOKS.values()}) == len(LOOKS)
+
+
+@given(REQUESTS)
+@settings(max_examples=60, deadline=None)
+def test_round_trip(form: Form, request: GenerationRequest) -> None:
+    assert form.read(values_of(form, request)) == request
+
+
+def test_an_empty_seed_is_a_random_one(form: Form) -> None:
+    values = values_of(form, GenerationRequest())
+    assert form.read({**values, form.controls["seed"]: None}).seed == -1
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("steps", 0), ("steps", None), ("width", 63), ("width", 100000), ("cfg_scale", float("nan")), ("batch_size", 17),
+     ("prompt", "x" * 50_001), ("sampler_options.eta", 2), ("steps", "many"), ("rng", "TPU"), ("prompt", "a\0b")],
+)  # fmt: skip
+def test_bad_values_are_named(form: Form, name: str, value: Any) -> None:
+    values = {**values_of(form, GenerationRequest()), form.controls[name]: value}
+    with pytest.raises(InvalidRequest) as caught:
+        form.read(values)
+    assert caught.value.field == name
+    assert len(caught.value.message) < 300
+
+
+def test_fill_touches_only_what_is_named(form: Form) -> None:
+    updates = form.fill({"steps": 7, "sampler_options": {"rho": 3}, "not a field": 1})
+    assert {component.elem_id for component in updates} == {"txt2img_steps", "txt2img_rho"}
+
+
+def test_a_soft_slider_grows(form: Form) -> None:
+    component = form.controls["cfg_scale"]
+    assert form.fill({"cfg_scale": 45.0})[component]["maximum"] == 45
+    assert form.fill({"cfg_scale": 5.0})[component]["maximum"] == 30
+
+
+def test_flat() -> None:
+    assert flat({"steps": 1, "sampler_options": {"eta": 1}}) == {"steps": 1, "sampler_options.eta": 1}
+    assert flat({"sampler_options": None}) == {}
+
+
+def lookup(name: str) -> str:
+    known = {"sprout": "sprout", "sprout [0123]": "sprout"}
+    if name not in known:
+        raise UnknownName.of("checkpoint", name, known)
+    return known[name]
+
+
+def test_possible_finds_names_in_any_spelling() -> None:
+    assert possible({"model": "sprout [0123]", "steps": 5}, {"model": lookup}) == ({"model": "sprout", "steps": 5}, [])
+
+
+def test_possible_drops_and_says_so() -> None:
+    odd: dict[str, Any] = {"model": "elm", "steps": 9999, "seed": 4, "cfg_scale": "warm", "colour": "red",
+                           "sampler_options": {"eta": 7, "rho": 2, "magic": 1}}  # fmt: skip
+    shown, notes = possible(odd, {"model": lookup})
+    assert shown["seed"] == 4
+    assert shown[OPTIONS]["rho"] == 2
+    assert shown[OPTIONS]["eta"] is None
+    assert "steps" not in shown
+    assert "model" not in shown
+    assert len(notes) == 4
+    assert any("'elm'" in note for note in notes)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+                    max_leaves=5)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from([*GenerationRequest.model_fields, "other"]), JSON, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_possible_takes_anything(form: Form, garbage: dict[str, Any]) -> None:
+    shown, _ = possible(garbage, {"model": lookup})
+    form.fill(shown)
+    GenerationRequest.model_validate(shown)
+
+
+def test_complete_is_one_whole_picture() -> None:
+    whole = complete({"steps": 9, "seed": 5, "batch_size": 8, "sampler_options": {"eta": 0.5}})
+    assert set(whole) == set(GenerationRequest.model_fields) - {"model", "width", "height"}
+    assert (whole["batch_size"], whole["batch_count"], whole["steps"], whole["seed"]) == (1, 1, 9, 5)
+    assert whole[OPTIONS] == SamplerOptions(eta=0.5).model_dump()
+    assert whole["vae"] == "Automatic"
+
+
+def test_a_text_without_parameters_completes_nothing() -> None:
+    assert complete({"prompt": "a fox"}) == {"prompt": "a fox"}
+
+
+def test_lookups_may_raise_any_of_our_errors() -> None:
+    def broken(name: str) -> str:
+        raise StudioError("no disk")
+
+    shown, notes = possible({"vae": "x"}, {"vae": broken})
+    assert shown == {}
+    assert notes == ["no disk The picture will not come out the same."]

@@ -1,0 +1,213 @@
+"""The page as Gradio gets it, and the rules that keep it safe and light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from studio.app import Studio, build
+from studio.engine.fake import FakeEngine
+from studio.paths import Paths
+from studio.settings import Settings
+from studio.ui.blocks import build_blocks
+from studio.ui.form import LOOKS
+from studio.ui.handlers import is_http
+from studio.ui.html import esc, inline_json, panel
+from studio.ui.mount import in_own_loop, mount_page
+from studio.ui.tabs.settings import grouped
+from studio.ui.theme import ASSETS, make_head, make_theme
+from tests.api.stand_in import make_studio
+
+UI = Path(__file__).resolve().parents[2] / "studio" / "ui"
+MODULES = {path.relative_to(UI).as_posix(): ast.parse(path.read_text("utf-8")) for path in UI.rglob("*.py")}
+SCRIPTS = sorted(ASSETS.glob("*.js"))
+
+
+@pytest.fixture
+def page(studio: Studio) -> gr.Blocks:
+    return in_own_loop(build_blocks, studio)
+
+
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    studio = make_studio(tmp_path_factory.mktemp("data"))
+    app = mount_page(FastAPI(), studio)
+    app.state.studio = studio
+    yield app
+    studio.close()
+
+
+@pytest.fixture(scope="module")
+def client(mounted: FastAPI) -> Iterator[TestClient]:
+    with TestClient(mounted) as client:
+        yield client
+
+
+def parts(page: gr.Blocks) -> list[dict[str, Any]]:
+    config: dict[str, Any] = page.get_config_file()
+    return list(config["components"])
+
+
+def test_no_listener_is_public_or_queued(page: gr.Blocks) -> None:
+    listeners = page.get_config_file()["dependencies"]
+    assert len(listeners) > 10
+    assert {listener["api_visibility"] for listener in listeners} == {"private"}
+    assert {listener["queue"] for listener in listeners} == {False}
+
+
+def test_nothing_on_the_page_takes_files(page: gr.Blocks) -> None:
+    kinds = {part["type"] for part in parts(page)}
+    plain = {"accordion", "button", "checkbox", "column", "dropdown", "form", "html", "json", "markdown", "number", "row",
+             "slider", "tabitem", "tabs", "textbox"}  # fmt: skip
+    assert kinds <= plain
+
+
+def test_ids_that_scripts_of_a1111_users_know(page: gr.Blocks) -> None:
+    ids = {part["props"].get("elem_id") for part in parts(page)}
+    wanted = {"txt2img_prompt", "txt2img_neg_prompt", "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "txt2img_steps",
+              "txt2img_sampling", "txt2img_scheduler", "txt2img_width", "txt2img_height", "txt2img_res_switch_btn",
+              "txt2img_batch_count", "txt2img_batch_size", "txt2img_cfg_scale", "txt2img_seed", "txt2img_random_seed",
+              "txt2img_reuse_seed", "setting_sd_model_checkpoint", "refresh_sd_model_checkpoint", "quicksettings", "tabs",
+              "tab_txt2img", "tab_pnginfo", "tab_library", "tab_settings"}  # fmt: skip
+    assert wanted <= ids
+    assert {look.elem_id for look in LOOKS.values()} <= ids
+
+
+def test_tabs(page: gr.Blocks) -> None:
+    labels = [part["props"]["label"] for part in parts(page) if part["type"] == "tabitem"]
+    assert labels == ["txt2img", "PNG Info", "Library", "Settings"]
+
+
+def test_a_page_without_any_model_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build(Settings(), Paths(tmp_path / "empty"), engine=FakeEngine(), queue=False)
+    monkeypatch.setattr(built.library, "checkpoints", list)
+    monkeypatch.setattr(built, "_selected", lambda: None)
+    assert parts(in_own_loop(build_blocks, built))
+    built.close()
+
+
+def test_settings_of_the_page_are_those_that_http_may_change(page: gr.Blocks) -> None:
+    allowed = {name for name, info in Settings.model_fields.items() if is_http(info.json_schema_extra)}
+    assert {name for names in grouped().values() for name in names} == allowed
+    ids = {part["props"].get("elem_id") for part in parts(page)}
+    assert {f"setting_page_{name}" for name in allowed} <= ids
+
+
+def test_mounted(client: TestClient) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "Latent Studio" in answer.text
+    config = client.get("/config").json()
+    assert config["footer_links"] == []
+    assert config["run_history"] is False
+    assert config["analytics_enabled"] is False
+
+
+def test_the_file_check_of_gradio_is_on(mounted: FastAPI) -> None:
+    applications = [route.app for route in mounted.routes if hasattr(route, "app")]
+    blocks = [inner.get_blocks() for inner in applications if hasattr(inner, "get_blocks")]
+    assert [(each.has_launched, each.allowed_paths) for each in blocks] == [(True, [])]
+    assert blocks[0].blocked_paths == [str(mounted.state.studio.paths.root)]
+
+
+@pytest.mark.parametrize("name", ["main.js", "page.css", "boot.js", "favicon.png"])
+def test_assets_are_served_and_asked_about_each_time(client: TestClient, name: str) -> None:
+    answer = client.get(f"/studio/page/{name}")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    again = client.get(f"/studio/page/{name}", headers={"if-none-match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize("path", ["../mount.py", "%2e%2e/mount.py", "..%2fmount.py", "nothing.js", ""])
+def test_only_assets_are_served(client: TestClient, path: str) -> None:
+    assert "mount_page" not in client.get(f"/studio/page/{path}").text
+
+
+def test_esc() -> None:
+    assert esc("<b a=\"1\" c='2'>&") == "&lt;b a=&quot;1&quot; c=&#x27;2&#x27;&gt;&amp;"
+    assert "<img" not in panel("<img src=x onerror=1>").value
+
+
+def test_json_in_a_script_element_cannot_leave_it() -> None:
+    text = inline_json({"prompt": "</script><!-- \u2028 &"})
+    assert not re.search(r"[<>&\u2028]", text)
+    assert "latentStudioConfig" in make_head({"a": "</script>"}, "1")
+    assert make_head({"a": "</script>"}, "1").count("</script>") == 2
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    return (ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def test_html_is_made_in_one_module_only() -> None:
+    makers = {name for name, tree in MODULES.items() for call in calls(tree) if call.split(".")[-1] == "HTML"}
+    assert makers == {"html.py"}
+
+
+def test_no_component_of_gradio_that_reads_files_and_no_file_work() -> None:
+    banned = {"File", "Image", "UploadButton", "Gallery", "ImageEditor", "MultimodalTextbox", "FileExplorer", "Info",
+              "Warning", "Error", "open", "read_bytes", "write_bytes", "write_text"}  # fmt: skip
+    used = {
+        f"{name}: {call}" for name, tree in MODULES.items() for call in calls(tree) if call.split(".")[-1] in banned
+    }
+    assert used == set()
+    reading = {name for name, tree in MODULES.items() for call in calls(tree) if call.endswith("read_text")}
+    assert reading == {"theme.py"}, "only the page's own script is read"
+
+
+def test_listeners_are_made_in_one_module_only() -> None:
+    makers = {
+        name
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "api_visibility"
+    }
+    assert makers == {"wiring.py"}
+    assert [name for name, tree in MODULES.items() for call in calls(tree) if call == "gr.on"] == ["wiring.py"]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_never_turn_text_into_markup_or_code(path: Path) -> None:
+    text = path.read_text("utf-8")
+    banned = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "createContextualFragment",
+              "eval(", "new Function", "srcdoc", "setAttribute(\"on", "javascript:", "http://", "https://")  # fmt: skip
+    assert [word for word in banned if word in text] == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_short_and_keep_no_prompts(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= 400
+    for name in re.findall(r"localStorage\.setItem\((\w+)", text):
+        assert name in {"BROWSER", "THEME", "SEEN"}
+
+
+def test_theme_colours_exist_in_the_stylesheet() -> None:
+    css = (ASSETS / "page.css").read_text("utf-8")
+    theme = make_theme()
+    used = {
+        name for value in vars(theme).values() if isinstance(value, str) for name in re.findall(r"--ls-[\w-]+", value)
+    }
+    used |= set(re.findall(r"var\((--ls-[\w-]+)", css))
+    dark, light = (block for block in re.findall(r":root(?:\[data-theme=\"light\"\])? \{(.*?)\n\}", css, re.DOTALL)[:2])
+    defined = set(re.findall(r"(--ls-[\w-]+):", dark))
+    assert used - defined == set()
+    shared = {"--ls-on-go", "--ls-r", "--ls-gap"}
+    assert defined - set(re.findall(r"(--ls-[\w-]+):", light)) == shared
+
+
+def test_importing_the_mount_loads_no_gradio() -> None:
+    code = "import sys, studio.ui.mount; print('gradio' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
