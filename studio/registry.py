@@ -5,7 +5,7 @@ Built-ins go through it like anything else, so a new one is one file and one row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from studio.errors import UnknownName
@@ -28,10 +28,6 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self.kind} {key!r} is registered twice")
         self._items[name] = item
         return item
-
-    def register(self, name: str, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
-        """Decorator form of `add`."""
-        return lambda item: self.add(name, item, aliases)
 
     def get(self, name: str, *, field: str | None = None) -> T:
         """The item called `name`. Raises `UnknownName` with near matches."""

@@ -6,7 +6,7 @@ One file for all families; what differs (layer, padding, pooled text) is data in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,10 +37,6 @@ class TextStates:
         """All zeros, which SDXL takes for an empty negative prompt."""
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return TextStates(tuple(torch.zeros_like(state) for state in self.states), pooled)
-
-    def with_states(self, states: Sequence[torch.Tensor]) -> TextStates:
-        """The same pooled text with other states."""
-        return replace(self, states=tuple(states))
 
 
 @torch.no_grad()

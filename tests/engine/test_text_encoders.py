@@ -101,13 +101,10 @@ def test_padding_starts_after_the_first_end_token() -> None:
     assert padded(row, 49407) is row
 
 
-def test_states_can_be_zeroed_and_replaced() -> None:
+def test_states_can_be_joined_and_zeroed() -> None:
     states = TextStates((torch.ones(1, 77, 2), torch.ones(1, 77, 3)), torch.ones(1, 4))
     assert states.joined().shape == (1, 77, 5)
     zero = states.zeroed()
     assert not zero.joined().any()
     assert zero.pooled is not None
     assert not zero.pooled.any()
-    changed = states.with_states([state * 2 for state in states.states])
-    assert changed.pooled is states.pooled
-    assert bool((changed.joined() == 2).all())
