@@ -11,7 +11,6 @@ import contextlib
 import http.client
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -24,10 +23,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench._machine import load, machine
+from bench._models import OneModel, find_model
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import StudioError
-from studio.library import Library
-from studio.paths import REPOSITORY, Paths, atomic_write
+from studio.paths import REPOSITORY, atomic_write
 from studio.resolve import resolve
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Finished, ImageReady, Progress
@@ -56,14 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     options = parser.parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
-    result: dict[str, Any] = {"bench": "generate", "quick": options.quick, "machine": _machine()}
+    result: dict[str, Any] = {"bench": "generate", "quick": options.quick, "machine": machine()}
     failed = False
     for part in options.parts:
         try:
             result[part] = _MEASURES[part](options.quick)
         except (StudioError, OSError, TimeoutError) as error:
             result[part], failed = {"error": str(error)}, True
-    result["load_at_end"] = _load()
+    result["load_at_end"] = load()
     text = json.dumps(result, indent=2)
     print(text)
     if options.save:
@@ -140,7 +140,7 @@ def _free_port() -> int:
 
 def measure_worker(quick: bool) -> dict[str, Any]:
     """Seconds from spawning a worker until it is ready, and until the embedded model is loaded."""
-    times = [_warm_up(_embedded_model()) for _ in range(1 if quick else 3)]
+    times = [_warm_up(find_model(EMBEDDED)) for _ in range(1 if quick else 3)]
     return {
         "ready_seconds": _summary([ready for ready, _ in times]),
         "embedded_model_loaded_seconds": _summary([loaded for _, loaded in times]),
@@ -173,7 +173,7 @@ def _wait_until(engine: WorkerEngine, condition: Callable[[EngineInfo], bool]) -
 
 def measure_embedded(quick: bool) -> dict[str, Any]:
     """Pictures per second of the embedded model through the worker, as a user meets it: previews, PNG and pipe included."""
-    model = _embedded_model()
+    model = find_model(EMBEDDED)
     found: dict[str, Any] = {"steps": STEPS, "side": model.native_size}
     with contextlib.closing(WorkerEngine("cpu")) as engine:
         for size in (1, 4):
@@ -305,29 +305,6 @@ _MEASURES: dict[str, Callable[[bool], dict[str, Any]]] = {
 }
 
 
-def _embedded_model() -> ModelInfo:
-    with contextlib.closing(Library(Paths(REPOSITORY))) as library:
-        return library.checkpoint(EMBEDDED)
-
-
-class _Only:
-    """A library of one model."""
-
-    def __init__(self, model: ModelInfo) -> None:
-        self.model = model
-
-    def checkpoint(self, name: str | None) -> ModelInfo:
-        """The model, whatever the name."""
-        return self.model
-
-    def vae(self, name: str) -> None:
-        """No separate VAE."""
-
-    def lora(self, name: str) -> ModelInfo:
-        """No LoRA is asked for."""
-        raise NotImplementedError(name)
-
-
 def _request(model: ModelInfo, *, steps: int, seed: int, batch_size: int = 1, side: int = 0) -> ResolvedRequest:
     """A request whose prompts differ by seed, so that no run finds them encoded."""
     side = side or model.native_size
@@ -335,7 +312,7 @@ def _request(model: ModelInfo, *, steps: int, seed: int, batch_size: int = 1, si
         prompt=f"a red fox on a beach, number {seed}", negative_prompt=f"blurry, number {seed}", steps=steps, seed=seed,
         width=side, height=side, batch_size=batch_size,
     )  # fmt: skip
-    return resolve(request, _Only(model), lambda: seed)
+    return resolve(request, OneModel(model), lambda: seed)
 
 
 def _summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -344,19 +321,6 @@ def _summary(seconds: Sequence[float]) -> dict[str, float]:
         "min": round(min(seconds), 3),
         "max": round(max(seconds), 3),
     }
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load_at_start": _load(),
-    }
-
-
-def _load() -> float | None:
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 if __name__ == "__main__":

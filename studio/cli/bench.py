@@ -13,7 +13,9 @@ from studio.paths import REPOSITORY
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `bench`; everything after the name belongs to the benchmark."""
-    parser = subparsers.add_parser("bench", help="measure speed; NAME is a file in bench/")
+    parser = subparsers.add_parser(
+        "bench", help="measure speed, or how well the embedded model paints; NAME is a file in bench/"
+    )
     parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(benchmarks()) or 'none found'}")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the benchmark")
     parser.set_defaults(run=run)

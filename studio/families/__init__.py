@@ -5,7 +5,7 @@ A family is one file (`sd1.py`, `sd2.py`, `sdxl.py`) and a row in `table.py`.
 
 from __future__ import annotations
 
-from studio.families.folder import describe_folder, folder_weight_files, is_model_folder
+from studio.families.folder import describe_folder, folder_weight_files, is_model_folder, is_network_folder
 from studio.families.lora_signature import LoraSignature, describe_lora
 from studio.families.signature import CheckpointSignature, describe_checkpoint
 from studio.families.spec import EncoderSpec, FamilySpec, PreviewFactors
@@ -24,4 +24,5 @@ __all__ = [
     "family",
     "folder_weight_files",
     "is_model_folder",
+    "is_network_folder",
 ]

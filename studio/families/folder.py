@@ -51,6 +51,14 @@ def is_model_folder(path: Path) -> bool:
     return (path / INDEX).is_file()
 
 
+def is_network_folder(path: Path) -> bool:
+    """Whether `path` is laid out as transformers saves one network, such as a CLIP pair: its weights paint nothing by themselves."""
+    try:
+        return "model_type" in _json(path, "config.json")
+    except BadFolder:
+        return False
+
+
 def describe_folder(path: Path) -> CheckpointSignature:
     """Judge a diffusers folder. Reads JSON only and never raises on odd content: see `problem`."""
     try:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import DamagedFile
-from studio.families import describe_checkpoint, describe_folder, describe_lora, folder_weight_files, is_model_folder
+from studio.families import (
+    describe_checkpoint,
+    describe_folder,
+    describe_lora,
+    folder_weight_files,
+    is_model_folder,
+    is_network_folder,
+)
 from studio.families.signature import CheckpointSignature, pickle_problem
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
@@ -42,7 +49,8 @@ class Found:
 def find_models(root: Path, skip: tuple[Path, ...] = ()) -> Iterator[Found]:
     """All model files and diffusers folders below `root`; of one folder the pickle files last. Links are followed, once.
 
-    `skip` are folders to leave out. Hidden names are left out, and so is what lies inside a diffusers folder.
+    `skip` are folders to leave out. Hidden names are left out, and so is what lies inside a diffusers folder or in that of a network of
+    another sort.
     """
     seen: set[tuple[int, int]] = {_identity(path) for path in skip if path.is_dir()}
     yield from _walk(root, root, seen, 0)
@@ -64,7 +72,8 @@ def _walk(root: Path, folder: Path, seen: set[tuple[int, int]], depth: int) -> I
         if _is_dir(entry) and _is_model_folder(path):
             yield Found(path, path.relative_to(root).as_posix(), True, folder_stamp(path))
         elif _is_dir(entry):
-            yield from _walk(root, path, seen, depth + 1)
+            if not is_network_folder(path):
+                yield from _walk(root, path, seen, depth + 1)
         elif path.suffix.lower() in (SAFE, *PICKLES) and (stamp := _file_stamp(entry)):
             yield Found(path, path.relative_to(root).with_suffix("").as_posix(), False, stamp)
 

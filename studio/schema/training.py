@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -125,8 +125,17 @@ class DiffusionPart(_Part):
     beta_end: float = Field(0.020, gt=0, lt=1, description="End of the scaled-linear noise schedule")
 
 
-class ScratchMethod(_Part):
+class MethodSettings(_Part):
+    """What every method's settings say of themselves."""
+
+    steps_field: ClassVar[tuple[str, ...]]
+    """Where the number of steps stands in these settings: it may be changed between two sittings of a run."""
+
+
+class ScratchMethod(MethodSettings):
     """Train VAE, text encoder and U-Net from nothing and write a diffusers folder."""
+
+    steps_field = ("diffusion", "steps")
 
     kind: Literal["scratch"] = "scratch"
     data: SceneData = SceneData()
@@ -136,12 +145,104 @@ class ScratchMethod(_Part):
     diffusion: DiffusionPart = DiffusionPart()
 
 
+class JudgePart(_Part):
+    """The judge's drawings and their number."""
+
+    pictures: int = Field(24_000, ge=8, le=1_000_000, description="Scenes in the training pool, drawn once")
+    unseen: int = Field(2_000, ge=8, le=100_000, description="Further scenes that the finished judge is tested on")
+    side: int = Field(128, ge=32, le=512, multiple_of=16, description="Picture width and height in pixels")
+
+
+class JudgeMethod(MethodSettings):
+    """Train a small classifier that names what a drawn scene shows, to measure pictures painted from such scenes' captions."""
+
+    steps_field = ("steps",)
+
+    kind: Literal["judge"] = "judge"
+    data: JudgePart = JudgePart()
+    channels: tuple[int, ...] = Field(
+        (64, 128, 192),
+        min_length=1,
+        max_length=4,
+        description="Channels of each level; the first has a quarter of the picture's size, each further one half of that before",
+    )
+    steps: int = Field(5_000, ge=1, le=1_000_000, description="Optimizer steps")
+    batch: int = Field(64, ge=2, le=4096, description="Pictures a step")
+    learning_rate: float = Field(3e-3, gt=0, le=0.1, description="Peak learning rate of AdamW")
+    warmup: int = Field(200, ge=0, le=100_000, description="Steps of linear warm-up; a cosine to zero follows")
+    weight_decay: float = Field(0.05, ge=0, le=1, description="AdamW's weight decay")
+
+
+class TowerPart(_Part):
+    """One transformer of a CLIP pair."""
+
+    width: int = Field(80, ge=16, le=1024, multiple_of=8, description="Width of the token vectors")
+    layers: int = Field(3, ge=1, le=24, description="Transformer layers")
+    heads: int = Field(5, ge=1, le=16, description="Attention heads; they share the width evenly")
+
+    @model_validator(mode="after")
+    def _even(self) -> TowerPart:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads cannot share a width of {self.width} evenly")
+        return self
+
+
+class PictureTowerPart(TowerPart):
+    """The vision transformer: it sees a picture as a grid of patches."""
+
+    width: int = Field(160, ge=16, le=1024, multiple_of=8, description="Width of the token vectors")
+    layers: int = Field(6, ge=1, le=24, description="Transformer layers")
+    side: int = Field(64, ge=16, le=512, description="Width and height in pixels that pictures are brought to")
+    patch: int = Field(8, ge=2, le=64, description="Side of a patch in pixels")
+
+    @model_validator(mode="after")
+    def _whole(self) -> PictureTowerPart:
+        if self.side % self.patch:
+            raise ValueError(f"patches of {self.patch} pixels do not fill a side of {self.side}")
+        return self
+
+
+class ContrastivePart(_Part):
+    """The training of a CLIP pair: each picture is to find its caption among those of the batch, and each caption its picture."""
+
+    steps: int = Field(
+        4_000, ge=1, le=10_000_000, description="Optimizer steps; may be changed between two sittings of a run"
+    )
+    batch: int = Field(
+        256, ge=2, le=65_536, description="Pictures a step, each with its caption and one that is wrong in one fact"
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=0.1, description="Peak learning rate of AdamW")
+    warmup: int = Field(300, ge=0, le=100_000, description="Steps of linear warm-up; a cosine to zero follows")
+    weight_decay: float = Field(0.1, ge=0, le=1, description="AdamW's weight decay, of matrices only")
+    clip_norm: float = Field(1.0, gt=0, le=1000, description="Largest gradient norm")
+    unknown_words: float = Field(
+        0.08,
+        ge=0,
+        le=1,
+        description="Share of captions into which an unknown word is put, so that it learns to do no harm",
+    )
+    ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the averaged weights, applied every fourth step")
+
+
+class ClipMethod(MethodSettings):
+    """Train a CLIP pair from nothing on drawn scenes and their captions and write a transformers ``CLIPModel`` folder."""
+
+    steps_field = ("contrastive", "steps")
+
+    kind: Literal["clip"] = "clip"
+    data: SceneData = SceneData()
+    text: TowerPart = TowerPart()
+    vision: PictureTowerPart = PictureTowerPart()
+    projection: int = Field(128, ge=8, le=1024, description="Length of the vectors that pictures and captions share")
+    contrastive: ContrastivePart = ContrastivePart()
+
+
 class TrainingConfig(_Part):
     """One training run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run and of what it makes")
     seed: int = Field(1, ge=0, lt=2**63, description="Everything random in the run follows from it")
-    method: Annotated[ScratchMethod, Field(discriminator="kind")]
+    method: Annotated[ScratchMethod | JudgeMethod | ClipMethod, Field(discriminator="kind")]
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="Arithmetic of forward and backward passes; weights are always kept in fp32"
     )

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 
 from studio.errors import TrainingError
-from studio.schema.training import TrainingConfig
+from studio.schema.training import MethodSettings, TrainingConfig
 from studio.training.checkpoint import Checkpoint, CheckpointStore
 from studio.training.parallel import Team
 from studio.training.runs import Measured, RunFolder, StageProgress, StageStarted
 
 REPORT_SECONDS = 5.0
 STOP_POLL_SECONDS = 1.0
+Settings = TypeVar("Settings", bound=MethodSettings)
 
 
 class StopTraining(Exception):
@@ -32,6 +34,15 @@ class TrainingContext:
     interrupted: Callable[[], bool] = lambda: False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     team: Team = field(default_factory=Team)
+
+    def settings(self, method: type[Settings]) -> Settings:
+        """The settings of the run's method. Raises ``TrainingError`` when the run is of another one."""
+        found = self.config.method
+        if not isinstance(found, method):
+            raise TrainingError(
+                f"{self.run.path} is a run of the method {found.kind!r}; {method.__name__} is needed here."
+            )
+        return found
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes run inside this."""

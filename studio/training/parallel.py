@@ -68,3 +68,16 @@ class Team:
             gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
         ):
             gradient.copy_(part.view_as(gradient))
+
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        """Everybody's ``part``, equal in shape, joined along the first axis in the order of ranks.
+
+        For a loss of the whole batch that every process computes alike: backwards, the own part gets ``size`` times its gradient and the
+        others get none, so that ``average_gradients`` then leaves the gradient of that loss.
+        """
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part.detach().contiguous())
+        parts[self.rank] = part + (self.size - 1) * (part - part.detach())
+        return torch.cat(parts)

@@ -77,6 +77,18 @@ def test_what_is_found_and_under_which_name(library: Library, paths: Paths) -> N
     assert all(info.problem is None for info in (*library.checkpoints(), *library.vaes(), *library.loras()))
 
 
+@pytest.mark.parametrize(
+    "config, listed", [('{"model_type": "clip"}', []), ("{}", ["pair/model"]), ("x", ["pair/model"])]
+)
+def test_a_folder_that_holds_a_network_of_another_sort_is_not_listed(
+    library: Library, paths: Paths, config: str, listed: list[str]
+) -> None:
+    save(paths.embedded_checkpoints / "pair" / "model.safetensors", {"logit_scale": []})
+    (paths.embedded_checkpoints / "pair" / "config.json").write_text(config)
+    assert [info.name for info in library.checkpoints()] == listed
+    assert library.vaes() == library.loras() == []
+
+
 def test_what_a_file_is(library: Library, paths: Paths) -> None:
     path = save(paths.checkpoints / "a.safetensors", INPAINT)
     info = library.checkpoint("a")

@@ -15,4 +15,12 @@ def run_method(context: TrainingContext) -> Path:
         from studio.training.methods.scratch.method import train_from_scratch
 
         return train_from_scratch(context)
-    raise UnknownName.of("training method", kind, ["scratch"])
+    if kind == "judge":
+        from studio.training.methods.judge.method import train_judge
+
+        return train_judge(context)
+    if kind == "clip":
+        from studio.training.methods.contrastive.method import train_clip
+
+        return train_clip(context)
+    raise UnknownName.of("training method", kind, ["clip", "judge", "scratch"])

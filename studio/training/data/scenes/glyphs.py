@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from studio.errors import TrainingError
+from studio.training.data.scenes.layout import Outline
 from studio.training.data.scenes.vocabulary import COLOURS, ObjectKind
 
 FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -38,13 +39,24 @@ class GlyphAtlas:
             raise TrainingError(
                 f"The emoji font {font_path} cannot be read ({error}). Install it with: apt-get install fonts-noto-color-emoji"
             ) from error
-        self.cutout = lru_cache(maxsize=1024)(self._cutout)
+        self.cutout = lru_cache(maxsize=None)(self._cutout)
+        self.outline = lru_cache(maxsize=None)(self._outline)
 
     def _cutout(self, kind: ObjectKind, colour: str) -> Image.Image:
         """Tight RGBA picture of ``kind``; ``colour`` is a key of ``COLOURS`` or empty for the object's own colours."""
-        picture = _shape(kind.name) if kind.is_shape else self._glyph(kind.glyph)
-        colour = colour or kind.natural
+        if kind.is_shape:
+            return recolour(_shape(kind.name), colour or kind.natural)
+        picture = self._glyph(kind.glyph)
         return recolour(picture, colour) if colour else picture
+
+    def _outline(self, kind: ObjectKind) -> Outline:
+        """What layout must know of ``kind``; the seat is where the middle third of the cut-out begins."""
+        picture = self.cutout(kind, "")
+        longer = max(picture.size)
+        opaque = np.asarray(picture)[..., 3] > 127
+        third = picture.width // 3
+        rows = np.flatnonzero(opaque[:, third : picture.width - third].any(axis=1))
+        return Outline(picture.width / longer, picture.height / longer, int(rows[0]) / longer)
 
     def _glyph(self, text: str) -> Image.Image:
         canvas = Image.new("RGBA", (_SIDE * 2, _SIDE * 2))
@@ -77,7 +89,7 @@ def _shape(name: str) -> Image.Image:
     if name == "circle":
         pen.ellipse((2, 2, side - 3, side - 3), fill=255)
     else:
-        pen.polygon([(float(x) * (side - 1), float(y) * (side - 1)) for x, y in _outline(name)], fill=255)
+        pen.polygon([(float(x) * (side - 1), float(y) * (side - 1)) for x, y in _corners(name)], fill=255)
     mask = mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     picture = Image.new("RGBA", (_SIDE, _SIDE), (128, 128, 128, 255))
     picture.putalpha(mask)
@@ -86,7 +98,7 @@ def _shape(name: str) -> Image.Image:
     return picture.crop(box)
 
 
-def _outline(name: str) -> npt.NDArray[np.float64]:
+def _corners(name: str) -> npt.NDArray[np.float64]:
     """Corners of a shape in the unit square, y down."""
     if name == "square":
         return np.array([(0.06, 0.06), (0.94, 0.06), (0.94, 0.94), (0.06, 0.94)])
@@ -103,4 +115,11 @@ def _outline(name: str) -> npt.NDArray[np.float64]:
         x = 16 * np.sin(t) ** 3
         y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
         return np.stack([0.5 + x / 34, 0.46 - y / 34], axis=1)
+    if name == "cross":
+        near, far = 0.36, 0.64
+        arms = [(near, 0), (far, 0), (far, near), (1, near), (1, far), (far, far)]
+        return np.array([*arms, *((1 - x, 1 - y) for x, y in arms)])
+    if name == "arrow":
+        upper = [(0.0, 0.34), (0.5, 0.34), (0.5, 0.08), (1.0, 0.5)]
+        return np.array([*upper, *((x, 1 - y) for x, y in reversed(upper[:3]))])
     raise TrainingError(f"No outline is known for the shape {name!r}")

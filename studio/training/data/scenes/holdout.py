@@ -18,7 +18,8 @@ _SALT = b"sprout2"
 
 
 def is_held_out(kind: PairKind, first: str, second: str) -> bool:
-    """Whether training must not see object ``first`` with ``second``: a colour, a background, a style or another object."""
+    """Whether training must not see object ``first`` with ``second``: a colour, a background or time of day, a style or
+    another object."""
     if kind == "partner":
         first, second = sorted((first, second))
     digest = blake2b(f"{kind}|{first}|{second}".encode(), digest_size=4, salt=_SALT).digest()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 
+from studio.schema.training import ScratchMethod
 from studio.training.checkpoint import Checkpoint, named, optimizer_tensors, restore_optimizer, under
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
@@ -26,9 +27,9 @@ _EMA_EVERY = 4
 
 def train_autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> AutoencoderKL:
     """Train or resume, and return the averaged network."""
-    config, part = context.config, context.config.method.autoencoder
+    config, part = context.config, context.settings(ScratchMethod).autoencoder
     torch.manual_seed(config.seed)
-    vae = build_autoencoder(part, config.method.data.side).to(context.device).train()
+    vae = build_autoencoder(part, context.settings(ScratchMethod).data.side).to(context.device).train()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=part.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     average = WeightAverage(vae, _EMA_DECAY)
     start = 0
@@ -42,7 +43,7 @@ def train_autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> Autoencode
         tensors = named("vae", vae.state_dict()) | named("average", average.tensors) | optimizer_tensors(optimizer)
         return Checkpoint(step, tensors, {})
 
-    pictures = draw_pictures(atlas, config.seed, part.pictures, config.method.data.side)
+    pictures = draw_pictures(atlas, config.seed, part.pictures, context.settings(ScratchMethod).data.side)
     clock = context.stage(STAGE, start, part.steps, state)
     for step in range(start, part.steps):
         optimizer.param_groups[0]["lr"] = part.learning_rate * _rate(step, part.steps)

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from studio.schema.training import DiffusionPart
+from studio.schema.training import DiffusionPart, ScratchMethod
 from studio.training.checkpoint import Checkpoint, named, optimizer_tensors, restore_optimizer, under
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
@@ -47,7 +47,7 @@ class Batch:
 def build_networks(context: TrainingContext, pool: Pool) -> Networks:
     """Both networks with fresh weights drawn from the run's seed."""
     torch.manual_seed(context.config.seed)
-    method = context.config.method
+    method = context.settings(ScratchMethod)
     bos, eos = int(pool.empty[0]), int(pool.empty[1])
     text = build_text_encoder(method.text, pool.vocabulary.size, bos, eos)
     return Networks(build_unet(method).to(context.device), text.to(context.device))
@@ -55,11 +55,11 @@ def build_networks(context: TrainingContext, pool: Pool) -> Networks:
 
 def train_diffusion(context: TrainingContext, pool: Pool, networks: Networks) -> None:
     """Train or resume ``networks`` in place; at the end they hold their averages."""
-    part = context.config.method.diffusion
+    part = context.settings(ScratchMethod).diffusion
     both = torch.nn.ModuleDict({"unet": networks.unet, "text": networks.text}).train()
     if context.config.compile and compiler_found():
         networks.unet.compile(dynamic=False)
-    optimizer = _optimizer(networks, part, context.config.method.text.learning_rate_factor)
+    optimizer = _optimizer(networks, part, context.settings(ScratchMethod).text.learning_rate_factor)
     average = WeightAverage(both, part.ema_decay)
     start = 0
     if saved := context.store(STAGE).latest():
@@ -141,7 +141,7 @@ class BatchMaker:
     def __init__(self, context: TrainingContext, pool: Pool) -> None:
         self._context = context
         self._pool = pool
-        self._part = context.config.method.diffusion
+        self._part = context.settings(ScratchMethod).diffusion
         self.objective = Objective(build_scheduler(self._part).alphas_cumprod, self._part)
 
     def make(self, step: int) -> Batch:
@@ -169,7 +169,7 @@ class BatchMaker:
         return rows
 
     def _length(self, step: int) -> int:
-        text = self._context.config.method.text
+        text = self._context.settings(ScratchMethod).text
         return self._pool.rows.shape[-1] if step >= text.long_from * self._part.steps else text.short_length
 
 

@@ -20,8 +20,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 from transformers import CLIPTextModel
 
-from studio.errors import TrainingError
 from studio.paths import REPOSITORY, atomic_write
+from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.data.scenes.glyphs import GlyphAtlas
 from studio.training.methods.scratch.autoencoder import draw_pictures, to_tensor
@@ -29,10 +29,9 @@ from studio.training.methods.scratch.diffusion import Networks
 from studio.training.methods.scratch.models import build_scheduler, build_text_encoder, latent_scale
 from studio.training.methods.scratch.pool import Pool
 from studio.training.methods.scratch.text import TOKENIZER_FOLDER, CompactVocabulary, load_tokenizer
+from studio.training.publish import load_as_fp32, publish
 
 _PREVIEW_PICTURES = 256
-_KEPT_BESIDE = ("README.md", "contact_sheet.jpg")
-"""Files of the target folder that are written by hand or by the evaluation, and survive a new export."""
 
 
 def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Networks, pool: Pool) -> Path:
@@ -44,7 +43,7 @@ def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Network
         text_encoder=expand_text_encoder(context, networks.text, pool.vocabulary, len(tokenizer)),
         tokenizer=tokenizer,
         unet=networks.unet,
-        scheduler=build_scheduler(context.config.method.diffusion),
+        scheduler=build_scheduler(context.settings(ScratchMethod).diffusion),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -57,7 +56,7 @@ def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Network
         half[name] = half[name].to("cpu", torch.float16)
     StableDiffusionPipeline(**half, requires_safety_checker=False).save_pretrained(temporary)
     _ship_tokenizer(temporary / "tokenizer")
-    _load_as_fp32(temporary / "text_encoder" / "config.json")
+    load_as_fp32(temporary / "text_encoder" / "config.json")
     atomic_write(temporary / "preview.json", json.dumps(fit_preview(context, shipped)).encode() + b"\n")
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)
@@ -91,7 +90,9 @@ def expand_text_encoder(
 ) -> CLIPTextModel:
     """The same encoder over CLIP's whole vocabulary."""
     tokenizer = load_tokenizer()
-    full = build_text_encoder(context.config.method.text, size, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    full = build_text_encoder(
+        context.settings(ScratchMethod).text, size, tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
     weights = {name: value.cpu() for name, value in compact.state_dict().items()}
     name = next(key for key in weights if key.endswith("token_embedding.weight"))
     weights[name] = vocabulary.expand(weights[name], size)
@@ -101,13 +102,13 @@ def expand_text_encoder(
 
 def fit_preview(context: TrainingContext, vae: AutoencoderKL) -> dict[str, Any]:
     """Least squares from scaled latents to the pictures at latent size."""
-    data = context.config.method.data
+    data = context.settings(ScratchMethod).data
     pictures = to_tensor(
         draw_pictures(GlyphAtlas(), context.config.seed, min(_PREVIEW_PICTURES, data.pictures), data.side)
     )
     with torch.no_grad():
         latents = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
-    small = functional.avg_pool2d(pictures, latent_scale(context.config.method.autoencoder))
+    small = functional.avg_pool2d(pictures, latent_scale(context.settings(ScratchMethod).autoencoder))
     values = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).double().numpy()
     colours = small.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy()
     solution: npt.NDArray[np.float64]
@@ -116,33 +117,7 @@ def fit_preview(context: TrainingContext, vae: AutoencoderKL) -> dict[str, Any]:
     return {"factors": factors, "bias": bias}
 
 
-def publish(model: Path, target: Path) -> None:
-    """Replace ``target`` by a copy of ``model`` with two renames; model card and contact sheet stay."""
-    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        shutil.copytree(model, fresh)
-        for name in _KEPT_BESIDE:
-            if (target / name).exists():
-                shutil.copy2(target / name, fresh / name)
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-    except OSError as error:
-        raise TrainingError(
-            f"The model could not be published to {target}: {error}. It is complete in {model}."
-        ) from error
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _ship_tokenizer(folder: Path) -> None:
     """The two small vocabulary files instead of the one that is three times their size."""
     shutil.rmtree(folder)
     shutil.copytree(TOKENIZER_FOLDER, folder)
-
-
-def _load_as_fp32(config: Path) -> None:
-    """transformers loads in the dtype its config names, diffusers in fp32: they must agree when a caller names none."""
-    facts = json.loads(config.read_text("utf-8"))
-    atomic_write(config, json.dumps({**facts, "dtype": "float32"}, indent=2).encode() + b"\n")

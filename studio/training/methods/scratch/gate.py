@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.counter import choice, generator
 from studio.training.data.scenes.captions import plain_caption
@@ -64,11 +65,12 @@ def caption_swap(
 ) -> dict[int, tuple[float, float]]:
     """By timestep: (share of ``count`` scenes whose right caption has the lower loss, mean relative drop in percent)."""
     objective = Objective(
-        build_scheduler(context.config.method.diffusion).alphas_cumprod, context.config.method.diffusion
+        build_scheduler(context.settings(ScratchMethod).diffusion).alphas_cumprod,
+        context.settings(ScratchMethod).diffusion,
     )
     atlas, tokenizer, seed = GlyphAtlas(), load_tokenizer(), context.config.seed
     drops: dict[int, list[float]] = {t: [] for t in TIMESTEPS}
-    indices = _single_scenes(seed, context.config.method.data.pictures, count)
+    indices = _single_scenes(seed, context.settings(ScratchMethod).data.pictures, count)
     with torch.no_grad():
         for start in range(0, count, 32):
             chunk = indices[start : start + 32]
@@ -76,7 +78,7 @@ def caption_swap(
             wrong = [swap(scene, generator(seed, "gate", index)) for scene, index in zip(scenes, chunk, strict=True)]
             pictures = np.stack(
                 [
-                    paint_scene(s, atlas, seed, i, context.config.method.data.side)
+                    paint_scene(s, atlas, seed, i, context.settings(ScratchMethod).data.side)
                     for s, i in zip(scenes, chunk, strict=True)
                 ]
             )
@@ -92,7 +94,7 @@ def caption_swap(
             ]
             for t in TIMESTEPS:
                 times = torch.full((len(chunk),), t)
-                length = context.config.method.text.short_length
+                length = context.settings(ScratchMethod).text.short_length
                 right, other = (
                     diffusion_loss(context, networks, objective, Batch(latents, noise, times, r[:, :length]))
                     for r in rows
@@ -116,10 +118,9 @@ def swap_colour(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def swap_background(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Another plain background."""
-    return replace(
-        scene, named=True, background=choice(rng, [name for name in BACKGROUNDS if name != scene.background])
-    )
+    """Another plain background, by day."""
+    others = [name for name in BACKGROUNDS if name != scene.background]
+    return replace(scene, named=True, background=choice(rng, others), time="")
 
 
 def _single_scenes(seed: int, first: int, count: int) -> list[int]:

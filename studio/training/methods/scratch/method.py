@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
+from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.data.scenes.glyphs import GlyphAtlas
 from studio.training.methods.scratch.autoencoder import STAGE as AUTOENCODER
@@ -47,7 +48,7 @@ def _autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> AutoencoderKL:
     if not folder.exists():
         vae = train_autoencoder(context, atlas)
         config = context.config
-        unseen = draw_pictures(atlas, config.seed + _UNSEEN, _PSNR_PICTURES, config.method.data.side)
+        unseen = draw_pictures(atlas, config.seed + _UNSEEN, _PSNR_PICTURES, context.settings(ScratchMethod).data.side)
         context.measured(AUTOENCODER, psnr_db=reconstruction_psnr(vae, unseen), pictures=_PSNR_PICTURES)
         temporary = folder.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)

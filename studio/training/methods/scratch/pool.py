@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from studio.paths import atomic_write
+from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.counter import generator
 from studio.training.data.scenes.captions import write_caption
@@ -77,7 +78,7 @@ def normalise(pool: Pool, latents: torch.Tensor) -> torch.Tensor:
 
 
 def _tokenize_captions(context: TrainingContext) -> npt.NDArray[np.int32]:
-    data, seed = context.config.method.data, context.config.seed
+    data, seed = context.settings(ScratchMethod).data, context.config.seed
     captions: list[str] = []
     for index in range(data.pictures):
         scene, rng = draw_scene(seed, index), generator(seed, "caption", index)
@@ -88,7 +89,11 @@ def _tokenize_captions(context: TrainingContext) -> npt.NDArray[np.int32]:
 
 
 def _encode(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas, folder: Path) -> tuple[list[float], float]:
-    data, part, seed = context.config.method.data, context.config.method.autoencoder, context.config.seed
+    data, part, seed = (
+        context.settings(ScratchMethod).data,
+        context.settings(ScratchMethod).autoencoder,
+        context.config.seed,
+    )
     edge = data.side // latent_scale(part)
     shape = (data.pictures, part.latent_channels, edge, edge)
     marker = folder / "encoded.txt"

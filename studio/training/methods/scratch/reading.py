@@ -17,10 +17,21 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPTextModel
 
+from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
-from studio.training.data.scenes.scene import Scene, Thing, draw_scene
-from studio.training.data.scenes.vocabulary import BACKGROUNDS, COLOURS, OBJECTS, PLACES, RELATIONS, SIZES, STYLES
+from studio.training.data.scenes.scene import Scene, draw_scene
+from studio.training.data.scenes.vocabulary import (
+    BACKGROUNDS,
+    COLOURS,
+    COUNT_WORDS,
+    OBJECTS,
+    PLACES,
+    RELATIONS,
+    SIZES,
+    STYLES,
+    TIMES,
+)
 from studio.training.methods.scratch.pool import Pool
 from studio.training.methods.scratch.text import insert_unknown
 
@@ -28,17 +39,16 @@ STAGE = "reading"
 _OBJECTS = ("", *(kind.name for kind in OBJECTS))
 _COLOURS = ("", *COLOURS)
 _BACKGROUNDS = ("", *BACKGROUNDS, *(place.name for place in PLACES))
-_HEADS = (
-    len(_OBJECTS),
-    len(_COLOURS),
-    len(_OBJECTS),
-    len(_COLOURS),
-    len(_BACKGROUNDS),
-    5,
-    len(SIZES),
-    len(STYLES) + 1,
-    len(RELATIONS) + 1,
+_COUNTS = (1, *COUNT_WORDS)
+_SIZES = tuple(SIZES)
+_STYLES = ("", *STYLES)
+_TIMES = ("", *TIMES)
+_RELATIONS = ("", *RELATIONS)
+HEADS: tuple[int, ...] = tuple(
+    map(len, (_OBJECTS, _COLOURS, _OBJECTS, _COLOURS, _BACKGROUNDS, _COUNTS, _SIZES, _STYLES, _TIMES, _RELATIONS))
 )
+"""Classes of each head: both things and their colours, background, count, size, style, time of day, relation."""
+_MAIN, _MAIN_COLOUR, _BACKGROUND = 0, 1, 4
 
 
 def teach_reading(context: TrainingContext, pool: Pool, text: CLIPTextModel) -> None:
@@ -50,12 +60,12 @@ def teach_reading(context: TrainingContext, pool: Pool, text: CLIPTextModel) -> 
 
 
 def _train(context: TrainingContext, pool: Pool, text: CLIPTextModel, file: Path) -> None:
-    part, seed = context.config.method.text, context.config.seed
+    part, seed = context.settings(ScratchMethod).text, context.config.seed
     labels = torch.from_numpy(
         np.array([scene_labels(draw_scene(seed, i)) for i in range(len(pool.rows))], dtype=np.int64)
     )
     torch.manual_seed(seed)
-    heads = nn.Linear(part.width, sum(_HEADS)).to(context.device)
+    heads = nn.Linear(part.width, sum(HEADS)).to(context.device)
     parameters = [*text.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=part.reading_rate, betas=(0.9, 0.98), weight_decay=0.01)
     clock = context.stage(STAGE, 0, part.reading_steps)
@@ -80,32 +90,35 @@ def _train(context: TrainingContext, pool: Pool, text: CLIPTextModel, file: Path
 
 
 def scene_labels(scene: Scene) -> tuple[int, ...]:
-    """One class a head: both things and their colours, background, count, size, style, relation; class 0 is "not named"."""
-    partner = scene.partner or Thing(scene.main.kind)
+    """One class a head of ``HEADS``; what captions do not name has class 0, as have no partner, one thing and the usual size."""
+    partner = scene.partner
     return (
         _OBJECTS.index(scene.main.kind.name),
         _COLOURS.index(scene.main.colour),
-        _OBJECTS.index(partner.kind.name) if scene.partner else 0,
-        _COLOURS.index(partner.colour) if scene.partner else 0,
-        _BACKGROUNDS.index(scene.background) if scene.named else 0,
-        scene.count,
-        list(SIZES).index(scene.size),
-        list(STYLES).index(scene.style) + 1 if scene.style else 0,
-        list(RELATIONS).index(scene.relation) + 1 if scene.partner else 0,
+        _OBJECTS.index(partner.kind.name if partner else ""),
+        _COLOURS.index(partner.colour if partner else ""),
+        _BACKGROUNDS.index(scene.background if scene.named else ""),
+        _COUNTS.index(scene.count),
+        _SIZES.index(scene.size),
+        _STYLES.index(scene.style),
+        _TIMES.index(scene.time),
+        _RELATIONS.index(scene.relation if partner else ""),
     )
 
 
 def score(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Summed cross-entropy over the heads, and the share of answers of the first, second and fifth head that are right."""
-    parts = torch.split(scores, list(_HEADS), dim=1)
+    """Summed cross-entropy over the heads, and the share of right answers on main thing, its colour and background."""
+    parts = torch.split(scores, list(HEADS), dim=1)
     loss = torch.stack([functional.cross_entropy(part, labels[:, i]) for i, part in enumerate(parts)]).sum()
-    right = torch.stack([(parts[i].argmax(dim=1) == labels[:, i]).float().mean() for i in (0, 1, 4)]).mean()
+    right = torch.stack(
+        [(parts[i].argmax(dim=1) == labels[:, i]).float().mean() for i in (_MAIN, _MAIN_COLOUR, _BACKGROUND)]
+    ).mean()
     return loss, float(right)
 
 
 def _rows(context: TrainingContext, pool: Pool, indices: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.int32]:
     rng = generator(context.config.seed, "reading/step", step)
     rows = pool.rows[indices, rng.integers(pool.rows.shape[1], size=len(indices))]
-    changed = np.flatnonzero(rng.random(len(indices)) < context.config.method.diffusion.unknown_words)
+    changed = np.flatnonzero(rng.random(len(indices)) < context.settings(ScratchMethod).diffusion.unknown_words)
     rows = insert_unknown(rows, changed, pool.vocabulary.unknown, int(pool.empty[1]), rng)
-    return rows[:, : context.config.method.text.short_length]
+    return rows[:, : context.settings(ScratchMethod).text.short_length]

@@ -1,0 +1,60 @@
+"""Pictures from the product's own engine, with the settings that all figures are measured at."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from bench._models import OneModel
+from studio.errors import EngineError
+from studio.resolve import resolve
+from studio.schema.engine import CancelToken, Engine
+from studio.schema.events import ImageReady
+from studio.schema.models import ModelInfo
+from studio.schema.request import GenerationRequest, RunOptions
+from studio.training.methods.judge.judge import Picture
+
+SAMPLER, SCHEDULE, STEPS, CFG = "DPM++ 2M", "Karras", 20, 4.0
+FEW_STEPS = 6
+"""What the page's live mode takes."""
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints one picture for each prompt, at the model's native size and without previews."""
+
+    engine: Engine
+    model: ModelInfo
+    steps: int = STEPS
+    cfg: float = CFG
+    negative: str = ""
+
+    def __call__(self, prompt: str, seed: int) -> Picture:
+        """RGB (side, side, 3). Raises ``StudioError`` as the engine does."""
+        side = self.model.native_size
+        request = GenerationRequest(
+            prompt=prompt, negative_prompt=self.negative, sampler=SAMPLER, schedule=SCHEDULE, steps=self.steps,
+            cfg_scale=self.cfg, width=side, height=side, seed=seed,
+        )  # fmt: skip
+        options = RunOptions(preview_every=0, save=False)
+        resolved = resolve(request, OneModel(self.model), lambda: seed, options=options)
+        ready = [event for event in self.engine.run(resolved, CancelToken()) if isinstance(event, ImageReady)]
+        if not ready:
+            raise EngineError(f"The engine painted nothing for {prompt!r}.")
+        return np.asarray(Image.open(io.BytesIO(ready[0].png)).convert("RGB"))
+
+
+def seconds_each(painter: Painter, prompts: Sequence[str]) -> list[float]:
+    """Wall seconds for each prompt, painted alone; one unmeasured picture goes ahead."""
+    painter(f"{prompts[0]}, once more", 0)
+    seconds = []
+    for seed, prompt in enumerate(prompts):
+        began = time.perf_counter()
+        painter(prompt, seed)
+        seconds.append(time.perf_counter() - began)
+    return seconds

@@ -1,0 +1,16 @@
+"""A progress bar on stderr, so that stdout holds nothing but the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track as rich_track
+
+Item = TypeVar("Item")
+
+
+def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """``items`` one by one, shown as a bar named ``what``."""
+    return rich_track(items, what, console=Console(stderr=True))
