@@ -129,6 +129,11 @@ class ScratchMethod(_Part):
     """Train VAE, text encoder and U-Net from nothing and write a diffusers folder."""
 
     kind: Literal["scratch"] = "scratch"
+    start: str = Field(
+        "",
+        description="Diffusers folder, relative to the repository, that training goes on from: its VAE is kept, its U-Net and text "
+        "encoder learn on; empty: all three from nothing",
+    )
     data: SceneData = SceneData()
     autoencoder: AutoencoderPart = AutoencoderPart()
     text: TextPart = TextPart()

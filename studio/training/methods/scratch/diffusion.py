@@ -20,6 +20,7 @@ from studio.training.methods.scratch.average import WeightAverage
 from studio.training.methods.scratch.models import build_scheduler, build_text_encoder, build_unet
 from studio.training.methods.scratch.objective import Objective
 from studio.training.methods.scratch.pool import Pool, normalise
+from studio.training.methods.scratch.start import load_text_encoder, load_unet
 from studio.training.methods.scratch.text import insert_unknown
 
 STAGE = "diffusion"
@@ -45,12 +46,15 @@ class Batch:
 
 
 def build_networks(context: TrainingContext, pool: Pool) -> Networks:
-    """Both networks with fresh weights drawn from the run's seed."""
+    """Both networks: with fresh weights drawn from the run's seed, or with those of the model that the recipe starts from."""
     torch.manual_seed(context.config.seed)
     method = context.config.method
     bos, eos = int(pool.empty[0]), int(pool.empty[1])
     text = build_text_encoder(method.text, pool.vocabulary.size, bos, eos)
-    return Networks(build_unet(method).to(context.device), text.to(context.device))
+    if method.start:
+        load_text_encoder(method, text, pool.vocabulary)
+    unet = load_unet(method) if method.start else build_unet(method)
+    return Networks(unet.to(context.device), text.to(context.device))
 
 
 def train_diffusion(context: TrainingContext, pool: Pool, networks: Networks) -> None:
