@@ -135,8 +135,7 @@ class RunFolder:
 def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
     """The run folder for a recipe: the existing one of the same recipe, to be resumed, or a new one.
 
-    Two recipes are the same when they differ at most in the number of diffusion steps, whether they compile, when they save,
-    and where they export to.
+    Two recipes are the same when they differ at most in the number of diffusion steps, when they save, and where they export to.
     Raises ``SettingsError`` for a recipe that cannot be used.
     """
     config = load_training_config(config_path)
@@ -173,7 +172,6 @@ def _digest(config: TrainingConfig) -> str:
     data = config.model_dump(
         mode="json",
         exclude={
-            "compile": True,
             "save_minutes": True,
             "keep": True,
             "export_to": True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +60,6 @@ def train_diffusion(context: TrainingContext, pool: Pool, networks: Networks) ->
     """Train or resume ``networks`` in place; at the end they hold their averages."""
     part = context.config.method.diffusion
     both = torch.nn.ModuleDict({"unet": networks.unet, "text": networks.text}).train()
-    if context.config.compile and compiler_found():
-        networks.unet.compile(dynamic=False)
     optimizer = _optimizer(networks, part, context.config.method.text.learning_rate_factor)
     average = WeightAverage(both, part.ema_decay)
     start = 0
@@ -132,11 +129,6 @@ def learning_rate_share(step: int, part: DiffusionPart) -> float:
     if step < plateau_end:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - plateau_end) / max(part.steps - plateau_end, 1)))
-
-
-def compiler_found() -> bool:
-    """Whether torch.compile has the C++ compiler that it needs."""
-    return any(map(shutil.which, ("g++", "clang++", "cl")))
 
 
 class BatchMaker:
