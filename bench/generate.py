@@ -211,7 +211,7 @@ def measure_overhead(quick: bool) -> dict[str, Any]:
     from studio.engine.runner import DiffusersEngine
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", usable_cores())))
-    steps, rounds = (2, 1) if quick else (8, 4)
+    steps, rounds = (2, 1) if quick else (4, 3)
     ours: list[_Cost] = []
     theirs: list[_Cost] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

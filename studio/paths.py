@@ -59,6 +59,11 @@ class Paths:
         return self.state / "previews"
 
     @property
+    def uploads(self) -> Path:
+        """What Gradio keeps of uploads."""
+        return self.state / "uploads"
+
+    @property
     def runs(self) -> Path:
         """Training runs."""
         return self.outputs / "runs"

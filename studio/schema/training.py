@@ -138,6 +138,11 @@ class ScratchMethod(MethodSettings):
     steps_field = ("diffusion", "steps")
 
     kind: Literal["scratch"] = "scratch"
+    start: str = Field(
+        "",
+        description="Diffusers folder, relative to the repository, that training goes on from: its VAE is kept, its U-Net and text "
+        "encoder learn on; empty: all three from nothing",
+    )
     data: SceneData = SceneData()
     autoencoder: AutoencoderPart = AutoencoderPart()
     text: TextPart = TextPart()
@@ -245,11 +250,6 @@ class TrainingConfig(_Part):
     method: Annotated[ScratchMethod | JudgeMethod | ClipMethod, Field(discriminator="kind")]
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="Arithmetic of forward and backward passes; weights are always kept in fp32"
-    )
-    compile: bool = Field(
-        False,
-        description="Compile the U-Net with torch.compile where a C++ compiler is found: about a quarter faster on a CPU, "
-        "after two minutes of compiling",
     )
     save_minutes: float = Field(3, gt=0, le=600, description="Minutes between checkpoints of the run")
     keep: int = Field(2, ge=1, le=100, description="Checkpoints of a stage that are kept")

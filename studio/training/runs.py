@@ -135,8 +135,7 @@ class RunFolder:
 def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
     """The run folder for a recipe: the existing one of the same recipe, to be resumed, or a new one.
 
-    Two recipes are the same when they differ at most in the method's number of steps, whether they compile, when they save,
-    and where they export to.
+    Two recipes are the same when they differ at most in the method's number of steps, when they save, and where they export to.
     Raises ``SettingsError`` for a recipe that cannot be used.
     """
     config = load_training_config(config_path)
@@ -170,7 +169,7 @@ def _parse(lines: bytes) -> Iterator[Event]:
 
 
 def _digest(config: TrainingConfig) -> str:
-    data = config.model_dump(mode="json", exclude={"compile", "save_minutes", "keep", "export_to"})
+    data = config.model_dump(mode="json", exclude={"save_minutes", "keep", "export_to"})
     *parts, steps = config.method.steps_field
     holder = data["method"]
     for part in parts:

@@ -27,6 +27,7 @@ MAX_UPLOAD = 64 * 1024 * 1024
 def mount_page(app: FastAPI, studio: Studio) -> FastAPI:
     """Serve the page at `/` and its script and stylesheet at `/studio/page`. Call it after all other routes are there."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(studio.paths.uploads)  # its default is one folder for all users of the machine
     return in_own_loop(_mount, app, studio)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
@@ -107,7 +108,8 @@ def canary(server: Server, tmp_path: Path) -> list[Path]:
 
 def cached(content: bytes) -> list[Path]:
     """Copies of a file in the folder from which Gradio serves."""
-    folder = Path(tempfile.gettempdir()) / "gradio"
+    folder = Path(get_upload_folder())
+    assert folder.name == "uploads" and Path(tempfile.gettempdir()) / "gradio" not in (folder, *folder.parents)
     return (
         [file for file in folder.rglob("*") if file.is_file() and file.read_bytes() == content]
         if folder.is_dir()

@@ -17,7 +17,6 @@ from studio.training import context as context_module
 from studio.training.context import StopTraining, TrainingContext
 from studio.training.data.scenes.glyphs import FONT_PATH
 from studio.training.methods import run_method
-from studio.training.methods.scratch import diffusion
 from studio.training.runs import RunFolder, StageProgress, read_events
 from studio.training.worker import main as worker_main
 
@@ -160,31 +159,3 @@ def test_the_worker_reports_a_broken_run_folder(tmp_path: Path, capsys: pytest.C
     assert worker_main([str(tmp_path)]) == 1
     assert "no run folder" in capsys.readouterr().err
     assert [event.kind for event in read_events(RunFolder(tmp_path))[0]] == ["failed"]
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations
-def test_a_compiled_run_learns_the_same(whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the compiler's front and middle end; making machine code of it, which takes minutes, is torch's own affair."""
-    compiled: list[str] = []
-    compile_module = torch.nn.Module.compile
-
-    def without_machine_code(module: torch.nn.Module, **options: bool) -> None:
-        compiled.append(type(module).__name__)
-        compile_module(module, backend="aot_eager", **options)
-
-    monkeypatch.setattr(torch.nn.Module, "compile", without_machine_code)
-    monkeypatch.setattr(diffusion, "compiler_found", lambda: True)
-    run = new_run(tmp_path / "run")
-    (run.path / "config.json").write_text(json.dumps({**CONFIG, "compile": True}))
-    sit(run)
-    assert compiled == ["UNet2DConditionModel"]
-    losses = [
-        [
-            event.values["loss"]
-            for event in read_events(each)[0]
-            if event.kind == "progress" and event.stage == "diffusion"
-        ]
-        for each in (whole, run)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    assert StableDiffusionPipeline.from_pretrained(run.model, local_files_only=True).unet.config.sample_size == 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from studio.training.methods.scratch.average import WeightAverage
 from studio.training.methods.scratch.models import build_scheduler, build_text_encoder, build_unet
 from studio.training.methods.scratch.objective import Objective
 from studio.training.methods.scratch.pool import Pool, normalise
+from studio.training.methods.scratch.start import load_text_encoder, load_unet
 from studio.training.methods.scratch.text import insert_unknown
 
 STAGE = "diffusion"
@@ -45,20 +45,21 @@ class Batch:
 
 
 def build_networks(context: TrainingContext, pool: Pool) -> Networks:
-    """Both networks with fresh weights drawn from the run's seed."""
+    """Both networks: with fresh weights drawn from the run's seed, or with those of the model that the recipe starts from."""
     torch.manual_seed(context.config.seed)
     method = context.settings(ScratchMethod)
     bos, eos = int(pool.empty[0]), int(pool.empty[1])
     text = build_text_encoder(method.text, pool.vocabulary.size, bos, eos)
-    return Networks(build_unet(method).to(context.device), text.to(context.device))
+    if method.start:
+        load_text_encoder(method, text, pool.vocabulary)
+    unet = load_unet(method) if method.start else build_unet(method)
+    return Networks(unet.to(context.device), text.to(context.device))
 
 
 def train_diffusion(context: TrainingContext, pool: Pool, networks: Networks) -> None:
     """Train or resume ``networks`` in place; at the end they hold their averages."""
     part = context.settings(ScratchMethod).diffusion
     both = torch.nn.ModuleDict({"unet": networks.unet, "text": networks.text}).train()
-    if context.config.compile and compiler_found():
-        networks.unet.compile(dynamic=False)
     optimizer = _optimizer(networks, part, context.settings(ScratchMethod).text.learning_rate_factor)
     average = WeightAverage(both, part.ema_decay)
     start = 0
@@ -128,11 +129,6 @@ def learning_rate_share(step: int, part: DiffusionPart) -> float:
     if step < plateau_end:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - plateau_end) / max(part.steps - plateau_end, 1)))
-
-
-def compiler_found() -> bool:
-    """Whether torch.compile has the C++ compiler that it needs."""
-    return any(map(shutil.which, ("g++", "clang++", "cl")))
 
 
 class BatchMaker:

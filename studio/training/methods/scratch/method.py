@@ -16,6 +16,7 @@ from studio.training.methods.scratch.diffusion import build_networks, train_diff
 from studio.training.methods.scratch.export import export_model
 from studio.training.methods.scratch.pool import build_pool
 from studio.training.methods.scratch.reading import teach_reading
+from studio.training.methods.scratch.start import copy_autoencoder
 
 EXPORT = "export"
 _PSNR_PICTURES = 128
@@ -31,7 +32,8 @@ def train_from_scratch(context: TrainingContext) -> Path:
     vae = _autoencoder(context.alone(), atlas)
     pool = build_pool(context.alone(), vae, atlas)
     networks = build_networks(context, pool)
-    teach_reading(context.alone(), pool, networks.text)
+    if not context.settings(ScratchMethod).start:
+        teach_reading(context.alone(), pool, networks.text)
     if context.team.leads:
         context.team.wait()
     train_diffusion(context, pool, networks)
@@ -45,6 +47,8 @@ def train_from_scratch(context: TrainingContext) -> Path:
 
 def _autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> AutoencoderKL:
     folder = context.run.path / "autoencoder"
+    if context.settings(ScratchMethod).start and not folder.exists():
+        copy_autoencoder(context.settings(ScratchMethod), folder)
     if not folder.exists():
         vae = train_autoencoder(context, atlas)
         config = context.config

@@ -116,6 +116,8 @@ def _encode(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas, fol
             atomic_write(marker, str(high).encode())
         clock.tick(high)
     latents.flush()
+    if context.settings(ScratchMethod).start:  # the U-Net knows latents as that model scales them
+        return [0.0] * part.latent_channels, 1 / float(vae.config.scaling_factor)
     sample = np.asarray(latents[:: max(1, data.pictures // 4000)], dtype=np.float32)
     mean = sample.mean(axis=(0, 2, 3))
     deviation = float((sample - mean[:, None, None]).std())
