@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from studio.library.scan import find_models
-from studio.training import context as context_module
 from studio.training.card import BEGIN, END
 from studio.training.context import StopTraining, TrainingContext
 from studio.training.data.scenes.glyphs import FONT_PATH, GlyphAtlas
-from studio.training.methods import run_method
 from studio.training.methods.contrastive import method as method_module
 from studio.training.methods.contrastive.model import caption_vectors, picture_vectors
 from studio.training.methods.contrastive.pool import brought_to, build_pool
 from studio.training.methods.contrastive.train import train_clip_pair
 from studio.training.runs import RunFolder, read_events
+from tests.training.miniature import Crash, after, eager_polling, new_run, sit
 
 pytestmark = pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
 
@@ -43,44 +42,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Crash(Exception):
-    """What a killed process looks like from inside: nothing more is saved."""
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_eager_polling_and_few_questions() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context_module, "STOP_POLL_SECONDS", 0.0)
-        patch.setattr(context_module, "REPORT_SECONDS", 0.0)
+def _eager_with_few_questions() -> Iterator[None]:
+    with eager_polling() as patch:
         patch.setattr(method_module, "PICTURES", 20)
         yield
-    torch.set_num_threads(threads)
-
-
-def new_run(folder: Path, config: dict[str, Any]) -> RunFolder:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    return RunFolder(folder)
-
-
-def sit(run: RunFolder, interrupted: Callable[[], bool] = lambda: False) -> Path:
-    return run_method(TrainingContext(run.config(), run, interrupted))
-
-
-def after(calls: int, error: type[Exception] | None = None) -> Callable[[], bool]:
-    """Says yes (or raises) at the ``calls``-th question."""
-    left = iter(range(calls - 1, -1, -1))
-
-    def asked() -> bool:
-        if next(left) > 0:
-            return False
-        if error is not None:
-            raise error
-        return True
-
-    return asked
 
 
 @pytest.fixture(scope="module")

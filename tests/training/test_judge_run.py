@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from studio.training import context as context_module
-from studio.training.context import StopTraining, TrainingContext
+from studio.training.context import StopTraining
 from studio.training.data.scenes.glyphs import FONT_PATH
-from studio.training.methods import run_method
 from studio.training.methods.judge.judge import Judge
 from studio.training.runs import Measured, RunFolder, StageProgress, read_events
+from tests.training.miniature import after, eager_polling, new_run, sit
 
 pytestmark = pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
 
@@ -31,36 +29,18 @@ METHOD = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_and_eager_polling() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context_module, "STOP_POLL_SECONDS", 0.0)
-        patch.setattr(context_module, "REPORT_SECONDS", 0.0)
+def _eager() -> Iterator[None]:
+    with eager_polling():
         yield
-    torch.set_num_threads(threads)
 
 
-def new_run(folder: Path, **changes: Any) -> RunFolder:
-    folder.mkdir()
-    config = {"name": "tiny", "seed": 5, "precision": "fp32", "save_minutes": 1e-9, "method": METHOD | changes}
-    (folder / "config.json").write_text(json.dumps(config))
-    return RunFolder(folder)
-
-
-def sit(run: RunFolder, interrupted: Callable[[], bool] = lambda: False) -> Path:
-    return run_method(TrainingContext(run.config(), run, interrupted))
-
-
-def after(calls: int) -> Callable[[], bool]:
-    """Says yes at the ``calls``-th question and from then on."""
-    left = iter(range(calls - 1, -1, -1))
-    return lambda: next(left, 0) == 0
+def config(**changes: Any) -> dict[str, Any]:
+    return {"name": "tiny", "seed": 5, "precision": "fp32", "save_minutes": 1e-9, "method": METHOD | changes}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = new_run(tmp_path_factory.mktemp("judge") / "run")
+    run = new_run(tmp_path_factory.mktemp("judge") / "run", config())
     sit(run)
     return run
 
@@ -70,7 +50,7 @@ def weights(run: RunFolder) -> bytes:
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(whole: RunFolder, tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run")
+    run = new_run(tmp_path / "run", config())
     with pytest.raises(StopTraining):
         sit(run, after(4))  # the pool is drawn in one step, so this is in step 3 of the training
     sit(run)
@@ -90,7 +70,9 @@ def test_its_judge_is_loaded_and_its_accuracy_stands_in_events_and_folder(whole:
 
 def test_it_learns(tmp_path: Path) -> None:
     data = {"pictures": 16, "unseen": 8, "side": 32}
-    run = new_run(tmp_path / "run", data=data, channels=[32, 32], steps=80, batch=16, warmup=5, learning_rate=1e-2)
+    run = new_run(
+        tmp_path / "run", config(data=data, channels=[32, 32], steps=80, batch=16, warmup=5, learning_rate=1e-2)
+    )
     sit(run)
     progress = [event for event in read_events(run)[0] if isinstance(event, StageProgress) and event.stage == "judge"]
     losses = [event.values["loss"] for event in progress]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from studio.errors import TrainingError
 from studio.schema.training import TrainingConfig
-from studio.training import context as context_module
 from studio.training.context import StopTraining, TrainingContext
 from studio.training.data.scenes.glyphs import FONT_PATH
-from studio.training.methods import run_method
 from studio.training.runs import RunFolder, StageProgress, read_events
 from studio.training.worker import main as worker_main
+from tests.training.miniature import Crash, after, eager_polling, new_run, sit
 
 pytestmark = pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
 
@@ -38,43 +37,10 @@ CONFIG = {
 }
 
 
-class Crash(Exception):
-    """What a killed process looks like from inside: nothing more is saved."""
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_and_eager_polling() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context_module, "STOP_POLL_SECONDS", 0.0)
-        patch.setattr(context_module, "REPORT_SECONDS", 0.0)
+def _eager() -> Iterator[None]:
+    with eager_polling():
         yield
-    torch.set_num_threads(threads)
-
-
-def new_run(folder: Path) -> RunFolder:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return RunFolder(folder)
-
-
-def sit(run: RunFolder, interrupted: Callable[[], bool] = lambda: False) -> Path:
-    return run_method(TrainingContext(run.config(), run, interrupted))
-
-
-def after(calls: int, error: type[Exception] | None = None) -> Callable[[], bool]:
-    """Says yes (or raises) at the ``calls``-th question."""
-    left = iter(range(calls - 1, -1, -1))
-
-    def asked() -> bool:
-        if next(left) > 0:
-            return False
-        if error is not None:
-            raise error
-        return True
-
-    return asked
 
 
 def weights(model: Path) -> dict[str, bytes]:
@@ -83,13 +49,13 @@ def weights(model: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = new_run(tmp_path_factory.mktemp("whole") / "run")
+    run = new_run(tmp_path_factory.mktemp("whole") / "run", CONFIG)
     sit(run)
     return run
 
 
 def test_stopped_and_crashed_and_resumed_equals_unbroken_bit_for_bit(whole: RunFolder, tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run")
+    run = new_run(tmp_path / "run", CONFIG)
     with pytest.raises(StopTraining):
         sit(run, after(3))  # in the autoencoder, at step 3
     with pytest.raises(Crash):
@@ -148,7 +114,7 @@ def test_exported_latents_are_centred_and_scaled_and_the_preview_fits_them(whole
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_state(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run")
+    run = new_run(tmp_path / "run", CONFIG)
     config = TrainingConfig.model_validate(CONFIG)
     clock = TrainingContext(config, run).stage("diffusion", 0, 10)
     with pytest.raises(TrainingError, match="loss is nan at step 4"):
