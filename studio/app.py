@@ -134,11 +134,11 @@ class Studio:
 
         A prompt in the middle of being typed may have a weight that is no number yet: its brackets are then counted as text.
         """
-        from studio.prompt import chunk_prompt, count_tokens
+        from studio.prompt import chunk_prompt, count_longest
         from studio.prompt.tokenizer import shipped_tokenizer
 
         try:
-            return count_tokens(text)
+            return count_longest(text)
         except InvalidRequest:
             used = len(shipped_tokenizer().encode(text))
             return used, 75 * len(chunk_prompt([(text, 1.0)], shipped_tokenizer()))

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest
+from studio.prompt.composition import split_composition
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
+from studio.prompt.schedule import parse_schedule
 from studio.prompt.weights import parse_weights
-from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
+from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
-from studio.schema.resolved import LoraUse, PromptPlan, ResolvedRequest
+from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions
+from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, WeightedText
 
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
@@ -61,9 +63,15 @@ def resolve(
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
     seed = request.seed if request.seed >= 0 else draw_seed()
+    calls = model_calls(sampler, request.steps)
     return ResolvedRequest(
-        positive=_plan(request.prompt, prompt, request),
-        negative=_plan(request.negative_prompt, negative, request),
+        positive=PromptPlan(
+            text=request.prompt,
+            branches=tuple(
+                _branch(text, weight, calls, request.emphasis) for text, weight in split_composition(prompt)
+            ),
+        ),
+        negative=PromptPlan(text=request.negative_prompt, branches=(_branch(negative, 1.0, calls, request.emphasis),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -105,10 +113,25 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     return request.model_copy(update=answers)
 
 
-def _plan(text: str, without_tags: str, request: GenerationRequest) -> PromptPlan:
-    """The prompt in weighted parts. With emphasis "None" brackets are ordinary characters, as in A1111."""
-    parts = [(without_tags, 1.0)] if request.emphasis == "None" else parse_weights(without_tags)
-    return PromptPlan(text=text, parts=tuple(parts))
+def model_calls(sampler: SamplerSpec, steps: int) -> int:
+    """The steps that prompt editing counts in: model calls, two a step for samplers of second order, as A1111 counts."""
+    return steps * 2 if sampler.second_order else steps
+
+
+def _branch(text: str, weight: float, calls: int, emphasis: Emphasis) -> PromptBranch:
+    """One part of a prompt over the model calls."""
+    stretches = parse_schedule(text, calls)
+    places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
+    return PromptBranch(
+        texts=tuple(_weigh(text, emphasis) for text in places),
+        stretches=tuple((stretch.until, places[stretch.text]) for stretch in stretches),
+        weight=weight,
+    )
+
+
+def _weigh(text: str, emphasis: Emphasis) -> WeightedText:
+    """The text in weighted parts. With emphasis "None" brackets are ordinary characters, as in A1111."""
+    return ((text, 1.0),) if emphasis == "None" else tuple(parse_weights(text))
 
 
 def _check_budget(width: int, height: int, batch_size: int) -> None:

@@ -90,8 +90,9 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
         ("ink", 0.5, 0.7),
         ("odd", 1.0, 1.0),
     ]
-    assert ("red", 1.2) in resolved.positive.parts
-    assert "lora" not in "".join(text for text, _ in resolved.positive.parts)
+    ((wording,),) = [branch.texts for branch in resolved.positive.branches]
+    assert ("red", 1.2) in wording
+    assert "lora" not in "".join(text for text, _ in wording)
     assert resolved.positive.text == "a (red:1.2) fox <lora:ink:0.5:0.7><lora:odd>"
 
 
@@ -116,3 +117,21 @@ def test_a_fixed_request_resolves_to_the_same_again(seed: int, width: int, sampl
     first = run(GenerationRequest(seed=seed, width=width, sampler=sampler, model="other"))
     again = run(fixed(GenerationRequest(seed=seed, width=width, sampler=sampler, model="other"), first), seed=99)
     assert again == first
+
+
+def test_prompts_are_taken_apart_over_the_models_calls() -> None:
+    asked = GenerationRequest(
+        prompt="a [red:(blue:1.2):0.5] fox AND snow :0.4 <lora:ink>", negative_prompt="[x|y]", steps=4
+    )
+    resolved = run(asked)
+    fox, snow = resolved.positive.branches
+    assert fox.texts == ((("a red fox", 1.0),), (("a ", 1.0), ("blue", 1.2), (" fox", 1.0)))
+    assert (fox.stretches, fox.weight) == (((2, 0), (4, 1)), 1.0)
+    assert (snow.texts, snow.stretches, snow.weight) == (((((" snow", 1.0),)),), ((4, 0),), 0.4)
+    (negative,) = resolved.negative.branches
+    assert (negative.texts, negative.stretches) == (((("x", 1.0),), (("y", 1.0),)), ((1, 0), (2, 1), (3, 0), (4, 1)))
+
+
+def test_samplers_of_second_order_count_two_calls_a_step() -> None:
+    resolved = run(GenerationRequest(prompt="[a:b:0.5]", sampler="Heun", steps=4))
+    assert resolved.positive.branches[0].stretches == ((4, 0), (8, 1))

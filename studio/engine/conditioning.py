@@ -18,7 +18,7 @@ from studio.engine.emphasis import apply_emphasis
 from studio.engine.text_encoders import TextStates, encode_tokens
 from studio.prompt.chunks import Tokenizer, chunk_prompt
 from studio.schema.request import Emphasis
-from studio.schema.resolved import PromptPlan
+from studio.schema.resolved import WeightedText
 
 if TYPE_CHECKING:
     from studio.engine.loading import LoadedModel
@@ -38,21 +38,19 @@ class Conditioner:
         self._cache: OrderedDict[Hashable, TextStates] = OrderedDict()
 
     def encode(
-        self, plan: PromptPlan, *, clip_skip: int, emphasis: Emphasis, loras: Hashable, is_negative: bool
+        self, text: WeightedText, *, clip_skip: int, emphasis: Emphasis, loras: Hashable, is_negative: bool
     ) -> TextStates:
-        """Text states of one prompt: one [1, T, D] tensor per encoder, T = 77 · chunks, and the pooled vector of the first chunk.
+        """Text states of one wording: one [1, T, D] tensor per encoder, T = 77 · chunks, and the pooled vector of the first chunk.
 
         `loras` stands for the weights that are merged into the text encoders at the moment. For families that
         want it (SDXL), an empty negative prompt gives zeros.
         """
-        zero = (
-            is_negative and self._model.family.zero_empty_negative and not any(text.strip() for text, _ in plan.parts)
-        )
-        key = (plan.parts, clip_skip, emphasis, loras, zero)
+        zero = is_negative and self._model.family.zero_empty_negative and not any(words.strip() for words, _ in text)
+        key = (text, clip_skip, emphasis, loras, zero)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        states = self._encode(plan, clip_skip, emphasis)
+        states = self._encode(text, clip_skip, emphasis)
         self._cache[key] = states.zeroed() if zero else states
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)
@@ -62,8 +60,8 @@ class Conditioner:
         """The U-Net's condition for a pass of `width` x `height` pixels."""
         return Condition(states.joined(), self._model.added_conditions(states.pooled, width, height))
 
-    def _encode(self, plan: PromptPlan, clip_skip: int, emphasis: Emphasis) -> TextStates:
-        chunks = chunk_prompt(plan.parts, self._tokenizer)
+    def _encode(self, text: WeightedText, clip_skip: int, emphasis: Emphasis) -> TextStates:
+        chunks = chunk_prompt(text, self._tokenizer)
         device = next(self._model.unet.parameters()).device
         tokens = torch.tensor([chunk.tokens for chunk in chunks], device=device)
         weights = torch.tensor([chunk.weights for chunk in chunks], device=device)

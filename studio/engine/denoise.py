@@ -6,18 +6,20 @@ predicts the noise ε, or v = (n - σ·x0) / sqrt(σ² + 1):
     ε:  x0 = x - σ·ε                                            (Ho et al. 2020, https://arxiv.org/abs/2006.11239)
     v:  x0 = x / (σ² + 1) - σ / sqrt(σ² + 1) · v                 (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512)
 
-Guidance: out = out_negative + scale · (out_positive - out_negative)  (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598).
+Guidance: out = out_negative + Σ w_i · scale · (out_i - out_negative)
+(Ho & Salimans 2022, https://arxiv.org/abs/2207.12598; several prompts: Liu et al. 2022, https://arxiv.org/abs/2206.01714).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from studio.prompt.schedule import active_stretch
 from studio.schema.models import PredictionType
 
 
@@ -27,6 +29,18 @@ class Condition:
 
     states: Tensor
     added: dict[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One prompt over the model calls: `stretches` are (last call, condition) in rising order. `weight` is its share of the guidance."""
+
+    stretches: tuple[tuple[int, Condition], ...]
+    weight: float = 1.0
+
+    def at(self, call: int) -> Condition:
+        """What holds at model call `call`, counted from 0."""
+        return self.stretches[active_stretch([end for end, _ in self.stretches], call)][1]
 
 
 class UNet(Protocol):
@@ -46,18 +60,19 @@ class UNet(Protocol):
 
 
 class GuidedUNet:
-    """Denoiser of one batch: `(x, sigma) -> x0`, guidance included.
+    """Denoiser of one run over one batch: `(x, sigma) -> x0`, guidance included. It counts its calls, by which prompts change.
 
     Args:
         unet: noise or v predictor.
         timestep: σ to the (fractional) timestep that the U-Net is given.
         prediction_type: what the U-Net predicts.
-        positive, negative: conditions, the same for every picture of the batch. `negative` may be None when `scale` is 1.
-        scale: guidance scale. At 1 the negative prompt has no effect and is not computed, which halves the time.
+        positive: prompts that are guided to together, one at least; the same for every picture of the batch.
+        negative: what is guided away from. May be None when `needs_negative` says so.
+        scale: guidance scale.
         dtype: number format of the U-Net; `x` and x0 stay float32.
         concat: extra input channels [1, K, h, w] for inpainting checkpoints.
 
-    Conditions of equal length go through the U-Net in one forward pass, others in two.
+    Conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
 
     def __init__(
@@ -65,8 +80,8 @@ class GuidedUNet:
         unet: UNet,
         timestep: Callable[[float], float],
         prediction_type: PredictionType,
-        positive: Condition,
-        negative: Condition | None,
+        positive: Sequence[Timeline],
+        negative: Timeline | None,
         scale: float,
         dtype: torch.dtype,
         concat: Tensor | None = None,
@@ -76,32 +91,48 @@ class GuidedUNet:
         self._predicts_v = prediction_type == "v_prediction"
         self._positive = positive
         self._negative = negative
-        self._scale = scale
+        self._scales = [scale * prompt.weight for prompt in positive]
+        self._call = -1
         self._dtype = dtype
         self._concat = concat
         self._expanded: dict[tuple[int, ...], Condition] = {}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided prediction of x0 for `x` [B, C, h, w]."""
-        if self._negative is None or self._scale == 1:
-            return self._to_x0(x, sigma, self._forward(x, sigma, self._positive))
-        positive, negative = self._both(x, sigma, self._negative)
-        return self._to_x0(x, sigma, torch.lerp(negative, positive, self._scale))
+        if self._negative is None or not needs_negative(self._scales):
+            (alone,) = self._predict(x, sigma, self._next_call()[:1])
+            return self._to_x0(x, sigma, alone)
+        return self._to_x0(x, sigma, self._guide(*self._predict(x, sigma, self._next_call())))
 
     def guided_and_uncond(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided x0 and that of the negative prompt alone. Needs a negative condition."""
         if self._negative is None:
             raise ValueError("guided_and_uncond needs a negative condition")
-        positive, negative = self._both(x, sigma, self._negative)
-        guided = torch.lerp(negative, positive, self._scale)
-        return self._to_x0(x, sigma, guided), self._to_x0(x, sigma, negative)
+        out = self._predict(x, sigma, self._next_call())
+        return self._to_x0(x, sigma, self._guide(*out)), self._to_x0(x, sigma, out[-1])
 
-    def _both(self, x: Tensor, sigma: float, negative: Condition) -> tuple[Tensor, Tensor]:
-        if self._positive.states.shape != negative.states.shape:
-            return self._forward(x, sigma, self._positive), self._forward(x, sigma, negative)
-        both = self._forward(torch.cat((x, x)), sigma, self._positive, negative)
-        positive_out, negative_out = both.chunk(2)
-        return positive_out, negative_out
+    def _next_call(self) -> list[Condition]:
+        """The conditions of the next model call, the negative one last."""
+        self._call += 1
+        prompts = (*self._positive, self._negative) if self._negative else self._positive
+        return [prompt.at(self._call) for prompt in prompts]
+
+    def _guide(self, *out: Tensor) -> Tensor:
+        """Several predictions to one; the last is that of the negative prompt."""
+        *positive, negative = out
+        if len(positive) == 1:
+            return torch.lerp(negative, positive[0], self._scales[0])
+        guided = negative
+        for each, scale in zip(positive, self._scales, strict=True):
+            guided = torch.add(guided, each - negative, alpha=scale)
+        return guided
+
+    def _predict(self, x: Tensor, sigma: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
+        """What the U-Net says under each condition."""
+        if len({condition.states.shape for condition in conditions}) > 1:
+            return [self._forward(x, sigma, condition) for condition in conditions]
+        count = len(conditions)
+        return self._forward(torch.cat([x] * count) if count > 1 else x, sigma, *conditions).chunk(count)
 
     def _forward(self, x: Tensor, sigma: float, *conditions: Condition) -> Tensor:
         """One U-Net pass over `x`, whose rows belong to `conditions` in equal shares."""
@@ -135,3 +166,8 @@ class GuidedUNet:
             return torch.sub(x, out, alpha=sigma)
         variance = sigma * sigma + 1
         return torch.sub(x / variance, out, alpha=sigma * variance**-0.5)
+
+
+def needs_negative(scales: Sequence[float]) -> bool:
+    """Whether the negative prompt has any effect where prompts are guided to with `scales`: not with one at 1, which halves the time."""
+    return list(scales) != [1.0]

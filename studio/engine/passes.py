@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from studio.engine.denoise import Condition, GuidedUNet
+from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
@@ -18,7 +18,7 @@ from studio.errors import EngineError
 from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
 from studio.samplers.types import Step
-from studio.schema.resolved import PromptPlan, ResolvedRequest
+from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
 
 
 class TextToImage:
@@ -29,26 +29,18 @@ class TextToImage:
 
     def __init__(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, hardware: Hardware) -> None:
         self._resolved = resolved
-        self._device = hardware.device
-        self._model = loaded.model
-        options = resolved.sampler_options
-        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, loaded.table, options)
-        scale = resolved.cfg_scale * self._plan.guidance_factor
+        self._hardware = hardware
+        self._loaded = loaded
+        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, loaded.table, resolved.sampler_options)
+        self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+        branches = resolved.positive.branches
+        guided = needs_negative([self._scale * branch.weight for branch in branches]) or self._plan.needs_uncond
         with torch.inference_mode():
-            self._denoiser = GuidedUNet(
-                loaded.model.unet,
-                loaded.table.timestep,
-                loaded.model.prediction_type,
-                self._condition(loaded, resolved.positive),
-                self._condition(loaded, resolved.negative, is_negative=True)
-                if scale != 1 or self._plan.needs_uncond
-                else None,
-                scale,
-                hardware.dtype,
-                blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None,
-            )
+            self._positive = [self._timeline(branch) for branch in branches]
+            self._negative = self._timeline(resolved.negative.branches[0], is_negative=True) if guided else None
+            self._concat = blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None
 
     @property
     def total(self) -> int:
@@ -66,11 +58,11 @@ class TextToImage:
                 seeds,
                 self._shape,
                 source=self._resolved.rng,
-                device=self._device,
+                device=self._hardware.device,
                 dtype=torch.float32,
                 ensd=self._resolved.sampler_options.ensd,
             )
-            running = self._plan.run(self._denoiser, self._plan.start(noise.start()), noise)
+            running = self._plan.run(self._denoiser(), self._plan.start(noise.start()), noise)
         last: Step | None = None
         while (step := _advance(running)) is not None:
             if last is None:
@@ -85,17 +77,34 @@ class TextToImage:
         bad = [str(seed) for seed, good in zip(seeds, finite, strict=True) if not good]
         if bad:
             raise EngineError(
-                f"{self._model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
+                f"{self._loaded.model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
                 "The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high."
             )
 
-    def _condition(self, loaded: LoadedCheckpoint, prompt: PromptPlan, *, is_negative: bool = False) -> Condition:
-        resolved, conditioner = self._resolved, loaded.conditioner
+    def _denoiser(self) -> GuidedUNet:
+        model = self._loaded.model
+        return GuidedUNet(
+            model.unet,
+            self._loaded.table.timestep,
+            model.prediction_type,
+            self._positive,
+            self._negative,
+            self._scale,
+            self._hardware.dtype,
+            self._concat,
+        )
+
+    def _timeline(self, branch: PromptBranch, *, is_negative: bool = False) -> Timeline:
+        conditions = [self._condition(text, is_negative) for text in branch.texts]
+        return Timeline(tuple((end, conditions[place]) for end, place in branch.stretches), branch.weight)
+
+    def _condition(self, text: WeightedText, is_negative: bool) -> Condition:
+        resolved, conditioner = self._resolved, self._loaded.conditioner
         states = conditioner.encode(
-            prompt,
+            text,
             clip_skip=resolved.clip_skip,
             emphasis=resolved.emphasis,
-            loras=loaded.loras.text_key(),
+            loras=self._loaded.loras.text_key(),
             is_negative=is_negative,
         )
         return conditioner.condition(states, resolved.width, resolved.height)

@@ -3,13 +3,18 @@
 One file for each part of the language, in the order they are applied:
 
     networks    `<lora:name:0.8>` tags, taken out of the text
+    composition `a AND b :0.5` -> parts with weights
+    schedule    `[from:to:when]`, `[a|b]` -> what each part reads like over the steps
     weights     `(word:1.2)`, `[word]`, BREAK -> (text, weight) pairs
     tokenizer   CLIP's byte-pair encoding, text -> ids
     chunks      ids -> chunks of 75 between start and end, as the text encoder takes them; counting
 """
 
 from studio.prompt.chunks import Chunk, Tokenizer, chunk_prompt, count_tokens
+from studio.prompt.composition import split_composition
+from studio.prompt.counter import count_longest
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
+from studio.prompt.schedule import Stretch, active_stretch, parse_schedule
 from studio.prompt.tokenizer import ClipTokenizer
 from studio.prompt.weights import parse_weights
 
@@ -17,11 +22,16 @@ __all__ = [
     "Chunk",
     "ClipTokenizer",
     "NetworkTag",
+    "Stretch",
     "Tokenizer",
+    "active_stretch",
     "chunk_prompt",
+    "count_longest",
     "count_tokens",
     "extract_networks",
     "lora_rank",
     "lora_weights",
+    "parse_schedule",
     "parse_weights",
+    "split_composition",
 ]

@@ -27,15 +27,27 @@ class LoraUse(_Frozen):
     unet_weight: float
 
 
-class PromptPlan(_Frozen):
-    """A prompt taken apart.
+WeightedText = tuple[tuple[str, float], ...]
+"""(text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention)."""
 
-    `text` is the final prompt with its LoRA tags, as the infotext shows it. `parts` is the same without the tags, as
-    (text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention).
+
+class PromptBranch(_Frozen):
+    """One part of a prompt put together with AND, as it reads over the sampler's model calls.
+
+    `texts` are its wordings, each once. `stretches` are (last call, index into `texts`) in rising order; see
+    `studio.prompt.active_stretch`.
     """
 
+    texts: tuple[WeightedText, ...]
+    stretches: tuple[tuple[int, int], ...] = ((0, 0),)
+    weight: float = 1.0
+
+
+class PromptPlan(_Frozen):
+    """A prompt taken apart: `text` is the final prompt with its LoRA tags, as the infotext shows it; `branches` what is encoded of it."""
+
     text: str
-    parts: tuple[tuple[str, float], ...]
+    branches: tuple[PromptBranch, ...] = Field(min_length=1)
 
 
 class ResolvedRequest(_Frozen):

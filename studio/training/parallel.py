@@ -60,14 +60,12 @@ class Team:
         """Replace each gradient by its mean over the team."""
         if self.size == 1:
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        learned = [parameter for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([parameter.grad.reshape(-1) for parameter in learned if parameter.grad is not None])
         dist.all_reduce(flat)
         flat /= self.size
-        for gradient, part in zip(
-            gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+        for parameter, part in zip(learned, torch.split(flat, [each.numel() for each in learned]), strict=True):
+            parameter.grad = part.view_as(parameter)  # a view: copying back would cost as much as sending
 
     def gather(self, part: torch.Tensor) -> torch.Tensor:
         """Everybody's ``part``, equal in shape, joined along the first axis in the order of ranks.

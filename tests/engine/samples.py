@@ -6,7 +6,8 @@ from typing import Any
 
 from studio.schema.models import ModelInfo
 from studio.schema.request import RunOptions, SamplerOptions
-from studio.schema.resolved import PromptPlan, ResolvedRequest
+from studio.schema.resolved import ResolvedRequest
+from tests.plans import prompt_plan
 
 NO_MODEL = ModelInfo(
     kind="checkpoint",
@@ -24,8 +25,8 @@ def resolved_request(model: ModelInfo = NO_MODEL, **changes: Any) -> ResolvedReq
     prompt, negative = changes.pop("prompt", "a red fox"), changes.pop("negative_prompt", "")
     seed, preview_every = changes.pop("seed", 7), changes.pop("preview_every", 1)
     values: dict[str, Any] = {
-        "positive": PromptPlan(text=prompt, parts=((prompt, 1.0),)),
-        "negative": PromptPlan(text=negative, parts=((negative, 1.0),)),
+        "positive": prompt_plan(prompt),
+        "negative": prompt_plan(negative),
         "loras": (),
         "model": model,
         "vae": None,

@@ -13,7 +13,6 @@ from studio.engine.conditioning import CACHED_PROMPTS, Conditioner
 from studio.engine.loading import LoadedModel, load_checkpoint
 from studio.engine.text_encoders import TextStates, encode_tokens
 from studio.prompt import ClipTokenizer, chunk_prompt
-from studio.schema.resolved import PromptPlan
 from tests.tiny_models import tiny_info
 
 TOKENIZER = ClipTokenizer()
@@ -26,7 +25,7 @@ def loaded(family: str) -> LoadedModel:
 
 def encode(conditioner: Conditioner, *parts: tuple[str, float], **changes: Any) -> TextStates:
     settings: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "loras": (), "is_negative": False, **changes}
-    return conditioner.encode(PromptPlan(text="", parts=parts), **settings)
+    return conditioner.encode(parts, **settings)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.engine.denoise import Condition, GuidedUNet
+from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
 
 SIGMA = 2.5
 X0 = torch.linspace(-1, 1, 4 * 4 * 4).reshape(1, 4, 4, 4)
@@ -37,8 +37,21 @@ def guided(
     unet: FakeUNet, positive: Condition, negative: Condition | None, scale: float = 7.0, **changes: Any
 ) -> GuidedUNet:
     settings: dict[str, Any] = {"prediction_type": "epsilon", "dtype": torch.float32, **changes}
-    return GuidedUNet(unet, lambda sigma: 100 * sigma, settings["prediction_type"], positive, negative, scale, settings["dtype"],
-                      settings.get("concat"))  # fmt: skip
+    return composed(
+        unet, [always(positive)], always(negative) if negative else None, scale,
+        settings["prediction_type"], settings["dtype"], settings.get("concat"),
+    )  # fmt: skip
+
+
+def composed(
+    unet: FakeUNet, positive: list[Timeline], negative: Timeline | None, scale: float, prediction: Any = "epsilon",
+    dtype: torch.dtype = torch.float32, concat: Tensor | None = None,
+) -> GuidedUNet:  # fmt: skip
+    return GuidedUNet(unet, lambda sigma: 100 * sigma, prediction, positive, negative, scale, dtype, concat)
+
+
+def always(condition: Condition, weight: float = 1.0) -> Timeline:
+    return Timeline(((0, condition),), weight)
 
 
 def test_a_perfect_noise_predictor_gives_x0() -> None:
@@ -110,3 +123,38 @@ def test_only_the_model_runs_in_its_format() -> None:
 def test_an_uncond_prediction_needs_a_negative_prompt() -> None:
     with pytest.raises(ValueError, match="negative"):
         guided(FakeUNet(), condition(0.5), None).guided_and_uncond(X, SIGMA)
+
+
+@pytest.mark.parametrize("lengths", [(77, 77), (154, 77)])
+def test_several_prompts_are_summed_by_their_weights(lengths: tuple[int, int]) -> None:
+    unet = FakeUNet()
+    positive = [always(condition(0.5, lengths[0])), always(condition(0.9, lengths[1]), -0.5)]
+    denoiser = composed(unet, positive, always(condition(0.1)), 3.0)
+    expected = X - SIGMA * (0.1 + 3.0 * (0.5 - 0.1) - 1.5 * (0.9 - 0.1))
+    torch.testing.assert_close(denoiser(X, SIGMA), expected)
+    assert [len(call["sample"]) for call in unet.calls] == ([6] if lengths == (77, 77) else [2, 2, 2])
+    both, uncond = denoiser.guided_and_uncond(X, SIGMA)
+    torch.testing.assert_close(both, expected)
+    torch.testing.assert_close(uncond, X - SIGMA * 0.1)
+
+
+def test_a_single_weight_scales_the_guidance() -> None:
+    denoiser = composed(FakeUNet(), [always(condition(0.5), 0.5)], always(condition(0.1)), 2.0)
+    torch.testing.assert_close(denoiser(X, SIGMA), X - SIGMA * 0.5)
+    weighted = composed(FakeUNet(), [always(condition(0.5), 2.0)], always(condition(0.1)), 1.0)
+    torch.testing.assert_close(weighted(X, SIGMA), X - SIGMA * (0.1 + 2 * (0.5 - 0.1)))
+
+
+def test_the_negative_prompt_is_idle_only_under_one_prompt_at_scale_one() -> None:
+    assert not needs_negative([1.0])
+    assert all(needs_negative(scales) for scales in ([0.5], [0.0], [1.0, 1.0], [7.0]))
+
+
+def test_prompts_change_with_the_calls_of_the_model() -> None:
+    first, second, negative = condition(0.5), condition(0.7), condition(0.1)
+    edited = Timeline(((1, first), (3, second)))
+    denoiser = composed(FakeUNet(), [edited], Timeline(((0, negative), (9, condition(0.0)))), 3.0)
+    wanted = [(0.5, 0.1), (0.5, 0.0), (0.7, 0.0), (0.7, 0.0), (0.5, 0.0)]  # past its end, the first again
+    for positive_value, negative_value in wanted:
+        expected = X - SIGMA * (negative_value + 3.0 * (positive_value - negative_value))
+        torch.testing.assert_close(denoiser(X, SIGMA), expected)

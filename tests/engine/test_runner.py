@@ -22,8 +22,9 @@ from studio.infotext import read_picture
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
-from studio.schema.resolved import LoraUse, PromptPlan, ResolvedRequest
+from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest
 from tests.engine.samples import resolved_request
+from tests.plans import prompt_plan
 from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
 
 ACCEPTED = 2
@@ -143,23 +144,63 @@ def test_guidance_of_one_ignores_the_negative_prompt(engine: DiffusersEngine, sd
         {"schedule": "Karras"},
         {"rng": "NV"},
         {"emphasis": "No norm"},
-        {"positive": PromptPlan(text="fox", parts=(("fox", 1.0),))},
+        {"positive": prompt_plan("fox")},
     ],
     ids=str,
 )
 def test_what_the_request_says_changes_the_picture(
     engine: DiffusersEngine, sd1: ModelInfo, changes: dict[str, Any]
 ) -> None:
-    base = {"positive": PromptPlan(text="(fox:9)", parts=(("fox", 9.0),))}
+    base = {"positive": prompt_plan("(fox:9)", ("fox", 9.0))}
     assert not np.array_equal(
         pixels(images_of(engine, sd1, **base)[0]), pixels(images_of(engine, sd1, **base | changes)[0])
     )
 
 
+def edited(*stretches: tuple[int, str], weight: float = 1.0) -> PromptBranch:
+    """A branch that reads otherwise from stretch to stretch: (last call, words)."""
+    wordings = tuple(((words, 1.0),) for _, words in stretches)
+    ends = tuple((end, place) for place, (end, _) in enumerate(stretches))
+    return PromptBranch(texts=wordings, stretches=ends, weight=weight)
+
+
+FOX_THEN_HOUSE = PromptPlan(text="[fox:house:1]", branches=(edited((1, "fox"), (4, "house")),))
+
+
+def previews(engine: DiffusersEngine, model: ModelInfo, plan: PromptPlan) -> list[bytes]:
+    events = paint(engine, resolved_request(model, positive=plan))
+    return [preview for event in events if isinstance(event, Progress) for preview in event.previews]
+
+
+def test_a_prompt_that_changes_half_way_begins_as_the_one_and_ends_as_neither(
+    engine: DiffusersEngine, sd1: ModelInfo
+) -> None:
+    fox, house, both = (
+        previews(engine, sd1, plan) for plan in (prompt_plan("fox"), prompt_plan("house"), FOX_THEN_HOUSE)
+    )
+    assert [one == other for one, other in zip(both, fox, strict=True)] == [True, True, False, False]
+    assert not set(both) & set(house)
+
+
+def test_every_batch_begins_the_timeline_anew(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    first, second = images_of(engine, sd1, positive=FOX_THEN_HOUSE, batch_count=2)
+    (alone,) = images_of(engine, sd1, positive=FOX_THEN_HOUSE, seed=second.seed)
+    assert distance(second, alone) == 0 < distance(first, second)
+
+
+def test_prompts_put_together_are_more_than_their_first(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    fox, house = edited((4, "fox")), edited((4, "house"))
+    (alone,) = images_of(engine, sd1, positive=PromptPlan(text="fox", branches=(fox,)))
+    (both,) = images_of(engine, sd1, positive=PromptPlan(text="fox AND house", branches=(fox, house)))
+    idle = house.model_copy(update={"weight": 0.0})
+    (same,) = images_of(engine, sd1, positive=PromptPlan(text="fox AND house:0", branches=(fox, idle)))
+    assert distance(alone, both) > ACCEPTED >= distance(alone, same)
+
+
 def test_long_prompts_and_breaks_run(engine: DiffusersEngine, sd1: ModelInfo) -> None:
-    long = PromptPlan(text="x", parts=(("fox " * 100, 1.0), ("BREAK", -1.0), ("house", 1.2)))
+    long = prompt_plan("x", ("fox " * 100, 1.0), ("BREAK", -1.0), ("house", 1.2))
     (picture,) = images_of(engine, sd1, positive=long)
-    (other,) = images_of(engine, sd1, positive=long, negative=PromptPlan(text="y", parts=(("dog " * 100, 1.0),)))
+    (other,) = images_of(engine, sd1, positive=long, negative=prompt_plan("dog " * 100))
     assert not np.array_equal(pixels(picture), pixels(other))
 
 

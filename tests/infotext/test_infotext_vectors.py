@@ -15,7 +15,8 @@ from studio.infotext.read import find_pairs
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import SamplerOptions
-from studio.schema.resolved import PromptPlan, ResolvedRequest
+from studio.schema.resolved import ResolvedRequest
+from tests.plans import prompt_plan
 from tests.vector_files import load_json
 
 VECTORS = load_json("infotext.json")
@@ -135,8 +136,8 @@ def resolved(given: dict[str, Any]) -> ResolvedRequest:
     running = resolve_schedule(sampler, schedule)
     index = given["index"]
     return ResolvedRequest(
-        positive=PromptPlan(text=given["all_prompts"][index], parts=()),
-        negative=PromptPlan(text=given["all_negative_prompts"][index], parts=()),
+        positive=prompt_plan(given["all_prompts"][index]),
+        negative=prompt_plan(given["all_negative_prompts"][index]),
         loras=(),
         model=ModelInfo(
             kind="checkpoint",

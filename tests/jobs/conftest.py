@@ -13,7 +13,8 @@ from studio.paths import Paths
 from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, RunOptions
-from studio.schema.resolved import PromptPlan, ResolvedRequest
+from studio.schema.resolved import ResolvedRequest
+from tests.plans import prompt_plan
 
 MODEL = ModelInfo(
     kind="checkpoint", name="tiny", path="/nowhere/tiny", layout="folder", family="sd1", size=1, mtime=0.0
@@ -23,12 +24,9 @@ MODEL = ModelInfo(
 def prepare(request: GenerationRequest, options: RunOptions) -> ResolvedRequest:
     """What `studio.resolve` does, without a library."""
 
-    def plan(text: str) -> PromptPlan:
-        return PromptPlan(text=text, parts=((text, 1.0),))
-
     seed = max(request.seed, 0)
     return ResolvedRequest(
-        positive=plan(request.prompt), negative=plan(request.negative_prompt), loras=(), model=MODEL, vae=None,
+        positive=prompt_plan(request.prompt), negative=prompt_plan(request.negative_prompt), loras=(), model=MODEL, vae=None,
         sampler=request.sampler, schedule="Karras", schedule_label="Karras", sampler_options=request.sampler_options,
         steps=request.steps, cfg_scale=request.cfg_scale, width=request.width, height=request.height,
         batch_size=request.batch_size, batch_count=request.batch_count,

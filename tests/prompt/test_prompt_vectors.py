@@ -11,14 +11,25 @@ import pytest
 from studio.errors import InvalidRequest
 from studio.prompt import (
     ClipTokenizer,
+    active_stretch,
     chunk_prompt,
     count_tokens,
     extract_networks,
     lora_rank,
     lora_weights,
+    parse_schedule,
     parse_weights,
+    split_composition,
 )
 from tests.vector_files import load_json
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "schedule_10": {"steps": 10},
+    "schedule_20": {"steps": 20},
+    "schedule_10_hires_10": {"steps": 10, "before": 10},
+    "schedule_20_hires_15": {"steps": 15, "before": 20},
+    "schedule_10_old_scheduling": {"steps": 10, "old": True},
+}
 
 
 @cache
@@ -50,6 +61,27 @@ def test_vectors_attention(case: dict[str, Any]) -> None:
     assert [text for text, _ in got] == [text for text, _ in case["attention"]]
     for (_, weight), (_, wanted) in zip(got, case["attention"], strict=True):
         assert math.isclose(weight, wanted, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("case", prompts(), ids=lambda case: repr(case["text"])[:40])
+def test_vectors_schedule(case: dict[str, Any]) -> None:
+    """`schedule_N`, with `_hires_M` for a second pass of M steps and `_old_scheduling` for the rule before 1.6.0."""
+    assert {key for key in case if key.startswith("schedule_")} <= set(SCHEDULES)
+    for name, how in SCHEDULES.items():
+        if name in case:
+            got = [[stretch.until, stretch.text] for stretch in parse_schedule(case["text"], **how)]
+            assert got == case[name], name
+    if wanted := case.get("active_entry_by_call_10"):
+        ends = [stretch.until for stretch in parse_schedule(case["text"], 10)]
+        assert [active_stretch(ends, call) for call in range(len(wanted))] == wanted
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in prompts() if "multicond" in case], ids=lambda case: repr(case["text"])[:40]
+)
+def test_vectors_composition(case: dict[str, Any]) -> None:
+    (indexes,) = case["multicond"]["indexes"]
+    assert split_composition(case["text"]) == [(case["multicond"]["flat"][index], weight) for index, weight in indexes]
 
 
 def check_networks(prompts: list[str], expected: dict[str, Any]) -> None:

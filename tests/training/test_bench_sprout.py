@@ -201,7 +201,7 @@ def test_a_negative_prompt_that_works_lowers_the_colour() -> None:
 
 def test_a_weight_that_works_raises_the_red() -> None:
     def rule(asked: ResolvedRequest) -> Picture:
-        weight = next(weight for text, weight in asked.positive.parts if "red" in text)
+        weight = next(weight for text, weight in asked.positive.branches[0].texts[0] if "red" in text)
         return block((round(100 * weight), 60, 60))
 
     found = weight_effect(Painter(RuleEngine(rule), MODEL), 4)

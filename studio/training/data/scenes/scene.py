@@ -35,7 +35,7 @@ _GLYPHS = tuple(kind for kind in OBJECTS if not kind.is_shape)
 _SHAPES = tuple(kind for kind in OBJECTS if kind.is_shape)
 _PLACES = {place.name: place for place in PLACES}
 
-PAIR_SHARE = 0.18
+PAIR_SHARE = 0.24
 COUNT_SHARE = 0.12
 SHAPE_SHARE = 0.18
 STYLE_SHARE = 0.14
