@@ -1,4 +1,4 @@
-"""Do guidance, negative prompts and weights do what they are for? Measured on pairs of pictures that differ in nothing else."""
+"""Do guidance, negative prompts, weights, prompt editing and other sizes do what they are for? Measured on pictures that differ in nothing else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from bench.scenes.colour import colour_share, redness
 from bench.scenes.figures import judged, share_figure, shares
-from bench.scenes.painter import Painter
+from bench.scenes.painter import Order, Painter
 from bench.scenes.prompts import Prompt
-from bench.scenes.track import track
 from studio.training.data.scenes.vocabulary import OBJECTS
 from studio.training.methods.judge.judge import Judge
 from studio.training.methods.judge.verdict import Share
@@ -20,47 +19,78 @@ from studio.training.methods.judge.verdict import Share
 GUIDANCE = (1.0, 2.0, 7.0)
 """CFG scales beside the one that all figures are measured at; 1 is no guidance."""
 WEIGHTS = (0.6, 1.0, 1.4)
+SWITCHES = (0.1, 0.3, 0.5)
+"""When, as a share of the steps, red gives way to blue."""
+SIZES = ((96, 96), (192, 192), (160, 96))
+"""Width and height in pixels beside the native 128x128."""
 
 
 def guidance_effect(painter: Painter, judge: Judge, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
     """By CFG scale, how often object and colour are right."""
-    found = {}
-    for scale in GUIDANCE:
-        other = replace(painter, cfg=scale)
-        pictures = [other(prompt.text, prompt.index) for prompt in track(prompts, f"CFG {scale:g}")]
-        found[f"{scale:g}"] = shares(judged(judge, prompts, pictures), ("object", "colour"))
-    return found
+    return {
+        f"{scale:g}": _right(replace(painter, cfg=scale), judge, prompts, f"CFG {scale:g}", ("object", "colour"))
+        for scale in GUIDANCE
+    }
+
+
+def size_effect(painter: Painter, judge: Judge, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
+    """By size, how often object and background are right; the judge sees the picture squeezed into its square."""
+    return {
+        f"{width}x{height}": _right(
+            replace(painter, size=(width, height)), judge, prompts, f"{width}x{height}", ("object", "background")
+        )
+        for width, height in SIZES
+    }
 
 
 def negative_effect(painter: Painter, seeds: int) -> dict[str, Any]:
     """Shapes asked for without a colour, and again with their usual colour in the negative prompt: how much of the picture has it."""
-    shapes = [(kind.name, kind.natural, seed) for kind in OBJECTS if kind.is_shape for seed in range(seeds)]
-    without, with_it = [], []
-    for name, colour, seed in track(shapes, "negative prompt"):
-        prompt = f"a {name} on a gray background"
-        without.append(colour_share(painter(prompt, seed), colour))
-        with_it.append(colour_share(replace(painter, negative=colour)(prompt, seed), colour))
+    without: list[float] = []
+    with_it: list[float] = []
+    for kind in (kind for kind in OBJECTS if kind.is_shape):
+        orders = [(f"a {kind.name} on a gray background", seed) for seed in range(seeds)]
+        for found, negative in ((without, ""), (with_it, kind.natural)):
+            pictures = replace(painter, negative=negative).all(orders, f"{kind.name}, not {negative}")
+            found.extend(colour_share(picture, kind.natural) for picture in pictures)
     lowered = sum(after < before for before, after in zip(without, with_it, strict=True))
     return {
         "covered_without": _mean(without),
         "covered_with": _mean(with_it),
-        "lowered": share_figure(Share(lowered, len(shapes))),
+        "lowered": share_figure(Share(lowered, len(without))),
     }
 
 
 def weight_effect(painter: Painter, kinds: int) -> dict[str, Any]:
     """``a (red:w) cat`` and the like: the mean of a*, which grows with the red in a picture, by weight."""
+    return _redness(painter, kinds, {f"{weight:g}": f"(red:{weight:g})" for weight in WEIGHTS})
+
+
+def editing_effect(painter: Painter, kinds: int) -> dict[str, Any]:
+    """``a [red:blue:when] cat`` and the like: the mean of a* by ``when``; the later blue comes, the more red stays."""
+    return _redness(painter, kinds, {f"{when:g}": f"[red:blue:{when:g}]" for when in SWITCHES})
+
+
+def _redness(painter: Painter, kinds: int, wordings: dict[str, str]) -> dict[str, Any]:
+    """Mean a* of objects asked for in each wording's colour, and how often the last wording gave more red than the first."""
     names = [kind.name for kind in OBJECTS if not kind.is_shape]
     chosen = names[:: max(1, len(names) // kinds)][:kinds]
-    values: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
-    for seed, name in enumerate(track(chosen, "weights")):
-        for weight in WEIGHTS:
-            values[weight].append(redness(painter(f"a (red:{weight:g}) {name} on a gray background", seed)))
-    raised = sum(low < high for low, high in zip(values[WEIGHTS[0]], values[WEIGHTS[-1]], strict=True))
+    values = {}
+    for label, wording in wordings.items():
+        orders: list[Order] = [(f"a {wording} {name} on a gray background", seed) for seed, name in enumerate(chosen)]
+        values[label] = [redness(picture) for picture in painter.all(orders, wording)]
+    first, *_, last = values.values()
+    raised = sum(low < high for low, high in zip(first, last, strict=True))
     return {
-        "redness": {f"{weight:g}": _mean(found) for weight, found in values.items()},
+        "redness": {label: _mean(found) for label, found in values.items()},
         "raised": share_figure(Share(raised, len(chosen))),
     }
+
+
+def _right(
+    painter: Painter, judge: Judge, prompts: Sequence[Prompt], what: str, questions: Sequence[str]
+) -> dict[str, Any]:
+    pictures = painter.all([prompt.order for prompt in prompts], what)
+    return shares(judged(judge, prompts, pictures), questions)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -130,7 +130,7 @@ def _card_row(row: Mapping[str, Any]) -> str:
 
 
 def _card_facts(result: Mapping[str, Any]) -> dict[str, str]:
-    negative, weight, vae = result["negative"], result["weight"], result["vae"]
+    negative, weight, editing, vae = (result[name] for name in ("negative", "weight", "editing", "vae"))
     return {
         f"VAE, {vae['pictures']} unseen drawings": f"PSNR {vae['psnr_db']:.1f} dB",
         **{
@@ -141,10 +141,16 @@ def _card_facts(result: Mapping[str, Any]) -> dict[str, str]:
             f"CFG {scale}": ", ".join(f"{name} {each['share']:.2f} (n = {each['n']})" for name, each in figures.items())
             for scale, figures in result["guidance"].items()
         },
+        **{
+            size: ", ".join(f"{name} {each['share']:.2f} (n = {each['n']})" for name, each in figures.items())
+            for size, figures in result["sizes"].items()
+        },
         "usual colour of a shape put into the negative prompt": f"covers {negative['covered_with']:.3f} of the picture instead of "
         f"{negative['covered_without']:.3f}; less in {_of(negative['lowered'])}",
         "`(red:w)`, mean a* of the picture": ", ".join(f"{mean:.1f} at {w}" for w, mean in weight["redness"].items())
         + f"; more at the highest than at the lowest weight in {_of(weight['raised'])}",
+        "`[red:blue:when]`, mean a*": ", ".join(f"{mean:.1f} at {when}" for when, mean in editing["redness"].items())
+        + f"; more with the latest than with the earliest change in {_of(editing['raised'])}",
     }
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from diffusers import AutoencoderKL
 
-from bench.scenes.effects import guidance_effect, negative_effect, weight_effect
+from bench.scenes.effects import editing_effect, guidance_effect, negative_effect, size_effect, weight_effect
 from bench.scenes.figures import judged, shares, table
 from bench.scenes.painter import FEW_STEPS, SAMPLER, SCHEDULE, Painter, seconds_each
 from bench.scenes.prompts import COUNT, EVALUATION_SEED, Prompt, held_out_prompts, true_drawings
-from bench.scenes.track import track
 from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo
 from studio.training.methods.judge.judge import Judge, Picture
@@ -27,14 +26,14 @@ class Amounts:
     """How much is painted and timed."""
 
     prompts: int = COUNT
-    guidance_prompts: int = 48
+    compared_prompts: int = 48
     negative_seeds: int = 3
     weighted_kinds: int = 24
     timed: int = 8
     vae_drawings: int = 128
 
 
-QUICK = Amounts(prompts=32, guidance_prompts=4, negative_seeds=1, weighted_kinds=4, timed=2, vae_drawings=8)
+QUICK = Amounts(prompts=32, compared_prompts=4, negative_seeds=1, weighted_kinds=4, timed=2, vae_drawings=8)
 
 
 @dataclass(frozen=True)
@@ -46,26 +45,31 @@ class Measurement:
     pictures: list[Picture]
 
 
-def measure(engine: Engine, model: ModelInfo, judge: Judge, amounts: Amounts) -> Measurement:
-    """Everything that the card of ``model``, a diffusers folder, states.
+def measure(engines: Sequence[Engine], timed: Engine, model: ModelInfo, judge: Judge, amounts: Amounts) -> Measurement:
+    """Everything that the card of ``model``, a diffusers folder, states: painted on ``engines``, timed on ``timed``, alone.
 
     Raises ``StudioError`` when the engine cannot paint, and ``TrainingError`` when there is no font to draw with.
     """
     prompts = held_out_prompts(amounts.prompts)
     drawings = true_drawings(prompts, model.native_size)
     singles = [prompt for prompt in prompts if prompt.group == "single"]
-    painter = Painter(engine, model)
+    painter = Painter(tuple(engines), model)
     hasty = replace(painter, steps=FEW_STEPS)
+    some = singles[: amounts.compared_prompts]
     pictures = paint_all(painter, prompts)
     result = {
         "settings": _settings(painter),
         "prompts": {"count": len(prompts), "seed": EVALUATION_SEED, "groups": _groups(prompts)},
         "rows": table(prompts, judged(judge, prompts, pictures), judged(judge, prompts, drawings)),
         "few_steps": shares(judged(judge, singles, paint_all(hasty, singles)), ("object", "colour", "background")),
-        "guidance": guidance_effect(painter, judge, singles[: amounts.guidance_prompts]),
+        "guidance": guidance_effect(painter, judge, some),
+        "sizes": size_effect(painter, judge, some),
         "negative": negative_effect(painter, amounts.negative_seeds),
         "weight": weight_effect(painter, amounts.weighted_kinds),
-        "seconds": {str(each.steps): _seconds(each, amounts.timed) for each in (painter, hasty)},
+        "editing": editing_effect(painter, amounts.weighted_kinds),
+        "seconds": {
+            str(each.steps): _seconds(replace(each, engines=(timed,)), amounts.timed) for each in (painter, hasty)
+        },
         "vae": _autoencoder(Path(model.path), drawings[: amounts.vae_drawings]),
     }
     return Measurement(result, prompts, pictures)
@@ -73,7 +77,7 @@ def measure(engine: Engine, model: ModelInfo, judge: Judge, amounts: Amounts) ->
 
 def paint_all(painter: Painter, prompts: Sequence[Prompt]) -> list[Picture]:
     """One picture for each prompt, with the scene's number as seed."""
-    return [painter(prompt.text, prompt.index) for prompt in track(prompts, f"prompts, {painter.steps} steps")]
+    return painter.all([prompt.order for prompt in prompts], f"prompts, {painter.steps} steps")
 
 
 def _settings(painter: Painter) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import queue
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from bench._models import OneModel
+from bench.scenes.track import track
 from studio.errors import EngineError
 from studio.resolve import resolve
 from studio.schema.engine import CancelToken, Engine
@@ -23,27 +26,53 @@ SAMPLER, SCHEDULE, STEPS, CFG = "DPM++ 2M", "Karras", 20, 4.0
 FEW_STEPS = 6
 """What the page's live mode takes."""
 
+Order = tuple[str, int]
+"""Prompt and seed of one picture."""
+
 
 @dataclass(frozen=True)
 class Painter:
-    """Paints one picture for each prompt, at the model's native size and without previews."""
+    """Paints one picture for each order, without previews; on several ``engines`` at once where many are asked for.
 
-    engine: Engine
+    ``size`` is (width, height) in pixels, the model's native square where it is None.
+    """
+
+    engines: tuple[Engine, ...]
     model: ModelInfo
     steps: int = STEPS
     cfg: float = CFG
     negative: str = ""
+    size: tuple[int, int] | None = None
 
     def __call__(self, prompt: str, seed: int) -> Picture:
-        """RGB (side, side, 3). Raises ``StudioError`` as the engine does."""
-        side = self.model.native_size
+        """RGB (height, width, 3). Raises ``StudioError`` as the engine does."""
+        return self._paint(self.engines[0], prompt, seed)
+
+    def all(self, orders: Sequence[Order], what: str) -> list[Picture]:
+        """A picture of each order, in their order, with a progress bar named ``what``. Raises as a call does."""
+        idle: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+        for engine in self.engines:
+            idle.put(engine)
+
+        def paint(order: Order) -> Picture:
+            engine = idle.get()
+            try:
+                return self._paint(engine, *order)
+            finally:
+                idle.put(engine)
+
+        with ThreadPoolExecutor(len(self.engines)) as pool:
+            return list(track(pool.map(paint, orders), what, len(orders)))
+
+    def _paint(self, engine: Engine, prompt: str, seed: int) -> Picture:
+        width, height = self.size or (self.model.native_size, self.model.native_size)
         request = GenerationRequest(
             prompt=prompt, negative_prompt=self.negative, sampler=SAMPLER, schedule=SCHEDULE, steps=self.steps,
-            cfg_scale=self.cfg, width=side, height=side, seed=seed,
+            cfg_scale=self.cfg, width=width, height=height, seed=seed,
         )  # fmt: skip
         options = RunOptions(preview_every=0, save=False)
         resolved = resolve(request, OneModel(self.model), lambda: seed, options=options)
-        ready = [event for event in self.engine.run(resolved, CancelToken()) if isinstance(event, ImageReady)]
+        ready = [event for event in engine.run(resolved, CancelToken()) if isinstance(event, ImageReady)]
         if not ready:
             raise EngineError(f"The engine painted nothing for {prompt!r}.")
         return np.asarray(Image.open(io.BytesIO(ready[0].png)).convert("RGB"))

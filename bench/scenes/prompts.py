@@ -30,6 +30,11 @@ class Prompt:
         return plain_caption(self.scene)
 
     @property
+    def order(self) -> tuple[str, int]:
+        """Prompt and seed of its picture."""
+        return self.text, self.index
+
+    @property
     def group(self) -> str:
         return group_of(self.scene)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
@@ -11,6 +11,6 @@ from rich.progress import track as rich_track
 Item = TypeVar("Item")
 
 
-def track(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """``items`` one by one, shown as a bar named ``what``."""
-    return rich_track(items, what, console=Console(stderr=True))
+def track(items: Iterable[Item], what: str, count: int) -> Iterable[Item]:
+    """``items``, of which there are ``count``, one by one, shown as a bar named ``what``."""
+    return rich_track(items, what, total=count, console=Console(stderr=True))

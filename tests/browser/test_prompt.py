@@ -69,6 +69,8 @@ def test_weights_and_tags_are_coloured_as_text(page: Page) -> None:
     assert page.locator("#txt2img_prompt .ls-back b").count() == 0
     page.locator(PROMPT).fill("plain")
     expect(marks).to_have_count(0)
+    page.locator(PROMPT).fill(r"[cat:dog:0.5] AND a [red|blue] hat BREAK [plain] \[a|b\] sand")
+    expect(marks).to_have_text(["[cat:dog:0.5]", "AND", "[red|blue]", "BREAK"])
 
 
 def test_token_counter(page: Page) -> None:

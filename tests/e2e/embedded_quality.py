@@ -41,8 +41,8 @@ def single_objects() -> list[Prompt]:
 def test_it_paints_the_objects_and_colours_it_is_asked_for() -> None:
     prompts, judge = single_objects(), Judge.load(JUDGE)
     with contextlib.closing(WorkerEngine("cpu")) as engine:
-        painter = Painter(engine, find_model(EMBEDDED))
-        pictures = [painter(prompt.text, prompt.index) for prompt in prompts]
+        painter = Painter((engine,), find_model(EMBEDDED))
+        pictures = painter.all([prompt.order for prompt in prompts], "held-out prompts")
     found = shares(judged(judge, prompts, pictures), tuple(MEASURED))
     assert {question: figure["n"] for question, figure in found.items()} == dict.fromkeys(MEASURED, PROMPTS)
     worse = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from bench.scenes.colour import colour_share, object_colour, redness
-from bench.scenes.effects import negative_effect, weight_effect
+from bench.scenes.effects import editing_effect, negative_effect, weight_effect
 from bench.scenes.figures import ROWS, card_block, judged, table, wilson_interval
 from bench.scenes.painter import CFG, Painter, seconds_each
 from bench.scenes.prompts import SHARES, Prompt, held_out_prompts
@@ -81,12 +82,31 @@ def test_prompts_are_held_out_fixed_and_in_their_shares() -> None:
 
 def test_the_painter_asks_for_what_the_figures_are_measured_at() -> None:
     engine = FakeEngine()
-    picture = replace(Painter(engine, MODEL), steps=6, negative="red")("a fox", 300)
+    picture = replace(Painter((engine,), MODEL), steps=6, negative="red")("a fox", 300)
     assert picture.shape == (SIDE, SIDE, 3) and picture[0, 0].tolist() == [300 % 256, 1, 128]
     (asked,) = engine.runs
     assert (asked.sampler, asked.schedule, asked.steps, asked.cfg_scale) == ("DPM++ 2M", "Karras", 6, CFG)
     assert (asked.positive.text, asked.negative.text, asked.seeds) == ("a fox", "red", (300,))
     assert not asked.options.save and asked.options.preview_every == 0
+
+
+def test_many_pictures_are_painted_on_all_engines_and_come_in_order() -> None:
+    met = threading.Barrier(2, timeout=20)  # passes only where two are painted at once
+
+    def rule(asked: ResolvedRequest) -> Picture:
+        met.wait()
+        return block((asked.seeds[0], 0, 0))
+
+    engines = (RuleEngine(rule), RuleEngine(rule))
+    pictures = Painter(engines, MODEL).all([("a fox", seed) for seed in range(8)], "foxes")
+    assert [picture[SIDE // 2, SIDE // 2, 0] for picture in pictures] == list(range(8))
+    assert sum(len(engine.runs) for engine in engines) == 8
+
+
+def test_another_size_than_the_native_one() -> None:
+    engine = FakeEngine()
+    replace(Painter((engine,), MODEL), size=(96, 64))("a fox", 1)
+    assert [(run.width, run.height) for run in engine.runs] == [(96, 64)]
 
 
 def test_an_engine_that_paints_nothing_is_an_error() -> None:
@@ -95,12 +115,12 @@ def test_an_engine_that_paints_nothing_is_an_error() -> None:
             yield Finished(images=0, seconds=0.0)
 
     with pytest.raises(EngineError, match="a fox"):
-        Painter(Empty(), MODEL)("a fox", 1)
+        Painter((Empty(),), MODEL)("a fox", 1)
 
 
 def test_times_leave_the_first_picture_out() -> None:
     engine = FakeEngine()
-    assert len(seconds_each(Painter(engine, MODEL), ["a", "b"])) == 2
+    assert len(seconds_each(Painter((engine,), MODEL), ["a", "b"])) == 2
     assert len(engine.runs) == 3
     assert len({run.positive.text for run in engine.runs}) == 3
 
@@ -194,7 +214,7 @@ def test_a_negative_prompt_that_works_lowers_the_colour() -> None:
         colour = next(usual[name] for name in usual if f" {name} " in asked.positive.text)
         return block(GRAY if asked.negative.text == colour else COLOURS[colour])
 
-    found = negative_effect(Painter(RuleEngine(rule), MODEL), 1)
+    found = negative_effect(Painter((RuleEngine(rule),), MODEL), 1)
     assert (found["covered_without"], found["covered_with"]) == (0.25, 0)
     assert found["lowered"] == {"share": 1, "interval": pytest.approx([0.6756, 1], abs=1e-4), "n": len(usual)}
 
@@ -204,10 +224,22 @@ def test_a_weight_that_works_raises_the_red() -> None:
         weight = next(weight for text, weight in asked.positive.branches[0].texts[0] if "red" in text)
         return block((round(100 * weight), 60, 60))
 
-    found = weight_effect(Painter(RuleEngine(rule), MODEL), 4)
+    found = weight_effect(Painter((RuleEngine(rule),), MODEL), 4)
     assert list(found["redness"]) == ["0.6", "1", "1.4"]
     assert found["redness"]["0.6"] < found["redness"]["1"] < found["redness"]["1.4"]
     assert found["raised"]["share"] == 1 and found["raised"]["n"] == 4
+
+
+def test_editing_that_works_leaves_more_red_the_later_blue_comes() -> None:
+    def rule(asked: ResolvedRequest) -> Picture:
+        (branch,) = asked.positive.branches
+        assert ["red" in str(text) for text in branch.texts] == [True, False]
+        return block((branch.stretches[0][0] * 10, 60, 60))
+
+    found = editing_effect(Painter((RuleEngine(rule),), MODEL), 4)
+    assert list(found["redness"]) == ["0.1", "0.3", "0.5"]
+    assert found["redness"]["0.1"] < found["redness"]["0.3"] < found["redness"]["0.5"]
+    assert found["raised"]["share"] == 1
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -255,6 +287,8 @@ def test_the_card_states_every_row(installed: Path) -> None:
         "rows": [{"name": "object", **share, "drawings": 0.99, "goal": 0.9, "by": "judge"}],
         "few_steps": {"object": share},
         "guidance": {"1": {"object": share, "colour": share}},
+        "sizes": {"192x192": {"object": share}},
+        "editing": {"redness": {"0.1": 2.0, "0.5": 8.0}, "raised": share},
         "negative": {"covered_without": 0.2, "covered_with": 0.1, "lowered": share},
         "weight": {"redness": {"0.6": 1.0, "1.4": 9.0}, "raised": share},
         "seconds": {"20": {"median": 0.5}},
@@ -263,7 +297,15 @@ def test_the_card_states_every_row(installed: Path) -> None:
     }
     text = card_block(result)
     assert "| object | 0.900 | 0.80 to 0.95 | 40 | 0.90 | 0.990 (judge) |" in text
-    for fact in ("31.2 dB", "0.50", "CFG 1", "0.100 of the picture instead of 0.200", "1.0 at 0.6, 9.0 at 1.4"):
+    for fact in (
+        "31.2 dB",
+        "0.50",
+        "CFG 1",
+        "0.100 of the picture instead of 0.200",
+        "1.0 at 0.6, 9.0 at 1.4",
+        "2.0 at 0.1, 8.0 at 0.5",
+        "192x192",
+    ):
         assert fact in text
 
 

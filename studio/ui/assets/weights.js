@@ -95,16 +95,24 @@ export function toggleLora(text, name, weight) {
 
 const loraPattern = (name, flags = "") => new RegExp(`\\s?<lora:${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?::[^<>]*)?>`, flags);
 
+const KINDS = {
+  tag: String.raw`<[a-zA-Z]+:[^<>\n]+>`,
+  weight: String.raw`\((?:[^()\\]|\\.)*:\s*-?[\d.]+\s*\)`,
+  edit: String.raw`(?<!\\)\[(?:[^\[\]\\]|\\.)*(?:\|(?:[^\[\]\\]|\\.)*|:\s*[-+]?[\d.]+\s*)\]`,
+  word: String.raw`\b(?:AND|BREAK)\b`,
+};
+
 /**
- * Cut a prompt into pieces to be coloured: `{text, kind}` with kind "plain", "weight" or "tag". Joined they give `text`.
+ * Cut a prompt into pieces to be coloured: `{text, kind}` with kind "plain", "weight", "tag", "edit" (`[a:b:0.5]`, `[a|b]`) or
+ * "word" (AND, BREAK). Joined they give `text`.
  */
 export function pieces(text) {
   const result = [];
-  const pattern = /<[a-z]+:[^<>\n]+>|\((?:[^()\\]|\\.)*:\s*-?[\d.]+\s*\)/gi;
+  const pattern = new RegExp(Object.entries(KINDS).map(([kind, source]) => `(?<${kind}>${source})`).join("|"), "g");
   let at = 0;
   for (const match of text.matchAll(pattern)) {
     if (match.index > at) result.push({ text: text.slice(at, match.index), kind: "plain" });
-    result.push({ text: match[0], kind: match[0].startsWith("<") ? "tag" : "weight" });
+    result.push({ text: match[0], kind: Object.keys(KINDS).find((kind) => match.groups[kind] !== undefined) });
     at = match.index + match[0].length;
   }
   result.push({ text: text.slice(at), kind: "plain" });
