@@ -98,9 +98,11 @@ const loraPattern = (name, flags = "") => new RegExp(`\\s?<lora:${name.replace(/
 const KINDS = {
   tag: String.raw`<[a-zA-Z]+:[^<>\n]+>`,
   weight: String.raw`\((?:[^()\\]|\\.)*:\s*-?[\d.]+\s*\)`,
-  edit: String.raw`(?<!\\)\[(?:[^\[\]\\]|\\.)*(?:\|(?:[^\[\]\\]|\\.)*|:\s*[-+]?[\d.]+\s*)\]`,
+  edit: String.raw`(?<!\\)\[(?:[^\[\]\\]|\\.)*\]`,
   word: String.raw`\b(?:AND|BREAK)\b`,
 };
+
+const EDITS = /\||:\s*[-+]?[\d.]+\s*\]$/;
 
 /**
  * Cut a prompt into pieces to be coloured: `{text, kind}` with kind "plain", "weight", "tag", "edit" (`[a:b:0.5]`, `[a|b]`) or
@@ -111,8 +113,10 @@ export function pieces(text) {
   const pattern = new RegExp(Object.entries(KINDS).map(([kind, source]) => `(?<${kind}>${source})`).join("|"), "g");
   let at = 0;
   for (const match of text.matchAll(pattern)) {
+    const kind = Object.keys(KINDS).find((each) => match.groups[each] !== undefined);
+    if (kind === "edit" && !EDITS.test(match[0])) continue;
     if (match.index > at) result.push({ text: text.slice(at, match.index), kind: "plain" });
-    result.push({ text: match[0], kind: Object.keys(KINDS).find((kind) => match.groups[kind] !== undefined) });
+    result.push({ text: match[0], kind });
     at = match.index + match[0].length;
   }
   result.push({ text: text.slice(at), kind: "plain" });
