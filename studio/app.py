@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from studio.infotext import ParsedInfotext, PictureInfo
     from studio.jobs import JobQueue
     from studio.library import Library
+    from studio.reproduce import Original, Reproduction
 
 
 class Studio:
@@ -127,6 +128,18 @@ class Studio:
         for event in self.engine.run(self.resolve(request, options), cancel):
             yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
 
+    def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
+        """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
+
+        Raises `DamagedFile`, `InvalidRequest` (no parameters in it) and what painting raises.
+        """
+        from studio.reproduce import compare
+
+        original = self.read_original(data)
+        events = self.engine.run(self.resolve(original.request, RunOptions(preview_every=0, save=False)), cancel)
+        ready = [event for event in events if isinstance(event, ImageReady)]
+        return compare(original, ready[0].png, ready[0].infotext) if ready else None
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def count_tokens(self, text: str) -> tuple[int, int]:
@@ -149,6 +162,13 @@ class Studio:
 
         info = read_picture(data, self.library.lora_hashes())
         return replace(info, request=self._with_local_models(info.request))
+
+    def read_original(self, data: bytes) -> Original:
+        """A picture file as the reproduce check needs it. Raises `DamagedFile`, and `InvalidRequest` for one without parameters."""
+        from studio.reproduce import read_original
+
+        info = self.read_picture(data)
+        return read_original(info, data, self.library)
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""

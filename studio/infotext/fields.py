@@ -26,7 +26,17 @@ DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original"
 
 SILENT = frozenset(
     {
-        *("Version", "User", "App", "Parser", "Operations", "Created Date", "Civitai resources", "Civitai metadata"),
+        *(
+            "Version",
+            "Backend",
+            "User",
+            "App",
+            "Parser",
+            "Operations",
+            "Created Date",
+            "Civitai resources",
+            "Civitai metadata",
+        ),
         *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS),
     }
 )
