@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
-from studio.errors import InvalidRequest, NotAllowed, StudioError
+from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.paths import Paths
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from studio.jobs import JobQueue
     from studio.library import Library
     from studio.reproduce import Original, Reproduction
+
+
+KEPT_ORIGINALS = 16
+"""Pictures under the reproduce check that are held in memory; the oldest go first."""
 
 
 class Studio:
@@ -55,6 +59,7 @@ class Studio:
         self._queue = queue
         self._settings = settings
         self._lock = threading.Lock()
+        self._originals: dict[int, Original] = {}
 
     @property
     def settings(self) -> Settings:
@@ -135,10 +140,34 @@ class Studio:
         """
         from studio.reproduce import compare
 
-        original = self.read_original(data)
+        original = self._original(data)
         events = self.engine.run(self.resolve(original.request, RunOptions(preview_every=0, save=False)), cancel)
         ready = [event for event in events if isinstance(event, ImageReady)]
         return compare(original, ready[0].png, ready[0].infotext) if ready else None
+
+    def start_reproduction(self, data: bytes) -> JobRecord:
+        """The same check by way of the queue; the picture is not saved. Raises as `reproduce`, and `QueueFull`."""
+        original = self._original(data)
+        job = self.submit(original.request, RunOptions(save=False), source="reproduce")
+        with self._lock:
+            self._originals[job.id] = original
+            while len(self._originals) > KEPT_ORIGINALS:
+                del self._originals[min(self._originals)]
+        return job
+
+    def reproduction(self, job_id: int) -> Reproduction | None:
+        """The outcome of a check by way of the queue; None while there is no picture yet.
+
+        Raises `NotFound` for a job that is no check, or one so old that it was forgotten.
+        """
+        from studio.reproduce import compare
+
+        job, original = self.queue.job(job_id), self._originals.get(job_id)
+        if original is None:
+            raise NotFound(f"Job {job_id} is no reproduce check, or one from before the server started.")
+        if not job.images:
+            return None
+        return compare(original, self.queue.image_bytes(job.images[0].id), job.images[0].infotext)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -162,13 +191,6 @@ class Studio:
 
         info = read_picture(data, self.library.lora_hashes())
         return replace(info, request=self._with_local_models(info.request))
-
-    def read_original(self, data: bytes) -> Original:
-        """A picture file as the reproduce check needs it. Raises `DamagedFile`, and `InvalidRequest` for one without parameters."""
-        from studio.reproduce import read_original
-
-        info = self.read_picture(data)
-        return read_original(info, data, self.library)
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""
@@ -214,6 +236,11 @@ class Studio:
     def save_form(self, browser: str, form: dict[str, Any]) -> None:
         """Remember the form of one browser."""
         self.queue.store.save_form(browser, form)
+
+    def _original(self, data: bytes) -> Original:
+        from studio.reproduce import read_original
+
+        return read_original(self.read_picture(data), data, self.library)
 
     def _with_local_models(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`request` with `name [hash]` of checkpoint and VAE as the names they have here; what is not here stays as it was written."""

@@ -45,7 +45,7 @@ class TokensAnswer(BaseModel):
     limit: int
 
 
-_PICTURE_BODY: dict[str, Any] = {
+PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -55,7 +55,7 @@ _PICTURE_BODY: dict[str, Any] = {
 }
 
 
-@router.post("/picture-info", openapi_extra=_PICTURE_BODY)
+@router.post("/picture-info", openapi_extra=PICTURE_BODY)
 async def picture_info(studio: StudioDep, request: Request) -> PictureAnswer:
     """Read a PNG, JPEG or WebP sent as the raw body."""
     info = await run_in_threadpool(studio.read_picture, await request.body())
