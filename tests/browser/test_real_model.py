@@ -51,7 +51,7 @@ def test_send_to_txt2img_paints_the_same_bytes(real: tuple[str, Studio], profile
         return sorted((studio.paths.outputs / "txt2img-images").rglob("*.png"))[-1]
 
     page.locator(NEGATIVE).fill("grey")
-    for name, value in {"steps": 4, "seed": 11, "batch_size": 2, "cfg_scale": 5}.items():
+    for name, value in {"steps": 4, "seed": 11, "batch_count": 2, "cfg_scale": 5}.items():
         set_number(page, name, value)
     second = paint("a (red:1.2) apple on a beach")
     previews = page.locator(".ls-cell:not(.empty) img")

@@ -145,7 +145,8 @@ def test_projections_and_convolutions_of_peft_are_not_lost(tmp_path: Path, famil
     LoraStack(model).apply(one(path))
     changed = sum(not torch.equal(value, before[key]) for key, value in weights(model).items())
     assert changed == len(read_tensors(path)) // 2
-    assert torch.allclose(unet_output(model.unet, model), unet_output(stack_pipeline.unet, model), atol=1e-5)
+    # so wide a LoRA moves outputs near 1 by up to 3e-5 where a processor sums in another order; a lost layer moves them by far more
+    assert torch.allclose(unet_output(model.unet, model), unet_output(stack_pipeline.unet, model), atol=5e-5)
 
 
 def test_the_older_spelling_of_diffusers_with_mixed_names(tmp_path: Path) -> None:

@@ -107,9 +107,9 @@ def test_a_scene_is_held_out_by_each_of_its_combinations() -> None:
 
 
 def test_the_mix_is_mostly_single_objects_half_of_them_plain() -> None:
-    assert len(SINGLE) / len(SCENES) == pytest.approx(0.70, abs=0.03)
+    assert len(SINGLE) / len(SCENES) == pytest.approx(0.64, abs=0.03)
     assert share([scene.count > 1 for scene in SCENES]) == pytest.approx(0.12, abs=0.02)
-    assert share([scene.partner is not None for scene in SCENES]) == pytest.approx(0.18, abs=0.03)
+    assert share([scene.partner is not None for scene in SCENES]) == pytest.approx(0.24, abs=0.03)
     assert share([not scene.in_place for scene in SINGLE]) == pytest.approx(0.5, abs=0.04)
     assert share([scene.main.kind.is_shape for scene in SINGLE]) == pytest.approx(0.18, abs=0.03)
     assert share([bool(scene.style) for scene in SCENES]) == pytest.approx(0.14, abs=0.03)
