@@ -10,8 +10,10 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
@@ -19,7 +21,7 @@ from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.paths import Paths
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
-from studio.schema.events import Event, ImageReady
+from studio.schema.events import Event, Finished, ImageReady
 from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
@@ -127,11 +129,21 @@ class Studio:
         return self.queue.submit(fixed(request, resolved), options, source)
 
     def paint(self, request: GenerationRequest, options: RunOptions, cancel: CancelToken) -> Iterator[Event]:
-        """Run one request without the queue and save its pictures: what the `generate` command does."""
-        from studio.jobs.outputs import save_picture
+        """Run one request without the queue, save its pictures and their grid: what the `generate` command does."""
+        from studio.jobs.saving import read_file, save_grid, save_picture
 
-        for event in self.engine.run(self.resolve(request, options), cancel):
-            yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
+        def png(picture: ImageReady) -> bytes:
+            return picture.png or read_file(Path(picture.path or ""), f"picture {picture.index}")
+
+        resolved, settings, started = self.resolve(request, options), self.settings, time.time()
+        pictures: list[ImageReady] = []
+        for event in self.engine.run(resolved, cancel):
+            if isinstance(event, ImageReady):
+                event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
+                pictures.append(event)
+            elif isinstance(event, Finished):
+                save_grid(pictures, png, resolved, started, self.paths, settings)
+            yield event
 
     def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
         """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
@@ -284,6 +296,7 @@ def build(
             paths,
             max_queue=settings.max_queue,
             keep_previews=lambda: studio.settings.keep_previews,
+            settings=lambda: studio.settings,
         )
     return studio
 

@@ -149,6 +149,9 @@ class RunOptions(_Frozen):
 
     preview_every: int = Field(1, ge=0, le=150, description="Draw a preview every n steps; 0 turns previews off")
     save: bool = Field(True, description="Write the pictures to the outputs folder")
+    grid: bool | None = Field(
+        None, description="Write a grid when there are several pictures; empty: when the pictures are written"
+    )
     output_dir: str | None = Field(
         None,
         max_length=1000,

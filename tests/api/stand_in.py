@@ -94,7 +94,13 @@ def make_studio(folder: Path, engine: Engine | None = None, **settings: Any) -> 
     store = JobStore(paths.database)
     studio.notes += store.notes
     studio._queue = JobQueue(
-        store, painter, studio.resolve, paths, chosen.max_queue, lambda: studio.settings.keep_previews
+        store,
+        painter,
+        studio.resolve,
+        paths,
+        chosen.max_queue,
+        lambda: studio.settings.keep_previews,
+        lambda: studio.settings,
     )
     return studio
 

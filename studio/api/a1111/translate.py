@@ -196,6 +196,7 @@ def translate(
         if not _is_override(key)
     ]
     saving = bool(body.save_images) and not body.do_not_save_samples
+    grid = bool(body.save_images) and not body.do_not_save_grid
     kept = {} if body.override_settings_restore_afterwards in (True, None) else overrides
     try:
         request = make_request({**data, "sampler_options": options})
@@ -203,7 +204,7 @@ def translate(
         raise in_their_words(error) from None
     return Order(
         request=request,
-        options=RunOptions(save=saving, preview_every=preview_every),
+        options=RunOptions(save=saving, grid=grid, preview_every=preview_every),
         persistent={key: value for key, value in kept.items() if key in _OVERRIDES},
         warnings=warnings,
     )
