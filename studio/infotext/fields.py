@@ -9,7 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from studio.errors import UnknownName
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, CHOICE_FIELDS, NUMBER_FIELDS, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import (
+    BETA_KEYS,
+    BETA_VALUE,
+    CHOICE_FIELDS,
+    NUMBER_FIELDS,
+    OPTION_FIELDS,
+    PROGRAM,
+    TEMPLATE_KEYS,
+)
 from studio.samplers.table import (
     AUTOMATIC,
     SamplerSpec,
@@ -27,7 +35,7 @@ DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original"
 SILENT = frozenset(
     {
         *("Version", "User", "App", "Parser", "Operations", "Created Date", "Civitai resources", "Civitai metadata"),
-        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS),
+        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS, *TEMPLATE_KEYS),
     }
 )
 """Keys that change no pixels, or are used beside another key."""
@@ -138,6 +146,9 @@ class _Reader:
                 "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
                 "card on every device."
             )
+        templates = [f"{key} {_short(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
+        if templates:
+            self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")
         left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
         if left:
             more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""

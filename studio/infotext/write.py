@@ -5,14 +5,15 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, and `Old Karras sigmas`.
+diffusers folders, which have no A1111 hash, and `Old Karras sigmas`. A prompt that was drawn from wildcards and choices stands
+there as it was drawn; what it was drawn from are `Template` and `Negative Template`, the keys of sd-dynamic-prompts.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -47,6 +48,10 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str) -> str:
         pairs["Emphasis"] = resolved.emphasis
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
+    for key, template in zip(
+        TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
+    ):
+        pairs.update({key: template} if template else {})
     pairs["Version"] = f"{PROGRAM} {version}"
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())

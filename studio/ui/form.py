@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
@@ -20,7 +20,10 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, SamplerOptions, invalid_request, make_request
 from studio.ui.fields import Choices, control
 
-Lookup = Callable[[str], str]
+if TYPE_CHECKING:
+    from studio.app import Studio
+
+Lookup = Callable[[Any], Any]
 
 OPTIONS = "sampler_options"
 ONE_PICTURE = ("batch_count", "batch_size")
@@ -38,6 +41,7 @@ class Look:
 LOOKS: dict[str, Look] = {
     "prompt": Look("Prompt", "txt2img_prompt", {"lines": 3, "placeholder": "Prompt"}),
     "negative_prompt": Look("Negative prompt", "txt2img_neg_prompt", {"lines": 2, "placeholder": "Negative prompt"}),
+    "styles": Look("Styles", "txt2img_styles", {"info": None}),
     "sampler": Look("Sampling method", "txt2img_sampling"),
     "schedule": Look("Schedule type", "txt2img_scheduler"),
     "steps": Look("Steps", "txt2img_steps", {"slider": True}),
@@ -101,6 +105,14 @@ def vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("Automatic", "Automatic"), *model_choices(vaes)]
 
 
+def style_choices(studio: Studio) -> list[str]:
+    """Names of the styles; none while a file of them is damaged."""
+    try:
+        return [style.name for style in studio.library.styles.styles()]
+    except StudioError:
+        return []
+
+
 class Form:
     """The components of one page. `place` puts a field where the layout stands; `read` and `fill` map values."""
 
@@ -128,6 +140,8 @@ class Form:
                 data[name] = value
         if data.get("seed") is None:
             data["seed"] = -1
+        if data.get("styles") is None:
+            data["styles"] = ()
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:
@@ -210,6 +224,8 @@ def _drop(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
 
 def _update(name: str, value: Any) -> Any:
     """A component update; a slider that ends below its field's bound grows to the value it must show."""
+    if isinstance(value, tuple):
+        return gr.update(value=list(value))
     soft = LOOKS[name].extra.get("soft_maximum")
     if soft is not None and isinstance(value, (int, float)):
         return gr.update(value=value, maximum=max(soft, value))

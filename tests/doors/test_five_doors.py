@@ -42,6 +42,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "eta": {"sampler": "Euler a", "seed": 6, "sampler_options": {"eta": 0.5}},
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
+    "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
+    "styles": {"prompt": "a fox", "negative_prompt": "blurry", "styles": ["ink", "frame, wide"], "seed": 2},
+    "wildcards and choices": {"prompt": "a __colour__ {2$$fox|owl|hen}", "negative_prompt": "{x|y}", "seed": 11},
+    "what looks like a choice": {"prompt": "a \\{b|c} and \\__colour__ {prompt}", "seed": 2},
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 BATCHES = ("batch_count", "batch_size")
@@ -50,7 +54,11 @@ BATCHES = ("batch_count", "batch_size")
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    built = build(Settings(), Paths(tmp_path_factory.mktemp("data")), engine=FakeEngine())
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
+    (folder / "wildcards").mkdir()
+    (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
+    built = build(Settings(), Paths(folder), engine=FakeEngine())
     built.start()
     yield built
     built.close()
@@ -91,6 +99,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     body = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "styles": list(request.styles),
         "seed": request.seed,
         "sampler_name": request.sampler,
         "scheduler": request.schedule,
@@ -120,8 +129,9 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "sampler_options", "model"):
+        if name not in ("prompt", "negative_prompt", "styles", "sampler_options", "model"):
             words.append(f"--{name.replace('_', '-')}={value}")
+    words += [f"--styles={name}" for name in request.styles]
     for name, value in request.sampler_options.model_dump(exclude_defaults=True).items():
         words.append(f"--{name.replace('_', '-')}={value}")
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])

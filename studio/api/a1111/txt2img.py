@@ -129,7 +129,7 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "extra_generation_params": {},
         "index_of_first_image": 0,
         "infotexts": [image.infotext for image in images],
-        "styles": [],
+        "styles": list(order.request.styles),
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
         "clip_skip": request.clip_skip,
         "is_using_inpainting_conditioning": model.inpaint,
