@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from studio import __version__
 from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.paths import Paths
+from studio.prompt.styles import recognise_styles
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import Event, Finished, ImageReady
@@ -126,7 +127,7 @@ class Studio:
         """
         options = options or RunOptions(preview_every=self.settings.preview_every)
         resolved = self.resolve(request, options)
-        return self.queue.submit(fixed(request, resolved), options, source)
+        return self.queue.submit(fixed(request, resolved), resolved.options, source)
 
     def paint(self, request: GenerationRequest, options: RunOptions, cancel: CancelToken) -> Iterator[Event]:
         """Run one request without the queue, save its pictures and their grid: what the `generate` command does."""
@@ -202,14 +203,14 @@ class Studio:
         from studio.infotext import read_picture
 
         info = read_picture(data, self.library.lora_hashes())
-        return replace(info, request=self._with_local_models(info.request))
+        return replace(info, request=self._local(info.request))
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""
         from studio.infotext import parse_infotext
 
         parsed = parse_infotext(text, self.library.lora_hashes())
-        return replace(parsed, request=self._with_local_models(parsed.request))
+        return replace(parsed, request=self._local(parsed.request))
 
     # -- choosing and remembering -------------------------------------------------------------------------------------
 
@@ -254,14 +255,23 @@ class Studio:
 
         return read_original(self.read_picture(data), data, self.library)
 
-    def _with_local_models(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`request` with `name [hash]` of checkpoint and VAE as the names they have here; what is not here stays as it was written."""
+    def _local(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`request` in the words of this installation; what is not here stays as it was written.
+
+        Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint and VAE
+        become the names they have here.
+        """
         found = dict(request)
+        with contextlib.suppress(StudioError):
+            texts = (found.get("prompt", ""), found.get("negative_prompt", ""))
+            prompt, negative, names = recognise_styles(*texts, self.library.styles.styles())
+            if names:
+                found.update(prompt=prompt, negative_prompt=negative, styles=names)
         for field, find in (("model", self.library.checkpoint), ("vae", self.library.vae)):
             with contextlib.suppress(StudioError):
                 info = find(found[field]) if found.get(field) else None
                 found[field] = info.name if info else found.get(field)
-        return {key: value for key, value in found.items() if key in request}
+        return {key: value for key, value in found.items() if key in request or key == "styles"}
 
     def _selected(self) -> ModelInfo | None:
         """The checkpoint a request without a model would use; None when there is none at all."""

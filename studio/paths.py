@@ -48,6 +48,11 @@ class Paths:
         return self.checkpoints / "vae"
 
     @property
+    def wildcards(self) -> Path:
+        """Text files that `__name__` in a prompt draws lines from. Styles lie in `root` itself: styles.csv."""
+        return self.root / "wildcards"
+
+    @property
     def outputs(self) -> Path:
         """Everything the program makes."""
         return self.root / "outputs"

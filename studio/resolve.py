@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from studio.errors import IncompatibleFile, InvalidRequest
+from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.prompt.composition import split_composition
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
+from studio.prompt.styles import Style, apply_styles
 from studio.prompt.weights import parse_weights
+from studio.prompt.wildcards import expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
@@ -38,6 +40,14 @@ class ModelLookup(Protocol):
         """By name or alias. Raises `UnknownName`."""
         ...
 
+    def style(self, name: str) -> Style:
+        """By name. Raises `UnknownName`."""
+        ...
+
+    def wildcard(self, name: str) -> list[str]:
+        """The lines of a wildcard, at least one. Raises `UnknownName`."""
+        ...
+
 
 def resolve(
     request: GenerationRequest,
@@ -50,26 +60,35 @@ def resolve(
     """Answer every open question of `request`.
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
-    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA), `IncompatibleFile` (a model that cannot be used, a
-    LoRA of another family) and `InvalidRequest` (more pixels than one batch may hold).
+    Wildcards are drawn by the first seed: one wording for all pictures of the request.
+    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    be used, a LoRA of another family), `DamagedFile` (a file of styles or wildcards), `NotAllowed` (a wildcard outside of
+    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
     """
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
     vae = library.vae(request.vae)
-    prompt, tags = extract_networks(request.prompt)
-    negative, _ = extract_networks(request.negative_prompt)
+    seed = request.seed if request.seed >= 0 else draw_seed()
+    styles = [library.style(name) for name in request.styles]
+    text, template = _worded("prompt", request.prompt, [style.prompt for style in styles], library, seed)
+    negative_text, negative_template = _worded(
+        "negative_prompt", request.negative_prompt, [style.negative_prompt for style in styles], library, seed
+    )
+    prompt, tags = extract_networks(text)
+    negative, _ = extract_networks(negative_text)
+    options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
-    seeds, variation = _seeds(request, draw_seed)
+    seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
     return ResolvedRequest(
         positive=PromptPlan(
-            text=request.prompt,
+            text=text,
             branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
         ),
-        negative=PromptPlan(text=request.negative_prompt, branches=(_branch(negative, 1.0, calls, request),)),
+        negative=PromptPlan(text=negative_text, branches=(_branch(negative, 1.0, calls, request),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -92,12 +111,17 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
-        options=options or RunOptions(),
+        options=options.model_copy(
+            update={
+                "template": template or options.template,
+                "negative_template": negative_template or options.negative_template,
+            }
+        ),
     )
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
-    """`request` with its answers written in (seed, model, sampler names, size): running it again gives the same pictures.
+    """`request` with its answers written in (prompts, seed, model, sampler names, size): running it again gives the same pictures.
 
     A schedule that is the sampler's own becomes Automatic, as A1111 shows it when it reads its infotext: two requests for
     the same pictures are then equal.
@@ -105,6 +129,9 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
     answers = {
+        "prompt": resolved.positive.text,
+        "negative_prompt": resolved.negative.text,
+        "styles": (),
         "seed": resolved.seeds[0],
         "variation": request.variation
         and resolved.variation
@@ -120,13 +147,14 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     return request.model_copy(update=answers)
 
 
-def _seeds(request: GenerationRequest, draw_seed: Callable[[], int]) -> tuple[tuple[int, ...], VariationPlan | None]:
+def _seeds(
+    request: GenerationRequest, seed: int, draw_seed: Callable[[], int]
+) -> tuple[tuple[int, ...], VariationPlan | None]:
     """Seed of every picture, and what is mixed in. They count up from picture to picture; with a variation only its seeds do, as in A1111."""
 
     def counted(first: int) -> tuple[int, ...]:
         return tuple((first + i) % (MAX_SEED + 1) for i in range(request.picture_count))
 
-    seed = request.seed if request.seed >= 0 else draw_seed()
     part = request.variation
     if part is None:
         return counted(seed), None
@@ -144,6 +172,17 @@ def _rounded(part: SeedResize | None) -> SeedResize | None:
 def model_calls(sampler: SamplerSpec, steps: int) -> int:
     """The steps that prompt editing counts in: model calls, two a step for samplers of second order, as A1111 counts."""
     return steps * 2 if sampler.second_order else steps
+
+
+def _worded(field: str, text: str, styles: list[str], library: ModelLookup, seed: int) -> tuple[str, str]:
+    """A prompt with its styles, without comments and with its wildcards drawn; and what it was drawn from, "" if nothing was."""
+    template = apply_styles(text, styles)
+    try:
+        drawn = expand(template, library.wildcard, f"{field} {seed}")
+    except StudioError as error:
+        error.field = field
+        raise
+    return drawn, "" if drawn == template else template
 
 
 def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
+from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.request import MAX_SEED, GenerationRequest, SeedResize, Variation
@@ -39,6 +40,16 @@ class Shelf:
         if found is None:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
+
+    def style(self, name: str) -> Style:
+        if name != "ink":
+            raise UnknownName.of("style", name, ["ink"], field="styles")
+        return Style("ink", "ink drawing of {prompt}", "photo")
+
+    def wildcard(self, name: str) -> list[str]:
+        if name != "colour":
+            raise UnknownName.of("wildcard", name, ["colour"], field="prompt")
+        return ["red", "blue"]
 
 
 SHELF = Shelf(
@@ -124,6 +135,8 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
         ({"schedule": "Karas"}, UnknownName, "'Karras'"),
         ({"prompt": "<lora:inc:1>"}, UnknownName, "'ink'"),
         ({"prompt": "<lora:big:1>"}, IncompatibleFile, "sdxl"),
+        ({"styles": ["inc"]}, UnknownName, "'ink'"),
+        ({"prompt": "a __color__ fox"}, UnknownName, "'colour'"),
     ],
 )
 def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: type[Exception], said: str) -> None:
@@ -164,3 +177,36 @@ def test_prompts_may_be_edited_as_before_1_6() -> None:
     assert old.positive.branches[0].stretches == ((1, 0), (4, 1))
     assert old.negative == run(asked).negative
     assert old.old_prompt_editing
+
+
+def test_styles_are_merged_and_comments_are_gone() -> None:
+    resolved = run(GenerationRequest(prompt="a fox # red?\nin snow", negative_prompt="blur", styles=("ink",)))
+    assert resolved.positive.text == "ink drawing of a fox \nin snow"
+    assert resolved.negative.text == "blur, photo"
+    assert resolved.positive.branches[0].texts == ((("ink drawing of a fox \nin snow", 1.0),),)
+
+
+def test_wildcards_are_drawn_by_the_seed_and_the_template_is_kept() -> None:
+    asked = GenerationRequest(prompt="a __colour__ {fox|owl}", negative_prompt="{x|y}", seed=4)
+    first = run(asked)
+    assert first.positive.text in {"a red fox", "a red owl", "a blue fox", "a blue owl"}
+    assert (first.options.template, first.options.negative_template) == ("a __colour__ {fox|owl}", "{x|y}")
+    assert run(asked) == first
+    texts = {run(asked.model_copy(update={"seed": seed})).positive.text for seed in range(40)}
+    assert len(texts) == 4
+
+
+def test_what_was_drawn_is_not_drawn_again() -> None:
+    asked = GenerationRequest(prompt="{_|_}_colour__ __colour__", styles=("ink",), seed=3)
+    first = run(asked)
+    stored = fixed(asked, first)
+    assert stored.styles == ()
+    again = resolve(stored, SHELF, lambda: 9, options=first.options)
+    assert again == first
+    assert again.options.template == "ink drawing of {_|_}_colour__ __colour__"
+
+
+def test_an_unknown_wildcard_names_the_field_it_stands_in() -> None:
+    with pytest.raises(UnknownName) as caught:
+        run(GenerationRequest(negative_prompt="__color__"))
+    assert caught.value.field == "negative_prompt"

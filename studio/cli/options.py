@@ -28,7 +28,7 @@ def add_fields(
     """One `--flag` per named field, with its help, bounds and choices; `prefix` stands before its name.
 
     Flags left out do not appear in the namespace, so defaults stay where they belong. A field of type bool that
-    defaults to True becomes `--no-flag`.
+    defaults to True becomes `--no-flag`, one of several values a flag that is given once for each.
     """
     for name in names:
         field = model.model_fields[name]
@@ -39,6 +39,9 @@ def add_fields(
             switched = not field.default
             parser.add_argument(f"--{flag}" if switched else f"--no-{flag}", dest=name, action="store_const", const=switched,
                                 default=argparse.SUPPRESS, help=text)  # fmt: skip
+        elif typing.get_origin(kind) is tuple:
+            parser.add_argument(f"--{flag}", dest=name, metavar="NAME", action="append", default=argparse.SUPPRESS,
+                                help=f"{text}; give it once for each")  # fmt: skip
         elif typing.get_origin(kind) is Literal:
             parser.add_argument(
                 f"--{flag}", dest=name, choices=typing.get_args(kind), default=argparse.SUPPRESS, help=text

@@ -17,6 +17,7 @@ from studio.infotext.keys import (
     OPTION_FIELDS,
     PART_FIELDS,
     PROGRAM,
+    TEMPLATE_KEYS,
 )
 from studio.samplers.table import (
     AUTOMATIC,
@@ -42,8 +43,28 @@ NOT_DONE = {
 
 SILENT = frozenset(
     {
-        *("Version", "Backend", "User", "App", "Parser", "Operations", "Created Date", "Civitai resources", "Civitai metadata"),
-        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS, *NOT_DONE),
+        *(
+            "Version",
+            "Backend",
+            "User",
+            "App",
+            "Parser",
+            "Operations",
+            "Created Date",
+            "Civitai resources",
+            "Civitai metadata",
+        ),
+        *(
+            "Hashes",
+            "Model hash",
+            "Model id",
+            "VAE hash",
+            "Lora hashes",
+            "TI hashes",
+            *BETA_KEYS,
+            *NOT_DONE,
+            *TEMPLATE_KEYS,
+        ),
     }
 )
 """Keys that change no pixels, or are used beside another key."""
@@ -178,6 +199,9 @@ class _Reader:
                 "card on every device."
             )
         self.notes += [note for key, note in NOT_DONE.items() if self.pairs.get(key) == "True"]
+        templates = [f"{key} {_short(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
+        if templates:
+            self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")
         left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
         if left:
             more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""

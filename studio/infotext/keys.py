@@ -54,5 +54,8 @@ BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
 BETA_VALUE = 0.6
 """What the Beta schedule's two parameters always are here."""
 
+TEMPLATE_KEYS = ("Template", "Negative Template")
+"""What the prompts were drawn from; the prompts themselves are what painted the picture."""
+
 PROGRAM = "Latent Studio"
 """What our `Version` begins with."""

@@ -6,14 +6,15 @@
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
 diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, and `Backend`, which the reproduce check
-reads.
+reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
+`Negative Template`, the keys of sd-dynamic-prompts.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -58,6 +59,10 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Prediction type"] = resolved.prediction_type
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
+    for key, template in zip(
+        TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
+    ):
+        pairs.update({key: template} if template else {})
     if backend:
         pairs["Backend"] = backend
     pairs["Version"] = f"{PROGRAM} {version}"

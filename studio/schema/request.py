@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from studio.errors import InvalidRequest
 
 MAX_SEED = 2**32 - 1
+MAX_STYLES = 50
 MAX_PROMPT = 50_000
 """Characters a prompt may have. A longer one is refused with a message rather than cut."""
 SMALLEST_SIDE = 64
@@ -41,6 +42,7 @@ def _side_or_off(pixels: int) -> int:
 
 Text = Annotated[str, AfterValidator(_printable)]
 SideOrOff = Annotated[int, AfterValidator(_side_or_off)]
+StyleName = Annotated[Text, Field(max_length=300)]
 
 
 class _Frozen(BaseModel):
@@ -97,6 +99,9 @@ class GenerationRequest(_Frozen):
 
     prompt: Text = Field("", max_length=MAX_PROMPT, description="What to paint; may be empty")
     negative_prompt: Text = Field("", max_length=MAX_PROMPT, description="What to keep out")
+    styles: tuple[StyleName, ...] = Field(
+        (), max_length=MAX_STYLES, description="Styles to merge into both prompts, by name, one after the other"
+    )
     sampler: str = Field("DPM++ 2M", max_length=100, description="Sampling method")
     schedule: str = Field("Automatic", max_length=100, description="Schedule type; Automatic is the sampler's own")
     steps: int = Field(20, ge=1, le=150, description="Sampling steps")
@@ -157,6 +162,12 @@ class RunOptions(_Frozen):
         max_length=1000,
         description="Folder for the pictures instead of outputs/txt2img-images; command line only",
     )
+    template: Text = Field(
+        "",
+        max_length=MAX_PROMPT,
+        description="What the prompt was drawn from, wildcards and choices; the picture keeps it",
+    )
+    negative_template: Text = Field("", max_length=MAX_PROMPT, description="The same for the negative prompt")
 
 
 def make_request(data: dict[str, Any]) -> GenerationRequest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
@@ -27,7 +27,10 @@ from studio.schema.request import (
 )
 from studio.ui.fields import Choices, control
 
-Lookup = Callable[[str], str]
+if TYPE_CHECKING:
+    from studio.app import Studio
+
+Lookup = Callable[[Any], Any]
 
 OPTIONS = "sampler_options"
 PARTS: dict[str, type[BaseModel]] = {OPTIONS: SamplerOptions, "variation": Variation, "seed_resize": SeedResize}
@@ -48,6 +51,7 @@ class Look:
 LOOKS: dict[str, Look] = {
     "prompt": Look("Prompt", "txt2img_prompt", {"lines": 3, "placeholder": "Prompt"}),
     "negative_prompt": Look("Negative prompt", "txt2img_neg_prompt", {"lines": 2, "placeholder": "Negative prompt"}),
+    "styles": Look("Styles", "txt2img_styles", {"info": None}),
     "sampler": Look("Sampling method", "txt2img_sampling"),
     "schedule": Look("Schedule type", "txt2img_scheduler"),
     "steps": Look("Steps", "txt2img_steps", {"slider": True}),
@@ -118,6 +122,14 @@ def vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("Automatic", "Automatic"), *model_choices(vaes)]
 
 
+def style_choices(studio: Studio) -> list[str]:
+    """Names of the styles; none while a file of them is damaged."""
+    try:
+        return [style.name for style in studio.library.styles.styles()]
+    except StudioError:
+        return []
+
+
 class Form:
     """The components of one page. `place` puts a field where the layout stands; `read` and `fill` map values."""
 
@@ -143,6 +155,8 @@ class Form:
                 value = -1
             part, _, bare = name.rpartition(".")
             (data[part] if part else data)[bare] = value
+        if data.get("styles") is None:
+            data["styles"] = ()
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:
@@ -233,6 +247,8 @@ def _drop(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
 
 def _update(name: str, value: Any) -> Any:
     """A component update; a slider that ends below its field's bound grows to the value it must show."""
+    if isinstance(value, tuple):
+        return gr.update(value=list(value))
     soft = LOOKS[name].extra.get("soft_maximum")
     if soft is not None and isinstance(value, (int, float)):
         return gr.update(value=value, maximum=max(soft, value))

@@ -59,6 +59,10 @@ CASES: dict[str, dict[str, Any]] = {
     "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
+    "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
+    "styles": {"prompt": "a fox", "negative_prompt": "blurry", "styles": ["ink", "frame, wide"], "seed": 2},
+    "wildcards and choices": {"prompt": "a __colour__ {2$$fox|owl|hen}", "negative_prompt": "{x|y}", "seed": 11},
+    "what looks like a choice": {"prompt": "a \\{b|c} and \\__colour__ {prompt}", "seed": 2},
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
@@ -71,7 +75,11 @@ BATCHES = ("batch_count", "batch_size")
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    built = build(Settings(), Paths(tmp_path_factory.mktemp("data")), engine=FakeEngine())
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
+    (folder / "wildcards").mkdir()
+    (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
+    built = build(Settings(), Paths(folder), engine=FakeEngine())
     built.start()
     yield built
     built.close()
@@ -112,6 +120,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     body = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "styles": list(request.styles),
         "seed": request.seed,
         "sampler_name": request.sampler,
         "scheduler": request.schedule,
@@ -146,12 +155,13 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "model", *PARTS):
+        if name not in ("prompt", "negative_prompt", "model", "styles", *PARTS):
             flag = f"--{name.replace('_', '-')}"
             words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
     for part, prefix in PARTS.items():
         fields = getattr(request, part).model_dump(exclude_defaults=True) if getattr(request, part) else {}
         words += [f"--{prefix}{name.replace('_', '-')}={value}" for name, value in fields.items()]
+    words += [f"--styles={name}" for name in request.styles]
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
     return settled(studio, request_from(arguments, studio.default_request()))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, UnknownName
 from studio.infotext import parse_infotext, write_infotext
+from studio.prompt import Style
 from studio.resolve import resolve
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler
 from studio.schema.models import ModelInfo
@@ -43,6 +44,12 @@ class Shelf:
         if name != "style":
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
+
+    def style(self, name: str) -> Style:
+        raise UnknownName.of("style", name, [])
+
+    def wildcard(self, name: str) -> list[str]:
+        return ["red", "blue"]
 
 
 def resolved(request: GenerationRequest) -> ResolvedRequest:
@@ -269,3 +276,17 @@ def test_what_is_written_is_read_back_as_the_same_request(request: GenerationReq
     assert second.old_prompt_editing is (first.old_prompt_editing and brackets)
     assert [note for note in parsed.notes if "not" in note] == []
     assert find_sampler(parsed.request["sampler"]).name == request.sampler
+
+
+def test_a_drawn_prompt_is_written_and_its_template_beside_it() -> None:
+    text = written(prompt='a __colour__ "fox", {big|small}', negative_prompt="{x|y}", seed=2)
+    parsed = parse_infotext(text)
+    assert parsed.pairs["Template"] == 'a __colour__ "fox", {big|small}'
+    assert parsed.pairs["Negative Template"] == "{x|y}"
+    assert "{" not in parsed.request["prompt"] and "__" not in parsed.request["prompt"]
+    assert any("drawn from" in note and "__colour__" in note for note in parsed.notes)
+    assert not any("Not used here" in note for note in parsed.notes)
+    again = resolved(make_request({**parsed.request, "model": None}))
+    assert again.positive == resolved(GenerationRequest(prompt=parsed.prompt, steps=again.steps)).positive
+    assert again.options.template == ""
+    assert "Template" not in parameters(prompt="a fox")

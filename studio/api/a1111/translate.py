@@ -103,7 +103,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("firstpass_image", _named, "the hires pass"),
     ("init_images", bool, "img2img"),
     ("mask", bool, "inpainting"),
-    ("styles", bool, "styles"),
     ("script_name", _named, "scripts"),
     ("refiner_checkpoint", _named, "the refiner"),
     ("restore_faces", bool, "face restoration"),
@@ -115,6 +114,7 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 _FIELDS = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
+    "styles": "styles",
     "seed": "seed",
     "batch_size": "batch_size",
     "n_iter": "batch_count",
@@ -181,6 +181,7 @@ def translate(
         data |= read_infotext(body.infotext)
     given = {name: value for name in body.model_fields_set if (value := getattr(body, name)) is not None}
     data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
+    data["styles"] = [name for name in data.get("styles", ()) if _named(name)]  # A1111's style that is none is "None"
     data |= _sampler(given, data)
     data |= _parts(given, data)
     options = dict(data.get("sampler_options", {}))

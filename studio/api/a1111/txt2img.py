@@ -137,7 +137,7 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "extra_generation_params": {},
         "index_of_first_image": 1 if job.grid else 0,
         "infotexts": [*texts[:1], *texts] if job.grid else texts,
-        "styles": [],
+        "styles": list(order.request.styles),
         "job_timestamp": timestamp(job.started or job.created),
         "clip_skip": request.clip_skip,
         "is_using_inpainting_conditioning": model.inpaint,

@@ -10,11 +10,11 @@ from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives. Returns the Generate button."""
+def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str]) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` are the names on offer. Returns the Generate button."""
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
-            generate = _prompts(form)
+            generate = _prompts(form, styles)
             _settings(form, fresh)
             panel("loras")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -23,10 +23,11 @@ def build_txt2img(form: Form, fresh: GenerationRequest) -> gr.Button:
     return generate
 
 
-def _prompts(form: Form) -> gr.Button:
+def _prompts(form: Form, styles: list[str]) -> gr.Button:
     with gr.Column(elem_id="txt2img_toprow", elem_classes=["ls-card"]):
         form.place("prompt")
         form.place("negative_prompt")
+        form.place("styles", choices=styles)
         with gr.Row(elem_id="txt2img_actions", elem_classes=["ls-row"]):
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
