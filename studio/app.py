@@ -116,7 +116,7 @@ class Studio:
 
         Raises what `resolve` raises, and `QueueFull`.
         """
-        options = options or RunOptions(preview_every=self.settings.preview_every)
+        options = self._filed(options or RunOptions(preview_every=self.settings.preview_every))
         resolved = self.resolve(request, options)
         return self.queue.submit(fixed(request, resolved), options, source)
 
@@ -124,8 +124,21 @@ class Studio:
         """Run one request without the queue and save its pictures: what the `generate` command does."""
         from studio.jobs.outputs import save_picture
 
+        options = self._filed(options)
         for event in self.engine.run(self.resolve(request, options), cancel):
             yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
+
+    def _filed(self, options: RunOptions) -> RunOptions:
+        """`options` with what they leave open about files as the settings say."""
+        settings = self.settings
+        defaults = {
+            "file_format": settings.samples_format,
+            "quality": settings.jpeg_quality,
+            "text_file": settings.save_txt,
+        }
+        return options.model_copy(
+            update={name: value for name, value in defaults.items() if getattr(options, name) is None}
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 
 from studio.errors import SettingsError
 from studio.paths import atomic_write
+from studio.schema.request import PictureFormat
 
 PREFIX = "STUDIO_"
 
@@ -81,6 +82,15 @@ class Settings(BaseModel):
     lora_weight: float = _setting(
         0.8, "Weight that a click on a LoRA card inserts", group="Defaults", minimum=-5, maximum=5
     )
+
+    # Files of finished pictures; A1111's names.
+    samples_format: PictureFormat = _setting(
+        "png", "Format of saved pictures; only png keeps every pixel", group="Saving"
+    )
+    jpeg_quality: int = _setting(
+        80, "Quality of saved JPEG, WebP and AVIF pictures", group="Saving", minimum=1, maximum=100
+    )
+    save_txt: bool = _setting(False, "Write the infotext into a .txt beside each picture too", group="Saving")
 
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")

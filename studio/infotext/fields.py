@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from studio.errors import UnknownName
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, CHOICE_FIELDS, NUMBER_FIELDS, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import BETA_KEYS_READ, BETA_VALUE, CHOICE_FIELDS, NUMBER_FIELDS, OPTION_FIELDS, PROGRAM
+from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
     AUTOMATIC,
     SamplerSpec,
@@ -24,16 +25,10 @@ from studio.schema.request import GenerationRequest, SamplerOptions
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
 
-SILENT = frozenset(
-    {
-        *("Version", "User", "App", "Parser", "Operations", "Created Date", "Civitai resources", "Civitai metadata"),
-        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS),
-    }
-)
-"""Keys that change no pixels, or are used beside another key."""
-
 MAX_NAME = 300
-SHOWN_LEFTOVERS = 12
+MAX_DIGITS = 400
+UNDEFINED = "undefined"
+"""What Civitai writes for a sampler it does not know."""
 _EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -85,7 +80,7 @@ class _Reader:
     def __init__(self, pairs: Mapping[str, str]) -> None:
         self.pairs = pairs
         self.notes: list[str] = []
-        self.used: set[str] = set(SILENT)
+        self.used: set[str] = set(BETA_KEYS_READ)
 
     def read(self, target: dict[str, Any], model: type[BaseModel], key: str, name: str) -> None:
         """Put the value of `key` into `target[name]` if there is one and `model` takes it."""
@@ -111,22 +106,24 @@ class _Reader:
         try:
             sampler, schedule = sampler_and_schedule(name, given)
         except UnknownName:
-            self.notes.append(f"There is no sampler named {_short(name)!r} here; it was left out.")
+            undefined = name.strip().casefold() == UNDEFINED
+            known = f"There is no sampler named {shortened(name)!r} here; it was left out."
+            self.notes.append("The text does not say which sampler it was (Undefined)." if undefined else known)
             return {}
         if given and schedule.label == AUTOMATIC and given.strip().casefold() != AUTOMATIC.casefold():
-            self.notes.append(f"There is no schedule named {_short(given)!r} here; Automatic is used.")
-        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS):
+            self.notes.append(f"There is no schedule named {shortened(given)!r} here; Automatic is used.")
+        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS_READ):
             self.notes.append(f"The Beta schedule always runs with alpha and beta {BETA_VALUE} here.")
         return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
 
     def models(self) -> dict[str, Any]:
         """Checkpoint and VAE as `name [hash]`, the form that the library looks up hash first."""
-        self.used |= {"Model", "VAE"}
+        self.used |= {"Model", "VAE", "VAE hash"}
         found: dict[str, Any] = {}
         model = self._title("Model", "Model hash")
         if model:
             found["model"] = model
-        vae = self.pairs.get("VAE", "")
+        vae = self.pairs.get("VAE") or self.pairs.get("VAE hash", "")
         if vae not in ("", "None", "Automatic", "Default (model)"):
             found["vae"] = self._title("VAE", "VAE hash") or "Automatic"
         return found
@@ -138,10 +135,7 @@ class _Reader:
                 "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
                 "card on every device."
             )
-        left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
-        if left:
-            more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""
-            self.notes.append(f"Not used here: {'; '.join(left[:SHOWN_LEFTOVERS])}{more}.")
+        self.notes += unused_notes(self.pairs, self.used)
 
     def _title(self, name_key: str, hash_key: str) -> str | None:
         name, short_hash = self.pairs.get(name_key, "").strip(), self.pairs.get(hash_key, "").strip()
@@ -149,7 +143,7 @@ class _Reader:
             name = name.removesuffix(extension)
         title = f"{name} [{short_hash}]" if name and short_hash else name or short_hash
         if len(title) > MAX_NAME:
-            self.notes.append(f"{name_key} {_short(title)!r} is too long for a name; it was left out.")
+            self.notes.append(f"{name_key} {shortened(title)!r} is too long for a name; it was left out.")
             return None
         return title or None
 
@@ -158,27 +152,29 @@ class _Reader:
             if text.casefold() == str(choice).casefold():
                 return choice
         known = ", ".join(str(choice) for choice in choices)
-        self.notes.append(f"{key} {_short(text)!r} is not known here (known: {known}); it was left out.")
+        self.notes.append(f"{key} {shortened(text)!r} is not known here (known: {known}); it was left out.")
         return None
 
     def _number(self, key: str, text: str, model: type[BaseModel], name: str) -> float | int | None:
         number = _parse(text, whole=model.model_fields[name].annotation is int)
         if number is None:
-            self.notes.append(f"{key} {_short(text)!r} is not a number; it was left out.")
+            self.notes.append(f"{key} {shortened(text)!r} is not a number; it was left out.")
             return None
         low, high = _bounds(model, name)
         nearest = max(low, min(high, number))
         if nearest == number:
             return number
         if name == "seed":
-            self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; it was left out.")
+            self.notes.append(f"{key} {shortened(text)} is not between {low} and {high}; it was left out.")
             return None
-        self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; {nearest} is used.")
+        self.notes.append(f"{key} {shortened(text)} is not between {low} and {high}; {nearest} is used.")
         return nearest
 
 
 def _parse(text: str, *, whole: bool) -> float | int | None:
     """A finite number; a whole one without the detour through float."""
+    if len(text) > MAX_DIGITS:
+        return None
     try:
         return int(text) if whole else _finite(float(text))
     except ValueError:
@@ -205,7 +201,3 @@ def _bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
 def _differs(text: str | None, value: float) -> bool:
     number = None if text is None else _parse(text, whole=False)
     return number is not None and number != value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -37,6 +37,7 @@ OPTION_FIELDS = {
 """Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""
 
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
+BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")
 BETA_VALUE = 0.6
 """What the Beta schedule's two parameters always are here."""
 

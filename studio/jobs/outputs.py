@@ -1,6 +1,7 @@
 """Where finished pictures and step previews go, and what happens when they cannot go there.
 
     outputs/txt2img-images/2026-01-31/00012-1234567.png      A1111's layout: day, running number, seed
+                                      00012-1234567.txt      its infotext once more, where asked for
     outputs/.studio/previews/<job>/<batch>-<step>-<index>.jpg
 
 A picture that could not (or was not to) be written stays in memory, bounded, so that it can still be downloaded.
@@ -20,6 +21,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from studio.errors import NotFound, StorageError
+from studio.infotext import DEFAULT_QUALITY, encode_saved
 from studio.jobs.lock import waiting_lock
 from studio.jobs.store import JobStore, image_record, image_url
 from studio.paths import Paths, atomic_write, storage_error
@@ -65,17 +67,21 @@ class Shelf(Generic[Key]):
 def save_picture(picture: ImageReady, paths: Paths, options: RunOptions) -> ImageReady:
     """Write the picture where `options` says and return the event with its `path`, without the bytes.
 
-    When the folder cannot be written the bytes stay and `warning` says why; never raises `StorageError`.
+    When the folder cannot be written the bytes stay and `warning` says why; never raises `StorageError`. A format that
+    cannot hold the picture is replaced by PNG, with a `warning` too.
     """
+    file = encode_saved(picture.png, picture.infotext, options.file_format or "png", options.quality or DEFAULT_QUALITY)
     day = time.strftime("%Y-%m-%d", time.localtime())
     folder = Path(options.output_dir).absolute() if options.output_dir else paths.outputs / "txt2img-images" / day
     try:
         with waiting_lock(paths.state / "numbering.lock"):
-            path = folder / f"{next_number(folder):05d}-{picture.seed}.png"
-            atomic_write(path, picture.png)
+            path = folder / f"{next_number(folder):05d}-{picture.seed}{file.suffix}"
+            atomic_write(path, file.data)
+            if options.text_file:
+                atomic_write(path.with_suffix(".txt"), picture.infotext.encode())
     except StorageError as error:
         return picture.model_copy(update={"path": None, "warning": error.message})
-    return picture.model_copy(update={"path": str(path), "png": b""})
+    return picture.model_copy(update={"path": str(path), "png": b"", "warning": file.warning})
 
 
 def next_number(folder: Path) -> int:
@@ -108,7 +114,9 @@ class PictureStore:
         Never raises `StorageError`.
         """
         kept = save_picture(picture, self._paths, options) if options.save else picture
-        warning = kept.warning and f"{kept.warning} The picture is kept in memory: download it before the server stops."
+        warning = kept.warning
+        if warning and kept.path is None:
+            warning = f"{warning} The picture is kept in memory: download it before the server stops."
         record: ImageRecord | None = None
         if kept.path is not None:
             try:

@@ -19,6 +19,7 @@ MAX_PROMPT = 50_000
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
+PictureFormat = Literal["png", "jpg", "webp", "avif"]
 
 
 def _printable(text: str) -> str:
@@ -104,6 +105,13 @@ class RunOptions(_Frozen):
         None,
         max_length=1000,
         description="Folder for the pictures instead of outputs/txt2img-images; command line only",
+    )
+    file_format: PictureFormat | None = Field(None, description="Format of the files; empty: as the settings say")
+    quality: int | None = Field(
+        None, ge=1, le=100, description="Quality of JPEG, WebP and AVIF files; empty: as the settings say"
+    )
+    text_file: bool | None = Field(
+        None, description="Write the infotext into a .txt beside each picture too; empty: as the settings say"
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from studio.cli import COMMANDS, build_parser, main
-from studio.cli.generate import REQUEST_FIELDS, SAMPLER_FIELDS, request_from
+from studio.cli.generate import REQUEST_FIELDS, SAMPLER_FIELDS, _report, request_from
+from studio.errors import StorageError
+from studio.schema.events import ImageReady
 from studio.schema.request import GenerationRequest
 from studio.settings import Settings
 
@@ -99,3 +101,12 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
     changed = {"prompt", "steps", "sampler_options"}
     assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
     assert set(SAMPLER_FIELDS) == set(type(request.sampler_options).model_fields)
+
+
+def test_a_picture_saved_in_another_format_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    picture = ImageReady(index=0, seed=1, width=8, height=8, infotext="", path="a.png", warning="PNG instead of JPEG.")
+    assert _report([picture], as_json=False) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("a.png\n", "PNG instead of JPEG.\n")
+    with pytest.raises(StorageError, match="PNG"):
+        _report([picture.model_copy(update={"path": None})], as_json=True)

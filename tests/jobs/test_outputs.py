@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from PIL import Image
 
 from studio.errors import NotFound
+from studio.infotext import encode_png, read_picture
 from studio.jobs import JobStore
 from studio.jobs.outputs import PictureStore, Shelf, next_number, save_picture
 from studio.paths import REPOSITORY, Paths
 from studio.schema.events import ImageReady
-from studio.schema.request import GenerationRequest, RunOptions
+from studio.schema.request import GenerationRequest, PictureFormat, RunOptions
 
 
 def picture(seed: int = 7, png: bytes = b"\x89PNG") -> ImageReady:
@@ -98,4 +101,38 @@ def test_pictures_that_left_memory_or_disk_say_so(paths: Paths) -> None:
     Path(saved.path or "").unlink()
     with pytest.raises(NotFound, match="is gone"):
         pictures.data(saved.image_id or 0)
+    store.close()
+
+
+def real(infotext: str = "a cat\nSteps: 1, Seed: 2, CFG scale: 3") -> ImageReady:
+    png = encode_png(Image.new("RGB", (16, 8), "red"), infotext)
+    return ImageReady(index=0, seed=7, width=16, height=8, infotext=infotext, png=png)
+
+
+@pytest.mark.parametrize("kind", get_args(PictureFormat))
+def test_a_picture_is_saved_in_the_format_asked_for(tmp_path: Path, kind: PictureFormat) -> None:
+    options = RunOptions(output_dir=str(tmp_path / "out"), file_format=kind, quality=70)
+    saved = save_picture(real(), Paths(tmp_path), options)
+    assert saved.path == str(tmp_path / "out" / f"00000-7.{kind}")
+    assert read_picture(Path(saved.path).read_bytes()).infotext == real().infotext
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [f"00000-7.{kind}"]
+    assert next_number(tmp_path / "out") == 1
+
+
+def test_the_text_is_written_beside_the_picture_where_asked_for(tmp_path: Path) -> None:
+    options = RunOptions(output_dir=str(tmp_path / "out"), text_file=True)
+    saved = save_picture(real("日本語"), Paths(tmp_path), options)
+    assert Path(saved.path or "").with_suffix(".txt").read_text("utf-8") == "日本語"
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_picture_that_stays_a_png_is_saved_with_a_warning(paths: Paths) -> None:
+    store = JobStore(paths.database)
+    pictures = PictureStore(store, paths)
+    job_id = store.add_job(GenerationRequest(), RunOptions(), "", 0.0)
+    kept = pictures.keep(job_id, real("a" * 40_000), "tiny", RunOptions(file_format="jpg"))
+    assert (kept.path or "").endswith(".png")
+    assert "instead of JPEG" in (kept.warning or "")
+    assert "memory" not in (kept.warning or "")
+    assert pictures.data(kept.image_id or 0) == real("a" * 40_000).png
     store.close()

@@ -26,7 +26,7 @@ LOOK_SECONDS = 5.0
 
 
 class ImagesAnswer(BaseModel):
-    """`images` are base64 PNGs with their infotext inside; `info` is JSON text."""
+    """`images` are base64 pictures, in the format they were saved in, with their infotext inside; `info` is JSON text."""
 
     images: list[str]
     parameters: dict[str, Any]

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from studio.api.auth import only_from_here
-from studio.api.common import StudioDep
+from studio.api.common import StudioDep, picture_type
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
 from studio.schema.jobs import ImageRecord
@@ -56,7 +56,7 @@ def zipped(studio: StudioDep, ids: Annotated[str, Query(max_length=10_000)]) -> 
 
 @router.get("/images/{image_id}.png", response_class=Response)
 def image(studio: StudioDep, request: Request, image_id: int, download: bool = False) -> Response:
-    """One picture. `download` makes the browser save it."""
+    """One picture, in the format it was saved in. `download` makes the browser save it."""
     record = studio.queue.image(image_id)
     tag = f'"{record.id}-{record.created:.6f}"'
     headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
@@ -64,7 +64,8 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
         headers["content-disposition"] = f'attachment; filename="{_file_name(record)}"'
     elif request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    return Response(studio.queue.image_bytes(image_id), media_type="image/png", headers=headers)
+    data = studio.queue.image_bytes(image_id)
+    return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)
