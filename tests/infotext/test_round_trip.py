@@ -9,7 +9,6 @@ from __future__ import annotations
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Le
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -95,13 +94,12 @@ def values(annotation: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
         return st.lists(values(arguments[0], field), max_size=2).map(tuple)
     if annotation is bool:
         return st.booleans()
-    low = next((item.ge for item in field.metadata if isinstance(item, Ge)), None)
-    high = next((item.le for item in field.metadata if isinstance(item, Le)), None)
+    low: Any = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
+    high: Any = next((item.le for item in field.metadata if hasattr(item, "le")), None)
     if annotation is int:
-        return st.integers(low, high)  # type: ignore[arg-type]
+        return st.integers(low, high)
     if annotation is float:
-        bounds: Any = (low, high)
-        return st.floats(*bounds, allow_nan=False, allow_infinity=False)
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return models(annotation)
     return st.just(field.get_default(call_default_factory=True))
@@ -121,7 +119,8 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
 def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -> bool:
     """Whether a sampler option makes a difference to the pixels; one that is not listed always does."""
     sigmas = not spec.timesteps
-    noisy = sigmas and bool((spec.churn and options.s_churn) or spec.eta(options) or spec.name == "Restart")
+    eta = spec.eta(options) if spec.default_eta is not None else 0
+    noisy = sigmas and bool((spec.churn and options.s_churn) or eta or spec.name == "Restart")
     rules = {
         "eta": spec.default_eta is not None,
         "s_churn": spec.churn,
@@ -132,7 +131,7 @@ def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -
         "sigma_max": sigmas,
         "rho": sigmas and find_schedule(schedule).default_rho > 0,
         "discard_penultimate": not spec.discard_penultimate,
-        "ensd": spec.uses_ensd and spec.eta(options) != 0,
+        "ensd": spec.uses_ensd and eta != 0,
         "sgm_noise_multiplier": sigmas,
         "old_karras": sigmas,
     }

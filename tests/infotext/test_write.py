@@ -126,3 +126,4 @@ def test_options_that_do_not_act_are_left_out() -> None:
     assert not {"Schedule max sigma", "Old Karras sigmas"} & set(pairs)
     assert "Eta DDIM" in parameters(sampler="DDIM", sampler_options=options)
     assert "Eta" not in parameters(sampler="Euler a", sampler_options=SamplerOptions(eta=1.0))
+    assert "Sigma noise" not in parameters(sampler="DPM++ 2M", sampler_options=SamplerOptions(eta=1.0, s_noise=1.1))
