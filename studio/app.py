@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
-from studio.errors import InvalidRequest, NotAllowed, StudioError
+from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.paths import Paths
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from studio.infotext import ParsedInfotext, PictureInfo
     from studio.jobs import JobQueue
     from studio.library import Library
+    from studio.reproduce import Original, Reproduction
+
+
+KEPT_ORIGINALS = 16
+"""Pictures under the reproduce check that are held in memory; the oldest go first."""
 
 
 class Studio:
@@ -54,6 +59,7 @@ class Studio:
         self._queue = queue
         self._settings = settings
         self._lock = threading.Lock()
+        self._originals: dict[int, Original] = {}
 
     @property
     def settings(self) -> Settings:
@@ -128,17 +134,41 @@ class Studio:
         for event in self.engine.run(self.resolve(request, options), cancel):
             yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
 
-    def _filed(self, options: RunOptions) -> RunOptions:
-        """`options` with what they leave open about files as the settings say."""
-        settings = self.settings
-        defaults = {
-            "file_format": settings.samples_format,
-            "quality": settings.jpeg_quality,
-            "text_file": settings.save_txt,
-        }
-        return options.model_copy(
-            update={name: value for name, value in defaults.items() if getattr(options, name) is None}
-        )
+    def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
+        """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
+
+        Raises `DamagedFile`, `InvalidRequest` (no parameters in it) and what painting raises.
+        """
+        from studio.reproduce import compare
+
+        original = self._original(data)
+        events = self.engine.run(self.resolve(original.request, RunOptions(preview_every=0, save=False)), cancel)
+        ready = [event for event in events if isinstance(event, ImageReady)]
+        return compare(original, ready[0].png, ready[0].infotext) if ready else None
+
+    def start_reproduction(self, data: bytes) -> JobRecord:
+        """The same check by way of the queue; the picture is not saved. Raises as `reproduce`, and `QueueFull`."""
+        original = self._original(data)
+        job = self.submit(original.request, RunOptions(save=False), source="reproduce")
+        with self._lock:
+            self._originals[job.id] = original
+            while len(self._originals) > KEPT_ORIGINALS:
+                del self._originals[min(self._originals)]
+        return job
+
+    def reproduction(self, job_id: int) -> Reproduction | None:
+        """The outcome of a check by way of the queue; None while there is no picture yet.
+
+        Raises `NotFound` for a job that is no check, or one so old that it was forgotten.
+        """
+        from studio.reproduce import compare
+
+        job, original = self.queue.job(job_id), self._originals.get(job_id)
+        if original is None:
+            raise NotFound(f"Job {job_id} is no reproduce check, or one from before the server started.")
+        if not job.images:
+            return None
+        return compare(original, self.queue.image_bytes(job.images[0].id), job.images[0].infotext)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -207,6 +237,23 @@ class Studio:
     def save_form(self, browser: str, form: dict[str, Any]) -> None:
         """Remember the form of one browser."""
         self.queue.store.save_form(browser, form)
+
+    def _original(self, data: bytes) -> Original:
+        from studio.reproduce import read_original
+
+        return read_original(self.read_picture(data), data, self.library)
+
+    def _filed(self, options: RunOptions) -> RunOptions:
+        """`options` with what they leave open about files as the settings say."""
+        settings = self.settings
+        defaults = {
+            "file_format": settings.samples_format,
+            "quality": settings.jpeg_quality,
+            "text_file": settings.save_txt,
+        }
+        return options.model_copy(
+            update={name: value for name, value in defaults.items() if getattr(options, name) is None}
+        )
 
     def _with_local_models(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`request` with `name [hash]` of checkpoint and VAE as the names they have here; what is not here stays as it was written."""

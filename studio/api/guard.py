@@ -66,10 +66,12 @@ class Intake:
 
 
 DEFAULT_INTAKE = Intake(JSON_LIMIT)
+PICTURE_INTAKE = Intake(UPLOAD_LIMIT, ("image/*", "application/octet-stream"))
 INTAKES = {
     "/login": Intake(8 << 10, ("application/x-www-form-urlencoded",)),
     "/gradio_api/upload": Intake(UPLOAD_LIMIT, ("multipart/form-data",)),
-    "/studio/v1/picture-info": Intake(UPLOAD_LIMIT, ("image/*", "application/octet-stream")),
+    "/studio/v1/picture-info": PICTURE_INTAKE,
+    "/studio/v1/reproduce": PICTURE_INTAKE,
     "/sdapi/v1/png-info": Intake(UPLOAD_LIMIT),
 }
 

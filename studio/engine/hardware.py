@@ -47,6 +47,11 @@ class Hardware:
         """`float32`, `bfloat16` ..."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def backend(self) -> str:
+        """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
+        return f"torch {torch.__version__}, {self.device_label}, {self.dtype_label}, {self.attention}"
+
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
         if self.device.type == "cuda":

@@ -42,6 +42,7 @@ class _Job:
     text_to_image: TextToImage
     previewer: Previewer
     decoder: Decoder
+    backend: str
     images: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -151,6 +152,7 @@ class DiffusersEngine:
             TextToImage(loaded, resolved, self._hardware),
             Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
             Decoder(vae),
+            self._hardware.backend,
         )
         for batch in range(resolved.batch_count):
             yield from _paint_batch(job, batch)
@@ -216,7 +218,7 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
 @torch.inference_mode()
 def _finished_picture(job: _Job, index: int, latents: Tensor) -> ImageReady:
     picture = job.decoder.picture(latents)
-    infotext = write_infotext(job.resolved, index, __version__)
+    infotext = write_infotext(job.resolved, index, __version__, job.backend)
     job.images += 1
     return ImageReady(
         index=index,

@@ -5,7 +5,7 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, and `Old Karras sigmas`.
+diffusers folders, which have no A1111 hash, `Old Karras sigmas`, and `Backend`, which the reproduce check reads.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from studio.schema.resolved import ResolvedRequest
 Pairs = dict[str, object]
 
 
-def write_infotext(resolved: ResolvedRequest, index: int, version: str) -> str:
-    """The text of picture `index` (0-based over the whole job). `version` is the program's bare version number."""
+def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend: str = "") -> str:
+    """The text of picture `index` (0-based over the whole job).
+
+    `version` is the program's bare version number; `backend` says what painted: versions, device, number format, attention kernel.
+    """
     sampler = find_sampler(resolved.sampler)
     pairs: Pairs = {
         "Steps": resolved.steps,
@@ -47,6 +50,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str) -> str:
         pairs["Emphasis"] = resolved.emphasis
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
+    if backend:
+        pairs["Backend"] = backend
     pairs["Version"] = f"{PROGRAM} {version}"
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())

@@ -43,7 +43,7 @@ class JobRecord(_Record):
     status: JobStatus
     request: GenerationRequest
     options: RunOptions
-    source: str = Field("", description="Which door it came through: ui, api, sdapi, cli")
+    source: str = Field("", description="Which door it came through: ui, api, sdapi, cli, reproduce")
     created: float
     started: float | None = None
     finished: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from studio.api.server import create_app
 from studio.errors import SettingsError, TooManyTries
 from studio.settings import Settings
 from tests.api.stand_in import make_studio, serving
+from tests.coroutines import run_alone
 
 USER, PASSWORD = "ann", "pass:wörd"
 SECRET_PAGE = "the mounted page"
@@ -183,7 +183,7 @@ def test_right_passwords_do_not_count_as_guesses() -> None:
             await login.check("a", "b", "here")
         assert await login.check("a", "b", "elsewhere")
 
-    asyncio.run(many())
+    run_alone(many())
 
 
 @pytest.mark.parametrize(
@@ -239,5 +239,5 @@ def test_websockets_need_a_login_too() -> None:
         sent.append(dict(message))  # type: ignore[call-overload]
 
     scope = {"type": "websocket", "path": "/login", "headers": [], "client": ("1.2.3.4", 5), "query_string": b""}
-    asyncio.run(Auth(app, Login("a:b"))(scope, receive, send))
+    run_alone(Auth(app, Login("a:b"))(scope, receive, send))
     assert [message["type"] for message in sent] == ["websocket.close"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import socket
@@ -20,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from studio.api.guard import JSON_LIMIT, Guard, HostPolicy, is_loopback
 from tests.api.stand_in import make_studio, serving
+from tests.coroutines import run_alone
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -202,7 +202,7 @@ def test_websockets_pass_the_same_guard(headers: dict[str, str], accepted: bool)
         sent.append(message)
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(
+    run_alone(
         Guard(app, HostPolicy.of("127.0.0.1"))({"type": "websocket", "path": "/ws", "headers": raw}, receive, send)
     )
     assert [message["type"] for message in sent] == ["websocket.accept" if accepted else "websocket.close"]

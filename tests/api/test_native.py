@@ -152,6 +152,22 @@ def test_what_is_not_there(client: httpx.Client, method: str, path: str, status:
     assert answer.json()["error"]["message"]
 
 
+def test_a_picture_is_painted_again_and_compared(client: httpx.Client) -> None:
+    image = ended(client, generate(client)["id"])["images"][0]
+    png = client.get(image["url"]).content
+    begun = client.post(f"{V1}/reproduce", content=png, headers={"Content-Type": "image/png"})
+    assert begun.status_code == 200 and begun.json()["outcome"] is None
+    job = begun.json()["job"]
+    assert (job["source"], job["options"]["save"]) == ("reproduce", False)
+    ended(client, job["id"])
+    outcome = client.get(f"{V1}/reproduce/{job['id']}").json()["outcome"]
+    assert (outcome["equal"], outcome["largest_difference"], outcome["causes"]) == (True, 0, [])
+    other = client.get(f"{V1}/reproduce/{image['job_id']}")
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "not_found")
+    bare = client.post(f"{V1}/reproduce", content=b"no picture", headers={"Content-Type": "image/png"})
+    assert bare.status_code == 422
+
+
 def test_a_zip_of_pictures(client: httpx.Client) -> None:
     images = ended(client, generate(client, batch_count=3)["id"])["images"]
     answer = client.get(f"{V1}/images.zip", params={"ids": ",".join(str(image["id"]) for image in images)})

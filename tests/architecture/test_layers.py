@@ -15,8 +15,8 @@ from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry"},
     1: {"prompt", "infotext", "library", "samplers", "families"},
-    2: {"engine", "training", "jobs"},
-    3: {"app", "resolve", "trainer"},
+    2: {"engine", "training", "evaluation", "jobs"},
+    3: {"app", "resolve", "reproduce", "trainer"},
     4: {"ui", "api", "cli"},
     5: {"__main__", "serve", "launcher"},
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
+from studio.infotext import encode_png
 from tests.browser.conftest import READY, Open, Server, forget
 from tests.browser.steps import (
     NEGATIVE,
@@ -128,3 +130,28 @@ def test_library_pictures_go_back_into_the_form(picture: Path, page: Page) -> No
     detail.get_by_role("button", name="Send to txt2img").click()
     expect(page.locator(PROMPT)).to_be_visible()
     expect(number(page, "seed")).to_have_value("32")
+
+
+def test_the_reproduce_check_says_same_or_why_not(
+    picture: Path, open_page: Open, server: Server, tmp_path: Path
+) -> None:
+    page = open_page()
+    tab(page, "PNG Info")
+    page.locator("#pnginfo_image").set_input_files(picture)
+    page.locator("#pnginfo_reproduce").click()
+    check = page.locator("#pnginfo_check")
+    expect(check).to_contain_text("every pixel is equal", timeout=20_000)
+    expect(check.locator("img")).to_have_count(2)
+    saved = len(server.pictures)
+    with Image.open(picture) as opened:
+        pixels, text = np.asarray(opened).copy(), opened.text["parameters"]
+    pixels[:20] = 255 - pixels[:20]
+    forged = tmp_path / "forged.png"
+    forged.write_bytes(encode_png(Image.fromarray(pixels), text.replace("Version: ", "Hires upscale: 2, Version: ")))
+    page.locator("#pnginfo_image").set_input_files(forged)
+    expect(check).to_be_hidden()
+    page.locator("#pnginfo_reproduce").click()
+    expect(check).to_contain_text("Not the same", timeout=20_000)
+    expect(check).to_contain_text("Hires upscale: 2 in the picture")
+    expect(check.locator("img")).to_have_count(4)
+    assert len(server.pictures) == saved

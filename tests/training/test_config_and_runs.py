@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import SettingsError, TrainingError
-from studio.schema.training import load_training_config
+from studio.schema.training import ScratchMethod, load_training_config
 from studio.training.runs import (
     Measured,
     RunFinished,
@@ -38,10 +38,13 @@ def recipe(folder: Path, text: str = RECIPE) -> Path:
     return path
 
 
-def test_the_shipped_recipe_is_valid() -> None:
-    config = load_training_config(REPOSITORY / "recipes" / "sprout.toml")
+@pytest.mark.parametrize("name", ["sprout.toml", "sprout-further.toml"])
+def test_the_shipped_recipe_is_valid(name: str) -> None:
+    config = load_training_config(REPOSITORY / "recipes" / name)
     assert config.name == "sprout-v1"
     assert config.export_to == "checkpoints/sprout-v1"
+    assert isinstance(config.method, ScratchMethod)
+    assert bool(config.method.start) == (name == "sprout-further.toml")
 
 
 @pytest.mark.parametrize(

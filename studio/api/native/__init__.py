@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from studio.api.native import events, files, jobs, library, machine, reading
+from studio.api.native import events, files, jobs, library, machine, reading, reproduce
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, events, files, library, reading):
+for part in (machine, jobs, events, files, library, reading, reproduce):
     router.include_router(part.router)

@@ -45,7 +45,7 @@ class TokensAnswer(BaseModel):
     limit: int
 
 
-_PICTURE_BODY: dict[str, Any] = {
+PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -56,7 +56,7 @@ _PICTURE_BODY: dict[str, Any] = {
 }
 
 
-@router.post("/picture-info", openapi_extra=_PICTURE_BODY)
+@router.post("/picture-info", openapi_extra=PICTURE_BODY)
 async def picture_info(studio: StudioDep, request: Request) -> PictureAnswer:
     """Read a PNG, JPEG, WebP, AVIF or GIF sent as the raw body."""
     info = await run_in_threadpool(studio.read_picture, await request.body())

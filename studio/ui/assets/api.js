@@ -63,6 +63,8 @@ export const skip = () => post("skip");
 export const images = (limit, before) => get(`images?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const openFolder = (id) => post("open-folder", id > 0 ? { image: id } : {});
 export const pictureInfo = (file) => request("POST", "picture-info", { body: file, type: file.type || "application/octet-stream" });
+export const reproduce = (file) => request("POST", "reproduce", { body: file, type: file.type || "application/octet-stream" });
+export const reproduction = (id) => get(`reproduce/${id}`);
 export const infotext = (text) => post("infotext", { text });
 export const tokens = (text) => post("tokens", { text });
 export const models = () => get("models");

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast } from "./dom.js";
+import { check } from "./reproduce.js";
 
 const LABELS = {
   prompt: "Prompt",
@@ -102,7 +103,7 @@ export class PngInfo {
     const { infotext = "", items = {}, request = {}, notes = [] } = info;
     const parts = [];
     if (notes.length) parts.push(el("section", { class: "ls-card" }, el("ul", { class: "ls-notes" }, notes.map((note) => el("li", {}, note)))));
-    if (infotext) parts.push(this.#textCard(infotext, request, notes));
+    if (infotext) parts.push(this.#textCard(infotext, request, notes, file));
     const rows = tableRows(request);
     if (rows.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "Parameters")), table(rows)));
     const { naturalWidth: width, naturalHeight: height } = this.preview;
@@ -114,7 +115,11 @@ export class PngInfo {
     this.result.replaceChildren(...parts);
   }
 
-  #textCard(infotext, request, notes) {
+  #textCard(infotext, request, notes, file) {
+    const outcome = el("div", { class: "ls-check", id: "pnginfo_check", "aria-live": "polite", hidden: true });
+    const again = button("Paint again and compare", () => check(file, this.url, outcome, again), {
+      picture: "play", id: "pnginfo_reproduce", title: "Reproduce check: is every pixel the same, and if not, why?",
+    });
     return el(
       "section",
       { class: "ls-card" },
@@ -123,8 +128,10 @@ export class PngInfo {
         "div",
         { class: "ls-actions" },
         button("Send to txt2img", () => this.send({ request, notes, whole: true }), { picture: "send", kind: "go", id: "pnginfo_send" }),
+        again,
         button("copy", () => copy(infotext), { picture: "copy", kind: "small" }),
       ),
+      outcome,
     );
   }
 }

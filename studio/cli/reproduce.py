@@ -1,0 +1,54 @@
+"""`reproduce FILE.png`: paint a picture again from its own text and say whether it is the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from studio.app import build
+from studio.cli.interrupt import interruptible
+from studio.cli.options import add_common, open_settings, say
+from studio.errors import EngineError, NotFound
+from studio.paths import atomic_write
+from studio.schema.engine import CancelToken
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """The parser of `reproduce`."""
+    parser = subparsers.add_parser(
+        "reproduce", help="paint a picture again from its own parameters; 0 when every pixel is equal, else 1"
+    )
+    parser.add_argument("file", metavar="FILE", help="a picture with generation parameters in it")
+    parser.add_argument("--out", metavar="PNG", help="keep the new picture here")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_common(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when the picture came out the same, 1 when not; what differs is printed."""
+    file = Path(arguments.file).expanduser()
+    if not file.is_file():
+        raise NotFound(f"There is no file {str(file)!r}.", field="file")
+    settings, paths, notes = open_settings(arguments)
+    for note in notes:
+        say(note)
+    studio = build(settings, paths, queue=False)
+    cancel = CancelToken()
+    try:
+        with interruptible(cancel.interrupt, "stopping after this step (Ctrl-C again to quit at once)"):
+            found = studio.reproduce(file.read_bytes(), cancel)
+    finally:
+        studio.close()
+    if found is None:
+        raise EngineError("Nothing was painted: the check was stopped.")
+    if arguments.out:
+        atomic_write(Path(arguments.out).expanduser(), found.png)
+    if arguments.json:
+        shown = {"equal": found.equal, "largest_difference": found.largest, "similarity": found.similarity}
+        print(json.dumps({**shown, "causes": found.causes, "infotext": found.infotext}, ensure_ascii=False))
+    else:
+        print("\n".join([found.words, *(f"  {cause}" for cause in found.causes)]))
+    return 0 if found.equal else 1

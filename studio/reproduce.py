@@ -1,0 +1,164 @@
+"""The reproduce check: paint a picture again from what it says about itself, and say how near that comes and why not nearer.
+
+Three moves: `read_original` takes the file apart, the caller has its request painted like any other, `compare` looks at both.
+Causes are read off the two texts: whatever the new picture says otherwise than the old one may be the reason.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import InvalidRequest, UnknownName
+from studio.infotext import parse_infotext
+from studio.infotext.keys import PROGRAM
+from studio.prompt.networks import extract_networks
+from studio.resolve import ModelLookup
+from studio.schema.request import GenerationRequest, make_request
+
+if TYPE_CHECKING:
+    from studio.evaluation.similarity import Picture
+    from studio.infotext import PictureInfo
+
+_SIMILAR = 11
+"""Least side in pixels that structural similarity is measured from."""
+_NOT_COMPARED = frozenset({"Size-1", "Size-2", "Seed"})
+"""Keys that are fields of the request in every program: were they different, so would be the request."""
+_MEANT = {"RNG": "GPU", "Clip skip": "1", "Schedule type": "Automatic", "Emphasis": "Original"}
+"""What a text means that does not name these."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture to be painted again: its pixels, its text, the request that its text makes, and notes from reading it."""
+
+    pixels: Picture
+    infotext: str
+    request: GenerationRequest
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The outcome. `largest` is the largest difference of 8-bit values; None, like `similarity`, where the sizes differ."""
+
+    equal: bool
+    largest: int | None
+    similarity: float | None
+    infotext: str
+    png: bytes = field(repr=False)
+    causes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """One sentence."""
+        if self.equal:
+            return "The same picture: every pixel is equal."
+        if self.largest is None:
+            return "Another picture: the sizes differ."
+        alike = "" if self.similarity is None else f", structural similarity {self.similarity:.4f}"
+        return f"Not the same: pixels differ by up to {self.largest} of 255{alike}."
+
+
+def read_original(info: PictureInfo, data: bytes, library: ModelLookup) -> Original:
+    """`info` is what `Studio.read_picture` found in `data`.
+
+    Raises `InvalidRequest` for a picture without generation text, or one whose text makes no request.
+    """
+    if not info.infotext:
+        raise InvalidRequest(
+            "This picture carries no generation parameters, so it cannot be painted again.", field="file"
+        )
+    request, missing = with_what_is_here(make_request(info.request), library)
+    return Original(_pixels(data), info.infotext, request, (*info.notes, *missing))
+
+
+def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple[GenerationRequest, list[str]]:
+    """`request` as near as the models of this installation come to it, and a sentence about each that is missing."""
+    missing: list[str] = []
+    changes: dict[str, Any] = {}
+    for name, label, find, instead in (
+        ("model", "Checkpoint", library.checkpoint, None),
+        ("vae", "VAE", library.vae, "Automatic"),
+    ):
+        asked = getattr(request, name)
+        try:
+            find(asked)
+        except UnknownName:
+            changes[name] = instead
+            missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    prompt = request.prompt
+    for tag in extract_networks(prompt)[1]:
+        try:
+            if tag.kind == "lora":
+                library.lora(tag.name)
+        except UnknownName:
+            prompt = prompt.replace(str(tag), "")
+            missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
+    return request.model_copy(update={**changes, "prompt": prompt}), missing
+
+
+def compare(original: Original, png: bytes, infotext: str) -> Reproduction:
+    """`png` and `infotext` are the picture painted from `original.request`."""
+    from studio.evaluation.similarity import largest_difference, structural_similarity
+
+    again = _pixels(png)
+    if again.shape != original.pixels.shape:
+        sizes = f"The picture has {_size(original.pixels)} pixels, its parameters make {_size(again)}."
+        return Reproduction(False, None, None, infotext, png, (sizes, *_causes(original, infotext)))
+    largest = largest_difference(original.pixels, again)
+    if largest == 0:
+        return Reproduction(True, 0, 1.0, infotext, png)
+    similarity = structural_similarity(original.pixels, again) if min(again.shape[:2]) >= _SIMILAR else None
+    return Reproduction(False, largest, similarity, infotext, png, _causes(original, infotext) or (_unknown(largest),))
+
+
+def _causes(original: Original, infotext: str) -> tuple[str, ...]:
+    """What the two texts do not agree on, in the old one's order, and what reading it already found."""
+    old, new = parse_infotext(original.infotext).pairs, parse_infotext(infotext).pairs
+    causes = list(original.notes)
+    for key in dict.fromkeys((*old, *new)):
+        then, now = old.get(key, _MEANT.get(key)), new.get(key, _MEANT.get(key))
+        if key in _NOT_COMPARED or then == now or _same_number(then, now):
+            continue
+        causes.append(_cause(key, then, now))
+    return tuple(causes)
+
+
+def _cause(key: str, then: str | None, now: str | None) -> str:
+    if key == "Version" and (then is None or not then.startswith(PROGRAM)):
+        return f"The picture was painted by {then or 'another program'}, this one by {now}."
+    if then is None:
+        return f"{key}: {now} here; the picture does not say."
+    if now is None:
+        return f"{key}: {then} in the picture; not known or not used here."
+    return f"{key}: {then} in the picture, {now} here."
+
+
+def _same_number(then: str | None, now: str | None) -> bool:
+    """Whether both are one number written in two ways, such as 7 and 7.0."""
+    try:
+        return then is not None and now is not None and float(then) == float(now)
+    except ValueError:
+        return False
+
+
+def _unknown(largest: int) -> str:
+    kernels = "Painted as one of a batch, or on another processor, sums are rounded otherwise."
+    return (
+        f"The parameters agree. {kernels}"
+        if largest <= 2
+        else "The parameters agree; the file may have been edited or saved anew with loss."
+    )
+
+
+def _pixels(data: bytes) -> Picture:
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _size(picture: Picture) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
