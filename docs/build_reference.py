@@ -99,13 +99,15 @@ def _settings() -> str:
 
 
 def _request() -> str:
-    from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions
+    from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
     for title, model in (
         ("Request", GenerationRequest),
-        ("Sampler options", SamplerOptions),
+        ("Variation (`variation`)", Variation),
+        ("Seed resize (`seed_resize`)", SeedResize),
+        ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),
     ):
         rows = ([f"`{n}`", f.description, _allowed(f), _default(f)] for n, f in _fields(model))

@@ -15,8 +15,8 @@ from studio.prompt.schedule import parse_schedule
 from studio.prompt.weights import parse_weights
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, WeightedText
+from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
+from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
 
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
@@ -62,16 +62,14 @@ def resolve(
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
-    seed = request.seed if request.seed >= 0 else draw_seed()
+    seeds, variation = _seeds(request, draw_seed)
     calls = model_calls(sampler, request.steps)
     return ResolvedRequest(
         positive=PromptPlan(
             text=request.prompt,
-            branches=tuple(
-                _branch(text, weight, calls, request.emphasis) for text, weight in split_composition(prompt)
-            ),
+            branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
         ),
-        negative=PromptPlan(text=request.negative_prompt, branches=(_branch(negative, 1.0, calls, request.emphasis),)),
+        negative=PromptPlan(text=request.negative_prompt, branches=(_branch(negative, 1.0, calls, request),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -85,9 +83,14 @@ def resolve(
         height=height,
         batch_size=request.batch_size,
         batch_count=request.batch_count,
-        seeds=tuple((seed + i) % (MAX_SEED + 1) for i in range(request.picture_count)),
+        seeds=seeds,
+        variation=variation,
+        seed_resize=_rounded(request.seed_resize),
         clip_skip=request.clip_skip,
         emphasis=request.emphasis,
+        old_prompt_editing=request.old_prompt_editing,
+        prediction_type=request.prediction_type,
+        noise_schedule=request.noise_schedule,
         rng=request.rng,
         options=options or RunOptions(),
     )
@@ -103,6 +106,10 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     asked = find_schedule(request.schedule)
     answers = {
         "seed": resolved.seeds[0],
+        "variation": request.variation
+        and resolved.variation
+        and request.variation.model_copy(update={"seed": resolved.variation.seeds[0]}),
+        "seed_resize": resolved.seed_resize,
         "model": resolved.model.name,
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "sampler": resolved.sampler,
@@ -113,17 +120,38 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     return request.model_copy(update=answers)
 
 
+def _seeds(request: GenerationRequest, draw_seed: Callable[[], int]) -> tuple[tuple[int, ...], VariationPlan | None]:
+    """Seed of every picture, and what is mixed in. They count up from picture to picture; with a variation only its seeds do, as in A1111."""
+
+    def counted(first: int) -> tuple[int, ...]:
+        return tuple((first + i) % (MAX_SEED + 1) for i in range(request.picture_count))
+
+    seed = request.seed if request.seed >= 0 else draw_seed()
+    part = request.variation
+    if part is None:
+        return counted(seed), None
+    variation = VariationPlan(seeds=counted(part.seed if part.seed >= 0 else draw_seed()), strength=part.strength)
+    return (seed,) * request.picture_count, variation
+
+
+def _rounded(part: SeedResize | None) -> SeedResize | None:
+    """With sides that are multiples of 8, as the picture's own."""
+    if part is None:
+        return None
+    return SeedResize(width=part.width // PIXEL_STEP * PIXEL_STEP, height=part.height // PIXEL_STEP * PIXEL_STEP)
+
+
 def model_calls(sampler: SamplerSpec, steps: int) -> int:
     """The steps that prompt editing counts in: model calls, two a step for samplers of second order, as A1111 counts."""
     return steps * 2 if sampler.second_order else steps
 
 
-def _branch(text: str, weight: float, calls: int, emphasis: Emphasis) -> PromptBranch:
+def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
     """One part of a prompt over the model calls."""
-    stretches = parse_schedule(text, calls)
+    stretches = parse_schedule(text, calls, old=request.old_prompt_editing)
     places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
     return PromptBranch(
-        texts=tuple(_weigh(text, emphasis) for text in places),
+        texts=tuple(_weigh(text, request.emphasis) for text in places),
         stretches=tuple((stretch.until, places[stretch.text]) for stretch in stretches),
         weight=weight,
     )

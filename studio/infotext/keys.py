@@ -12,8 +12,14 @@ NUMBER_FIELDS = {
 }
 """Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
 
-CHOICE_FIELDS = {"RNG": "rng", "Emphasis": "emphasis"}
-"""Fields of `GenerationRequest` with a few named values."""
+CHOICE_FIELDS = {
+    "RNG": "rng",
+    "Emphasis": "emphasis",
+    "Old prompt editing timelines": "old_prompt_editing",
+    "Noise Schedule": "noise_schedule",
+    "Prediction type": "prediction_type",
+}
+"""Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""
 
 OPTION_FIELDS = {
     "ENSD": "ensd",
@@ -35,6 +41,14 @@ OPTION_FIELDS = {
     "Old Karras sigmas": "old_karras",
 }
 """Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""
+
+PART_FIELDS = {
+    "Variation seed": "variation.seed",
+    "Variation seed strength": "variation.strength",
+    "Seed resize from-1": "seed_resize.width",
+    "Seed resize from-2": "seed_resize.height",
+}
+"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
 
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
 BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")

@@ -12,7 +12,6 @@ from studio.infotext.dialects import is_dialect_key
 FEATURES: dict[str, tuple[str, ...]] = {
     "hires. fix": ("Hires ", "First pass size"),
     "refiner": ("Refiner",),
-    "variation seed": ("Variation seed", "Seed resize from"),
     "inpainting": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "img2img": ("Denoising strength", "Init image hash", "Noise multiplier", "Extra noise", "Image CFG scale"),
     "embeddings (textual inversion)": ("TI hashes", "TI"),
@@ -27,7 +26,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "skipped guidance": ("NGMS", "Skip Early CFG"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),
     "padded prompts": ("Pad conds",),
-    "behaviour of older versions": ("Old prompt editing timelines", "Downcast alphas_cumprod", "Noise Schedule"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

@@ -50,6 +50,21 @@ def test_txt2img(client: httpx.Client, studio: Studio) -> None:
     assert not (studio.paths.outputs / "txt2img-images").exists()
 
 
+def test_variation_and_seed_resize_are_told(client: httpx.Client) -> None:
+    plain = json.loads(txt2img(client, batch_size=2).json()["info"])
+    assert (plain["subseed"], plain["all_subseeds"], plain["subseed_strength"]) == (-1, [-1, -1], 0)
+    assert (plain["seed_resize_from_w"], plain["seed_resize_from_h"]) == (-1, -1)
+    asked = {"subseed": 2**32 - 2, "subseed_strength": 0.2, "seed_resize_from_w": 72, "seed_resize_from_h": 96}
+    info = json.loads(txt2img(client, **asked, batch_size=2, n_iter=2).json()["info"])
+    assert info["all_seeds"] == [5, 5, 5, 5]
+    assert info["all_subseeds"] == [2**32 - 2, 2**32 - 1, 0, 1]
+    assert {name: info[name] for name in asked} == asked
+    assert "Variation seed: 1, Variation seed strength: 0.2, Seed resize from: 72x96" in info["infotexts"][3]
+    drawn = json.loads(txt2img(client, subseed_strength=0.2).json()["info"])
+    assert drawn["all_subseeds"] == [drawn["subseed"]]
+    assert drawn["subseed"] >= 0
+
+
 def test_images_that_are_saved_or_not_sent(client: httpx.Client) -> None:
     answer = txt2img(client, save_images=True, send_images=False).json()
     assert answer["images"] == []

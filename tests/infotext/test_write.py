@@ -10,7 +10,7 @@ from studio.errors import UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.resolve import resolve
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -82,6 +82,23 @@ def test_the_seed_is_the_pictures_own() -> None:
     assert [parse_infotext(write_infotext(request, i, "1")).request["seed"] for i in range(4)] == [10, 11, 12, 13]
 
 
+def test_a_variation_keeps_the_seed_and_counts_its_own() -> None:
+    request = resolved(
+        GenerationRequest(
+            seed=10,
+            variation=Variation(seed=20, strength=0.25),
+            seed_resize=SeedResize(width=512, height=640),
+            batch_size=3,
+        )
+    )
+    text = write_infotext(request, 2, "1")
+    start_noise = "Variation seed: 22, Variation seed strength: 0.25, Seed resize from: 512x640, RNG: CPU"
+    assert f"Seed: 10, Size: 512x512, Model hash: 0123456789, Model: painter, {start_noise}" in text
+    read = parse_infotext(text).request
+    assert read["variation"] == {"seed": 22, "strength": 0.25}
+    assert read["seed_resize"] == {"width": 512, "height": 640}
+
+
 def test_a_hash_is_never_invented() -> None:
     unhashed = resolved(GenerationRequest(prompt="<lora:style:1>", vae="nice")).model_copy(
         update={
@@ -115,6 +132,27 @@ def test_a_folder_has_an_id_instead_of_a_hash() -> None:
 )
 def test_emphasis_is_written_where_it_matters(prompt: str, emphasis: Any, is_written: bool) -> None:
     assert ("Emphasis" in written(prompt=prompt, emphasis=emphasis)) == is_written
+
+
+@pytest.mark.parametrize(
+    "fields, is_written",
+    [
+        ({"prompt": "a [cat:dog:3]", "old_prompt_editing": True}, True),
+        ({"negative_prompt": "[cat|dog]", "old_prompt_editing": True}, True),
+        ({"prompt": "a [cat:dog:3]"}, False),
+        ({"prompt": "a cat <lora:style:1>", "old_prompt_editing": True}, False),
+    ],
+)
+def test_old_prompt_editing_is_written_where_a_prompt_may_be_edited(fields: dict[str, Any], is_written: bool) -> None:
+    text = written(**fields)
+    assert (", Old prompt editing timelines: True, " in text) is is_written
+    assert parse_infotext(text).request.get("old_prompt_editing", False) is is_written
+
+
+def test_what_overrules_the_checkpoint_is_written() -> None:
+    text = written(prediction_type="v_prediction", noise_schedule="Zero Terminal SNR")
+    assert ", Noise Schedule: Zero Terminal SNR, Prediction type: v_prediction, Version: " in text
+    assert not {"Noise Schedule", "Prediction type"} & parameters().keys()
 
 
 def test_options_that_do_not_act_are_left_out() -> None:

@@ -106,9 +106,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("styles", bool, "styles"),
     ("script_name", _named, "scripts"),
     ("refiner_checkpoint", _named, "the refiner"),
-    ("subseed_strength", _positive, "variation seeds"),
-    ("seed_resize_from_h", _positive, "resizing the seed"),
-    ("seed_resize_from_w", _positive, "resizing the seed"),
     ("restore_faces", bool, "face restoration"),
     ("tiling", bool, "tiling"),
     ("s_min_uncond", _positive, "negative guidance minimum sigma"),
@@ -126,6 +123,13 @@ _FIELDS = {
     "width": "width",
     "height": "height",
 }
+_PART_FIELDS = {
+    "subseed": "variation.seed",
+    "subseed_strength": "variation.strength",
+    "seed_resize_from_w": "seed_resize.width",
+    "seed_resize_from_h": "seed_resize.height",
+}
+"""Fields of optional parts of a request, dotted."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
@@ -134,6 +138,12 @@ _OVERRIDES = {
     "emphasis": "emphasis",
     "randn_source": "rng",
 }
+_PICTURE_OVERRIDES = {
+    "use_old_scheduling": "old_prompt_editing",
+    "sd_noise_schedule": "noise_schedule",
+    "prediction_type": "prediction_type",
+}
+"""What A1111 keeps in its settings and a request says each time; the last one is ours."""
 _SAMPLER_OVERRIDES = {
     "eta_ancestral": "eta",
     "eta_ddim": "eta",
@@ -172,10 +182,13 @@ def translate(
     given = {name: value for name in body.model_fields_set if (value := getattr(body, name)) is not None}
     data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
     data |= _sampler(given, data)
+    data |= _parts(given, data)
     options = dict(data.get("sampler_options", {}))
     options |= {ours: given[theirs] for theirs, ours in _SAMPLER_FIELDS.items() if theirs in given}
     overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
-    data |= {ours: overrides[key] for key, ours in _OVERRIDES.items() if overrides.get(key) not in (None, "")}
+    for key, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items():
+        if overrides.get(key) not in (None, ""):
+            data[ours] = overrides[key]
     options |= {ours: overrides[key] for key, ours in _SAMPLER_OVERRIDES.items() if key in overrides}
     warnings += [
         f"override_settings.{key} is not known here and was ignored."
@@ -210,8 +223,8 @@ def in_their_words(error: StudioError) -> StudioError:
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in _SAMPLER_OVERRIDES.items()},
     **{f"sampler_options.{name}": name for name in _SAMPLER_FIELDS},
-    **{ours: f"override_settings.{theirs}" for theirs, ours in _OVERRIDES.items()},
-    **{ours: theirs for theirs, ours in _FIELDS.items()},
+    **{ours: f"override_settings.{theirs}" for theirs, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items()},
+    **{ours: theirs for theirs, ours in (_FIELDS | _PART_FIELDS).items()},
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }
@@ -238,7 +251,18 @@ _CHECKED = {name for name, _, _ in _NOT_BUILT}
 
 
 def _is_override(key: str) -> bool:
-    return key in _OVERRIDES or key in _SAMPLER_OVERRIDES
+    return key in _OVERRIDES or key in _PICTURE_OVERRIDES or key in _SAMPLER_OVERRIDES
+
+
+def _parts(given: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The optional parts, over those in `data`. A size below 0 is none, as 0 is."""
+    parts: dict[str, dict[str, Any]] = {}
+    for theirs, ours in _PART_FIELDS.items():
+        if theirs in given:
+            part, _, name = ours.partition(".")
+            value = max(given[theirs], 0) if part == "seed_resize" else given[theirs]
+            parts.setdefault(part, dict(data.get(part) or {}))[name] = value
+    return parts
 
 
 def _sampler(given: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from studio.api.common import StudioDep
 from studio.app import Studio
 from studio.errors import EngineError, NotFound, StudioError, from_dict
 from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
+from studio.schema.request import MAX_SEED, GenerationRequest
 
 router = APIRouter()
 
@@ -100,7 +101,7 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
     request, images = job.request, job.images
     model = studio.library.checkpoint(request.model)
     vae = studio.library.vae(request.vae)
-    count = len(images)
+    count, variation, resize = len(images), request.variation, request.seed_resize
     info: dict[str, Any] = {
         "prompt": request.prompt,
         "all_prompts": [request.prompt] * count,
@@ -108,9 +109,9 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "all_negative_prompts": [request.negative_prompt] * count,
         "seed": request.seed,
         "all_seeds": [image.seed for image in images],
-        "subseed": -1,
-        "all_subseeds": [-1] * count,
-        "subseed_strength": 0,
+        "subseed": variation.seed if variation else -1,
+        "all_subseeds": [_subseed(request, image) for image in images],
+        "subseed_strength": variation.strength if variation else 0,
         "width": request.width,
         "height": request.height,
         "sampler_name": request.sampler,
@@ -123,8 +124,8 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "sd_model_hash": model.short_hash,
         "sd_vae_name": vae.name if vae else None,
         "sd_vae_hash": vae.short_hash if vae else None,
-        "seed_resize_from_w": -1,
-        "seed_resize_from_h": -1,
+        "seed_resize_from_w": resize.width if resize else -1,
+        "seed_resize_from_h": resize.height if resize else -1,
         "denoising_strength": None,
         "extra_generation_params": {},
         "index_of_first_image": 0,
@@ -136,3 +137,8 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "version": studio.version,
     }
     return {**info, "warnings": order.warnings} if order.warnings else info
+
+
+def _subseed(request: GenerationRequest, image: ImageRecord) -> int:
+    """The variation seed of one picture; -1 without a variation."""
+    return (request.variation.seed + image.index) % (MAX_SEED + 1) if request.variation else -1

@@ -55,11 +55,27 @@ def _settings(form: Form, fresh: GenerationRequest) -> None:
             seed = form.place("seed", scale=5, min_width=100)
             dice = _icon("Random seed", "txt2img_random_seed", "dice")
             reuse = _icon("Seed of the last picture", "txt2img_reuse_seed", "reuse")
+        _extra(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
             _sampler_parameters(form, fresh)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _extra(form: Form) -> None:
+    """What may be done to the seed's noise: mixing another in, and taking that of another size."""
+    with gr.Accordion("Extra", open=False, elem_id="txt2img_subseed_show"):
+        with gr.Row(elem_classes=["ls-row"]):
+            subseed = form.place("variation.seed", scale=5, min_width=100)
+            dice = _icon("Random variation seed", "txt2img_random_subseed", "dice")
+            reuse = _icon("Variation seed of the last picture", "txt2img_reuse_subseed", "reuse")
+            form.place("variation.strength", scale=6, min_width=120)
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("seed_resize.width", scale=5, min_width=120)
+            form.place("seed_resize.height", scale=5, min_width=120)
+    listen_js(dice.click, "() => -1", [], [subseed])
+    listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
 def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
@@ -69,9 +85,12 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
     with gr.Row(elem_classes=["ls-row", "ls-grid"]):
         form.place("rng", value=fresh.rng, min_width=100)
         form.place("emphasis", value=fresh.emphasis, min_width=100)
+        form.place("prediction_type", min_width=100)
+        form.place("noise_schedule", min_width=100)
         for name in names:
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+        form.place("old_prompt_editing", min_width=160)
         for name in switches:
             form.place(f"{OPTIONS}.{name}", min_width=160)
 
