@@ -9,6 +9,7 @@ from studio.errors import UnknownModel
 from studio.library import Library
 from studio.library.scan import describe, find_models
 from studio.paths import REPOSITORY, Paths
+from studio.prompt.styles import Style
 from studio.schema.models import ModelInfo
 
 
@@ -27,6 +28,14 @@ class OneModel:
 
     def lora(self, name: str) -> ModelInfo:
         """No LoRA is asked for."""
+        raise NotImplementedError(name)
+
+    def style(self, name: str) -> Style:
+        """No style is asked for."""
+        raise NotImplementedError(name)
+
+    def wildcard(self, name: str) -> list[str]:
+        """No wildcard is asked for."""
         raise NotImplementedError(name)
 
 

@@ -30,6 +30,7 @@ def pages() -> dict[str, str]:
         "reference-settings.md": _settings(),
         "reference-request.md": _request(),
         "reference-samplers.md": _samplers(),
+        "reference-file-names.md": _file_names(),
         "reference-command-line.md": _commands(),
         "reference-rest.md": _routes(),
     }
@@ -95,13 +96,15 @@ def _settings() -> str:
 
 
 def _request() -> str:
-    from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions
+    from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
     for title, model in (
         ("Request", GenerationRequest),
-        ("Sampler options", SamplerOptions),
+        ("Variation (`variation`)", Variation),
+        ("Seed resize (`seed_resize`)", SeedResize),
+        ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),
     ):
         rows = ([f"`{n}`", f.description, _allowed(f), _default(f)] for n, f in _fields(model))
@@ -121,6 +124,21 @@ def _samplers() -> str:
     return text + _table(
         ("schedule", "REST name", "aliases"), ([s.label, f"`{s.name}`", ", ".join(s.aliases)] for s in SCHEDULES)
     )
+
+
+def _file_names() -> str:
+    from studio.naming import TAGS, ZIP_PATTERN
+
+    text = f"{NOTE}# Patterns of file names\n\nFor the settings `samples_filename_pattern` and `directories_filename_pattern`; "
+    text += (
+        "tags and results are A1111's. Names of tags are read in any case; what is no tag stays as it is. A tag that "
+    )
+    text += "*vanishes* takes the text between it and the tag before along. Text of prompts is cut to 128 characters a tag.\n\n"
+    text += _table(
+        ("tag", "with arguments", "meaning"),
+        ([f"`[{n}]`", t.usage and f"`{t.usage}`", t.meaning] for n, t in TAGS.items()),
+    )
+    return f"{text}\nArchives of several pictures are named `{ZIP_PATTERN}.zip`.\n"
 
 
 def _commands() -> str:

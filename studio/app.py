@@ -10,16 +10,19 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
 from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.paths import Paths
+from studio.prompt.styles import recognise_styles
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
-from studio.schema.events import Event, ImageReady
+from studio.schema.events import Event, Finished, ImageReady
 from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
@@ -124,14 +127,24 @@ class Studio:
         """
         options = options or RunOptions(preview_every=self.settings.preview_every)
         resolved = self.resolve(request, options)
-        return self.queue.submit(fixed(request, resolved), options, source)
+        return self.queue.submit(fixed(request, resolved), resolved.options, source)
 
     def paint(self, request: GenerationRequest, options: RunOptions, cancel: CancelToken) -> Iterator[Event]:
-        """Run one request without the queue and save its pictures: what the `generate` command does."""
-        from studio.jobs.outputs import save_picture
+        """Run one request without the queue, save its pictures and their grid: what the `generate` command does."""
+        from studio.jobs.saving import read_file, save_grid, save_picture
 
-        for event in self.engine.run(self.resolve(request, options), cancel):
-            yield save_picture(event, self.paths, options) if isinstance(event, ImageReady) and options.save else event
+        def png(picture: ImageReady) -> bytes:
+            return picture.png or read_file(Path(picture.path or ""), f"picture {picture.index}")
+
+        resolved, settings, started = self.resolve(request, options), self.settings, time.time()
+        pictures: list[ImageReady] = []
+        for event in self.engine.run(resolved, cancel):
+            if isinstance(event, ImageReady):
+                event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
+                pictures.append(event)
+            elif isinstance(event, Finished):
+                save_grid(pictures, png, resolved, started, self.paths, settings)
+            yield event
 
     def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
         """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
@@ -190,14 +203,14 @@ class Studio:
         from studio.infotext import read_picture
 
         info = read_picture(data, self.library.lora_hashes())
-        return replace(info, request=self._with_local_models(info.request))
+        return replace(info, request=self._local(info.request))
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""
         from studio.infotext import parse_infotext
 
         parsed = parse_infotext(text, self.library.lora_hashes())
-        return replace(parsed, request=self._with_local_models(parsed.request))
+        return replace(parsed, request=self._local(parsed.request))
 
     # -- choosing and remembering -------------------------------------------------------------------------------------
 
@@ -242,14 +255,23 @@ class Studio:
 
         return read_original(self.read_picture(data), data, self.library)
 
-    def _with_local_models(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`request` with `name [hash]` of checkpoint and VAE as the names they have here; what is not here stays as it was written."""
+    def _local(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`request` in the words of this installation; what is not here stays as it was written.
+
+        Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint and VAE
+        become the names they have here.
+        """
         found = dict(request)
+        with contextlib.suppress(StudioError):
+            texts = (found.get("prompt", ""), found.get("negative_prompt", ""))
+            prompt, negative, names = recognise_styles(*texts, self.library.styles.styles())
+            if names:
+                found.update(prompt=prompt, negative_prompt=negative, styles=names)
         for field, find in (("model", self.library.checkpoint), ("vae", self.library.vae)):
             with contextlib.suppress(StudioError):
                 info = find(found[field]) if found.get(field) else None
                 found[field] = info.name if info else found.get(field)
-        return {key: value for key, value in found.items() if key in request}
+        return {key: value for key, value in found.items() if key in request or key == "styles"}
 
     def _selected(self) -> ModelInfo | None:
         """The checkpoint a request without a model would use; None when there is none at all."""
@@ -284,6 +306,7 @@ def build(
             paths,
             max_queue=settings.max_queue,
             keep_previews=lambda: studio.settings.keep_previews,
+            settings=lambda: studio.settings,
         )
     return studio
 

@@ -14,7 +14,16 @@ from studio.errors import NotAllowed, StorageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _NAME_PART = re.compile(r"[^\x00-\x1f<>:\"|?*\\/]{1,255}")
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(1, 10)), *(f"LPT{i}" for i in range(1, 10))}
+_PORTS = "123456789¹²³"  # Windows reads the raised digits as digits
+_RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    "CONIN$",
+    "CONOUT$",
+    *(f"{port}{i}" for port in ("COM", "LPT") for i in _PORTS),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,11 @@ class Paths:
     def vae(self) -> Path:
         """Separate VAE files."""
         return self.checkpoints / "vae"
+
+    @property
+    def wildcards(self) -> Path:
+        """Text files that `__name__` in a prompt draws lines from. Styles lie in `root` itself: styles.csv."""
+        return self.root / "wildcards"
 
     @property
     def outputs(self) -> Path:
@@ -79,6 +93,11 @@ class Paths:
         return REPOSITORY / "checkpoints"
 
 
+def is_reserved(name: str) -> bool:
+    """Whether Windows takes `name` for a device: `CON`, `nul.txt`, `COM1 .png`."""
+    return name.split(".")[0].rstrip().upper() in _RESERVED
+
+
 def safe_join(root: Path, *parts: str) -> Path:
     """`root` / parts, or `NotAllowed` when the result would lie outside `root` or a part is no legal name anywhere.
 
@@ -87,8 +106,7 @@ def safe_join(root: Path, *parts: str) -> Path:
     """
     names = [name for part in parts for name in part.split("/")]
     for name in names:
-        stem = name.split(".")[0].rstrip().upper()
-        if not _NAME_PART.fullmatch(name) or name in {".", ".."} or name[-1] in " ." or stem in _RESERVED:
+        if not _NAME_PART.fullmatch(name) or name in {".", ".."} or name[-1] in " ." or is_reserved(name):
             raise NotAllowed(f"{'/'.join(parts)!r} is not a name inside {root.name!r}.")
     base = root.resolve()
     joined = base.joinpath(*names).resolve()

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from studio.errors import IncompatibleFile, InvalidRequest
+from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.prompt.composition import split_composition
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
+from studio.prompt.styles import Style, apply_styles
 from studio.prompt.weights import parse_weights
+from studio.prompt.wildcards import expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, WeightedText
+from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
+from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
 
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
@@ -38,6 +40,14 @@ class ModelLookup(Protocol):
         """By name or alias. Raises `UnknownName`."""
         ...
 
+    def style(self, name: str) -> Style:
+        """By name. Raises `UnknownName`."""
+        ...
+
+    def wildcard(self, name: str) -> list[str]:
+        """The lines of a wildcard, at least one. Raises `UnknownName`."""
+        ...
+
 
 def resolve(
     request: GenerationRequest,
@@ -50,28 +60,35 @@ def resolve(
     """Answer every open question of `request`.
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
-    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA), `IncompatibleFile` (a model that cannot be used, a
-    LoRA of another family) and `InvalidRequest` (more pixels than one batch may hold).
+    Wildcards are drawn by the first seed: one wording for all pictures of the request.
+    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    be used, a LoRA of another family), `DamagedFile` (a file of styles or wildcards), `NotAllowed` (a wildcard outside of
+    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
     """
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
     vae = library.vae(request.vae)
-    prompt, tags = extract_networks(request.prompt)
-    negative, _ = extract_networks(request.negative_prompt)
+    seed = request.seed if request.seed >= 0 else draw_seed()
+    styles = [library.style(name) for name in request.styles]
+    text, template = _worded("prompt", request.prompt, [style.prompt for style in styles], library, seed)
+    negative_text, negative_template = _worded(
+        "negative_prompt", request.negative_prompt, [style.negative_prompt for style in styles], library, seed
+    )
+    prompt, tags = extract_networks(text)
+    negative, _ = extract_networks(negative_text)
+    options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
-    seed = request.seed if request.seed >= 0 else draw_seed()
+    seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
     return ResolvedRequest(
         positive=PromptPlan(
-            text=request.prompt,
-            branches=tuple(
-                _branch(text, weight, calls, request.emphasis) for text, weight in split_composition(prompt)
-            ),
+            text=text,
+            branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
         ),
-        negative=PromptPlan(text=request.negative_prompt, branches=(_branch(negative, 1.0, calls, request.emphasis),)),
+        negative=PromptPlan(text=negative_text, branches=(_branch(negative, 1.0, calls, request),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -85,16 +102,26 @@ def resolve(
         height=height,
         batch_size=request.batch_size,
         batch_count=request.batch_count,
-        seeds=tuple((seed + i) % (MAX_SEED + 1) for i in range(request.picture_count)),
+        seeds=seeds,
+        variation=variation,
+        seed_resize=_rounded(request.seed_resize),
         clip_skip=request.clip_skip,
         emphasis=request.emphasis,
+        old_prompt_editing=request.old_prompt_editing,
+        prediction_type=request.prediction_type,
+        noise_schedule=request.noise_schedule,
         rng=request.rng,
-        options=options or RunOptions(),
+        options=options.model_copy(
+            update={
+                "template": template or options.template,
+                "negative_template": negative_template or options.negative_template,
+            }
+        ),
     )
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
-    """`request` with its answers written in (seed, model, sampler names, size): running it again gives the same pictures.
+    """`request` with its answers written in (prompts, seed, model, sampler names, size): running it again gives the same pictures.
 
     A schedule that is the sampler's own becomes Automatic, as A1111 shows it when it reads its infotext: two requests for
     the same pictures are then equal.
@@ -102,7 +129,14 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
     answers = {
+        "prompt": resolved.positive.text,
+        "negative_prompt": resolved.negative.text,
+        "styles": (),
         "seed": resolved.seeds[0],
+        "variation": request.variation
+        and resolved.variation
+        and request.variation.model_copy(update={"seed": resolved.variation.seeds[0]}),
+        "seed_resize": resolved.seed_resize,
         "model": resolved.model.name,
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "sampler": resolved.sampler,
@@ -113,17 +147,50 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     return request.model_copy(update=answers)
 
 
+def _seeds(
+    request: GenerationRequest, seed: int, draw_seed: Callable[[], int]
+) -> tuple[tuple[int, ...], VariationPlan | None]:
+    """Seed of every picture, and what is mixed in. They count up from picture to picture; with a variation only its seeds do, as in A1111."""
+
+    def counted(first: int) -> tuple[int, ...]:
+        return tuple((first + i) % (MAX_SEED + 1) for i in range(request.picture_count))
+
+    part = request.variation
+    if part is None:
+        return counted(seed), None
+    variation = VariationPlan(seeds=counted(part.seed if part.seed >= 0 else draw_seed()), strength=part.strength)
+    return (seed,) * request.picture_count, variation
+
+
+def _rounded(part: SeedResize | None) -> SeedResize | None:
+    """With sides that are multiples of 8, as the picture's own."""
+    if part is None:
+        return None
+    return SeedResize(width=part.width // PIXEL_STEP * PIXEL_STEP, height=part.height // PIXEL_STEP * PIXEL_STEP)
+
+
 def model_calls(sampler: SamplerSpec, steps: int) -> int:
     """The steps that prompt editing counts in: model calls, two a step for samplers of second order, as A1111 counts."""
     return steps * 2 if sampler.second_order else steps
 
 
-def _branch(text: str, weight: float, calls: int, emphasis: Emphasis) -> PromptBranch:
+def _worded(field: str, text: str, styles: list[str], library: ModelLookup, seed: int) -> tuple[str, str]:
+    """A prompt with its styles, without comments and with its wildcards drawn; and what it was drawn from, "" if nothing was."""
+    template = apply_styles(text, styles)
+    try:
+        drawn = expand(template, library.wildcard, f"{field} {seed}")
+    except StudioError as error:
+        error.field = field
+        raise
+    return drawn, "" if drawn == template else template
+
+
+def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
     """One part of a prompt over the model calls."""
-    stretches = parse_schedule(text, calls)
+    stretches = parse_schedule(text, calls, old=request.old_prompt_editing)
     places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
     return PromptBranch(
-        texts=tuple(_weigh(text, emphasis) for text in places),
+        texts=tuple(_weigh(text, request.emphasis) for text in places),
         stretches=tuple((stretch.until, places[stretch.text]) for stretch in stretches),
         weight=weight,
     )

@@ -82,6 +82,19 @@ class Settings(BaseModel):
         0.8, "Weight that a click on a LoRA card inserts", group="Defaults", minimum=-5, maximum=5
     )
 
+    # Files. Names and values are A1111's; patterns are explained in docs/reference-file-names.md.
+    samples_filename_pattern: str = _setting(
+        "", "File names of pictures; empty is [seed], or [seed]-[prompt_spaces] without sub-folders", group="Files"
+    )
+    save_images_add_number: bool = _setting(True, "Put a running number in front of file names", group="Files")
+    save_to_dirs: bool = _setting(True, "Sub-folders for pictures and grids", group="Files")
+    directories_filename_pattern: str = _setting(
+        "[date]", "Names of the sub-folders; empty is [prompt_words]", group="Files"
+    )
+    save_txt: bool = _setting(False, "Write the infotext also into a .txt file beside the picture", group="Files")
+    grid_save: bool = _setting(True, "Save a grid of all pictures of a job that makes more than one", group="Files")
+    grid_format: Literal["png", "jpg", "webp"] = _setting("png", "File format of grids", group="Files")
+
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")
     preview_every: int = _setting(

@@ -23,6 +23,7 @@ HOSTILE = [
     "nul",
     "CON.txt",
     "COM1",
+    "COM¹",
     "a\0b",
     "a\nb",
     "x" * 300,

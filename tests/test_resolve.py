@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
+from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.models import ModelInfo, ModelKind
-from studio.schema.request import MAX_SEED, GenerationRequest
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.request import MAX_SEED, GenerationRequest, SeedResize, Variation
+from studio.schema.resolved import ResolvedRequest, VariationPlan
 
 
 def model(name: str, kind: ModelKind = "checkpoint", **facts: object) -> ModelInfo:
@@ -40,6 +41,16 @@ class Shelf:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
 
+    def style(self, name: str) -> Style:
+        if name != "ink":
+            raise UnknownName.of("style", name, ["ink"], field="styles")
+        return Style("ink", "ink drawing of {prompt}", "photo")
+
+    def wildcard(self, name: str) -> list[str]:
+        if name != "colour":
+            raise UnknownName.of("wildcard", name, ["colour"], field="prompt")
+        return ["red", "blue"]
+
 
 SHELF = Shelf(
     model("base"),
@@ -59,6 +70,25 @@ def run(request: GenerationRequest, seed: int = 5, selected: str = "") -> Resolv
 def test_seeds_are_drawn_counted_and_wrap_around() -> None:
     assert run(GenerationRequest(batch_count=2, batch_size=2), seed=7).seeds == (7, 8, 9, 10)
     assert run(GenerationRequest(seed=MAX_SEED, batch_size=2)).seeds == (MAX_SEED, 0)
+
+
+def test_with_a_variation_the_seed_stays_and_the_variation_seeds_count() -> None:
+    asked = GenerationRequest(seed=7, variation=Variation(seed=MAX_SEED - 1, strength=0.5), batch_count=2, batch_size=2)
+    resolved = run(asked)
+    assert resolved.seeds == (7, 7, 7, 7)
+    assert resolved.variation == VariationPlan(seeds=(MAX_SEED - 1, MAX_SEED, 0, 1), strength=0.5)
+    assert run(GenerationRequest(seed=7, variation=Variation(seed=3, strength=0), batch_size=2)).seeds == (7, 8)
+
+
+def test_a_variation_seed_of_minus_one_is_drawn_and_fixed() -> None:
+    asked = GenerationRequest(seed=7, variation=Variation(strength=0.5), seed_resize=SeedResize(width=100, height=64))
+    resolved = run(asked, seed=1234)
+    assert resolved.seeds == (7,)
+    assert resolved.variation == VariationPlan(seeds=(1234,), strength=0.5)
+    assert resolved.seed_resize == SeedResize(width=96, height=64)
+    kept = fixed(asked, resolved)
+    assert kept.variation == Variation(seed=1234, strength=0.5)
+    assert run(kept, seed=99) == resolved
 
 
 def test_schedule_automatic_becomes_the_samplers_own_and_the_label_says_what_a1111_shows() -> None:
@@ -105,6 +135,8 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
         ({"schedule": "Karas"}, UnknownName, "'Karras'"),
         ({"prompt": "<lora:inc:1>"}, UnknownName, "'ink'"),
         ({"prompt": "<lora:big:1>"}, IncompatibleFile, "sdxl"),
+        ({"styles": ["inc"]}, UnknownName, "'ink'"),
+        ({"prompt": "a __color__ fox"}, UnknownName, "'colour'"),
     ],
 )
 def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: type[Exception], said: str) -> None:
@@ -135,3 +167,46 @@ def test_prompts_are_taken_apart_over_the_models_calls() -> None:
 def test_samplers_of_second_order_count_two_calls_a_step() -> None:
     resolved = run(GenerationRequest(prompt="[a:b:0.5]", sampler="Heun", steps=4))
     assert resolved.positive.branches[0].stretches == ((4, 0), (8, 1))
+
+
+def test_prompts_may_be_edited_as_before_1_6() -> None:
+    """1.0 is a share of the steps today (all of them) and was step 1."""
+    asked = GenerationRequest(prompt="[a:b:1.0]", negative_prompt="[c:d:0.5]", steps=4)
+    assert run(asked).positive.branches[0].stretches == ((4, 0),)
+    old = run(asked.model_copy(update={"old_prompt_editing": True}))
+    assert old.positive.branches[0].stretches == ((1, 0), (4, 1))
+    assert old.negative == run(asked).negative
+    assert old.old_prompt_editing
+
+
+def test_styles_are_merged_and_comments_are_gone() -> None:
+    resolved = run(GenerationRequest(prompt="a fox # red?\nin snow", negative_prompt="blur", styles=("ink",)))
+    assert resolved.positive.text == "ink drawing of a fox \nin snow"
+    assert resolved.negative.text == "blur, photo"
+    assert resolved.positive.branches[0].texts == ((("ink drawing of a fox \nin snow", 1.0),),)
+
+
+def test_wildcards_are_drawn_by_the_seed_and_the_template_is_kept() -> None:
+    asked = GenerationRequest(prompt="a __colour__ {fox|owl}", negative_prompt="{x|y}", seed=4)
+    first = run(asked)
+    assert first.positive.text in {"a red fox", "a red owl", "a blue fox", "a blue owl"}
+    assert (first.options.template, first.options.negative_template) == ("a __colour__ {fox|owl}", "{x|y}")
+    assert run(asked) == first
+    texts = {run(asked.model_copy(update={"seed": seed})).positive.text for seed in range(40)}
+    assert len(texts) == 4
+
+
+def test_what_was_drawn_is_not_drawn_again() -> None:
+    asked = GenerationRequest(prompt="{_|_}_colour__ __colour__", styles=("ink",), seed=3)
+    first = run(asked)
+    stored = fixed(asked, first)
+    assert stored.styles == ()
+    again = resolve(stored, SHELF, lambda: 9, options=first.options)
+    assert again == first
+    assert again.options.template == "ink drawing of {_|_}_colour__ __colour__"
+
+
+def test_an_unknown_wildcard_names_the_field_it_stands_in() -> None:
+    with pytest.raises(UnknownName) as caught:
+        run(GenerationRequest(negative_prompt="__color__"))
+    assert caught.value.field == "negative_prompt"

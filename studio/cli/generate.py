@@ -7,16 +7,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from studio.app import Studio, build
 from studio.cli.interrupt import interruptible
 from studio.cli.options import add_common, add_fields, given, open_settings, say
 from studio.errors import StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, make_request
+from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
 
-REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "sampler_options"))
-SAMPLER_FIELDS = tuple(SamplerOptions.model_fields)
+PARTS: dict[str, tuple[type[BaseModel], str]] = {
+    "sampler_options": (SamplerOptions, ""),
+    "variation": (Variation, "variation_"),
+    "seed_resize": (SeedResize, "seed_resize_"),
+}
+"""Fields of a request that are models themselves, and what stands before the names of their flags."""
+REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", *PARTS))
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -24,7 +31,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     parser = subparsers.add_parser("generate", help="paint pictures from the command line")
     parser.add_argument("prompt", help="what to paint")
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
-    add_fields(parser, SamplerOptions, SAMPLER_FIELDS)
+    for model, prefix in PARTS.values():
+        add_fields(parser, model, model.model_fields, prefix=prefix)
     parser.add_argument(
         "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
     )
@@ -41,7 +49,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
 def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> GenerationRequest:
     """The request a command line asks for: its flags over `defaults`. Raises `InvalidRequest`."""
     data: dict[str, Any] = {**defaults.model_dump(), **given(arguments, REQUEST_FIELDS), "prompt": arguments.prompt}
-    data["sampler_options"] = {**data["sampler_options"], **given(arguments, SAMPLER_FIELDS)}
+    for name, (model, prefix) in PARTS.items():
+        if flags := given(arguments, model.model_fields, prefix):
+            data[name] = {**(data[name] or {}), **flags}
     return make_request(data)
 
 

@@ -18,21 +18,30 @@ from studio.settings import Settings, load_settings
 
 
 def add_fields(
-    parser: argparse.ArgumentParser, model: type[BaseModel], names: Iterable[str], *, show_default: bool = True
+    parser: argparse.ArgumentParser,
+    model: type[BaseModel],
+    names: Iterable[str],
+    *,
+    show_default: bool = True,
+    prefix: str = "",
 ) -> None:
-    """One `--flag` per named field, with its help, bounds and choices.
+    """One `--flag` per named field, with its help, bounds and choices; `prefix` stands before its name.
 
     Flags left out do not appear in the namespace, so defaults stay where they belong. A field of type bool that
-    defaults to True becomes `--no-flag`.
+    defaults to True becomes `--no-flag`, one of several values a flag that is given once for each.
     """
     for name in names:
         field = model.model_fields[name]
+        name = prefix + name
         flag, kind = name.replace("_", "-"), _plain_type(field)
         text = _help(field, show_default).replace("%", "%%")
         if kind is bool:
             switched = not field.default
             parser.add_argument(f"--{flag}" if switched else f"--no-{flag}", dest=name, action="store_const", const=switched,
                                 default=argparse.SUPPRESS, help=text)  # fmt: skip
+        elif typing.get_origin(kind) is tuple:
+            parser.add_argument(f"--{flag}", dest=name, metavar="NAME", action="append", default=argparse.SUPPRESS,
+                                help=f"{text}; give it once for each")  # fmt: skip
         elif typing.get_origin(kind) is Literal:
             parser.add_argument(
                 f"--{flag}", dest=name, choices=typing.get_args(kind), default=argparse.SUPPRESS, help=text
@@ -43,9 +52,9 @@ def add_fields(
             )
 
 
-def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """The named flags that were on the command line."""
-    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+def given(arguments: argparse.Namespace, names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """The named flags that were on the command line, under their names without `prefix`."""
+    return {name: getattr(arguments, prefix + name) for name in names if hasattr(arguments, prefix + name)}
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from studio.engine.conditioning import Conditioner
 from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
+from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack
 from studio.errors import NotFound
 from studio.families import folder_weight_files
 from studio.prompt.tokenizer import ClipTokenizer
 from studio.samplers.noise_table import NoiseTable
-from studio.schema.models import ModelInfo
+from studio.schema.models import ModelInfo, PredictionType
+from studio.schema.request import AskedPrediction, NoiseSchedule
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 """(path, bytes, modification time in ns) of every file that was read."""
@@ -31,6 +35,14 @@ class LoadedCheckpoint:
     conditioner: Conditioner
     table: NoiseTable
     fingerprint: Fingerprint
+
+    def table_for(self, schedule: NoiseSchedule) -> NoiseTable:
+        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise."""
+        return self.table if schedule == "Default" else _table(self.model, zero_terminal(self.model.alphas_cumprod))
+
+    def prediction(self, asked: AskedPrediction) -> PredictionType:
+        """What the U-Net is taken to predict: what was asked for, or what the checkpoint says."""
+        return self.model.prediction_type if asked == "Automatic" else asked
 
 
 class ModelKeeper:
@@ -60,7 +72,7 @@ class ModelKeeper:
             hardware = self._hardware
             model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
             hardware.prepare_attention(model.unet, model.vae)
-            table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod, sdxl=model.family.name == "sdxl")
+            table = _table(model, model.alphas_cumprod)
             self._loaded = LoadedCheckpoint(
                 model, LoraStack(model), Conditioner(model, self._tokenizer), table, current
             )
@@ -82,6 +94,10 @@ class ModelKeeper:
             return
         self._loaded = self._vae = None
         self._hardware.free()
+
+
+def _table(model: LoadedModel, alphas: Tensor) -> NoiseTable:
+    return NoiseTable.from_alphas_cumprod(alphas, sdxl=model.family.name == "sdxl")
 
 
 def fingerprint(info: ModelInfo) -> Fingerprint:

@@ -135,13 +135,11 @@ def load_checkpoint(
     dtype: torch.dtype,
     *,
     vae_dtype: torch.dtype | None = None,
-    prediction_type: PredictionType | None = None,
-    zero_terminal_snr: bool | None = None,
 ) -> LoadedModel:
     """Load a checkpoint onto `device`.
 
-    `vae_dtype` None is `dtype`. `prediction_type` and `zero_terminal_snr` overrule what the file or its scheduler
-    configuration says; where neither says anything, SD 2.x files are judged by their weights and others by the family.
+    `vae_dtype` None is `dtype`. What the model predicts is what the file or its scheduler configuration says; where neither
+    says anything, SD 2.x files are judged by their weights and others by the family.
     Raises `NotFound` (the file is gone), `DamagedFile` (cut off, NaN) and `IncompatibleFile` (unknown or foreign
     architecture, pickles, missing parts, folders with program code). Reads no network.
     """
@@ -156,15 +154,14 @@ def load_checkpoint(
             _build(part, component.config), component.weights, component.choose, device, wanted, part
         )
         used |= keys
-    predicted, note = _prediction(plan, info, prediction_type)
-    rescaled = plan.signature.zero_terminal_snr if zero_terminal_snr is None else zero_terminal_snr
+    predicted, note = _prediction(plan, info)
     return LoadedModel(
         info=info,
         family=plan.spec,
         unet=modules["unet"],
         vae=modules["vae"],
         text_encoders=tuple(modules[encoder.name] for encoder in plan.spec.encoders),
-        alphas_cumprod=alphas_cumprod(plan.scheduler, rescaled),
+        alphas_cumprod=alphas_cumprod(plan.scheduler, plan.signature.zero_terminal_snr),
         prediction_type=predicted,
         latent=_latent_facts(modules["vae"], plan.preview),
         native_size=plan.signature.native_size,
@@ -275,14 +272,17 @@ def _build(part: Part, config: Mapping[str, Any]) -> Any:
     return empty(lambda: model(CLIPTextConfig(**text)), part)
 
 
-def _prediction(plan: _Plan, info: ModelInfo, asked: PredictionType | None) -> tuple[PredictionType, tuple[str, ...]]:
-    if asked is not None or plan.signature.states_prediction:
-        return asked or plan.signature.prediction_type, ()
+def _prediction(plan: _Plan, info: ModelInfo) -> tuple[PredictionType, tuple[str, ...]]:
+    """What the U-Net predicts, and a note where that is a judgement."""
+    if plan.signature.states_prediction:
+        return plan.signature.prediction_type, ()
     weights = plan.components["unet"].weights
     if plan.spec.name == "sd2" and _V_MARKER in weights.shapes:
         spread = float(weights.tensor(Source(_V_MARKER)).float().std(unbiased=False))
         judged: PredictionType = "v_prediction" if spread > _V_SPREAD else "epsilon"
-        return judged, (f"Judged by its weights, {info.name} predicts {judged}.",)
+        return judged, (
+            f"Judged by its weights, {info.name} predicts {judged}; if that is wrong, choose a prediction type.",
+        )
     return info.prediction_type, ()
 
 

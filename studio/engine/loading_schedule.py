@@ -17,8 +17,8 @@ def alphas_cumprod(config: Mapping[str, Any], zero_terminal_snr: bool) -> torch.
     """ᾱ of every training step, float64 [T], descending.
 
     `beta_schedule` may be scaled_linear (an even ramp of square roots, SD), linear or squaredcos_cap_v2 (Nichol and
-    Dhariwal 2021), or `trained_betas` a list. `zero_terminal_snr` applies algorithm 1 of Lin et al., "Common Diffusion
-    Noise Schedules and Sample Steps are Flawed", 2023. Raises `IncompatibleFile` for values that make no schedule.
+    Dhariwal 2021), or `trained_betas` a list. `zero_terminal_snr`: see `zero_terminal`. Raises `IncompatibleFile` for
+    values that make no schedule.
     """
     try:
         result = torch.cumprod(1 - _betas(config), dim=0)
@@ -26,7 +26,22 @@ def alphas_cumprod(config: Mapping[str, Any], zero_terminal_snr: bool) -> torch.
         raise IncompatibleFile(f"The noise schedule cannot be used: {error}.") from None
     if result.ndim != 1 or len(result) < 2 or not bool(((result > 0) & (result < 1)).all()):
         raise IncompatibleFile("The noise schedule cannot be used: its betas must lie between 0 and 1.")
-    return _zero_terminal(result) if zero_terminal_snr else result
+    return zero_terminal(result) if zero_terminal_snr else result
+
+
+def zero_terminal(alphas: torch.Tensor) -> torch.Tensor:
+    """The schedule `alphas`, [T] in float64, moved so that its last step is (almost) nothing but noise.
+
+    √ᾱ is shifted to end at 0 and scaled to begin where it did: algorithm 1 of Lin et al. 2023, "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", https://arxiv.org/abs/2305.08891. A schedule that was moved already stays as it is.
+    """
+    if float(alphas[-1]) == _LAST_ALPHA:
+        return alphas
+    root = alphas.sqrt()
+    scaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    result = scaled**2
+    result[-1] = _LAST_ALPHA
+    return result
 
 
 def _betas(config: Mapping[str, Any]) -> torch.Tensor:
@@ -45,11 +60,3 @@ def _betas(config: Mapping[str, Any]) -> torch.Tensor:
         level = torch.cos((time + 0.008) / 1.008 * torch.pi / 2) ** 2
         return (1 - level[1:] / level[:-1]).clamp(max=0.999)
     raise ValueError(f"beta_schedule {kind!r} is not known (scaled_linear, linear, squaredcos_cap_v2)")
-
-
-def _zero_terminal(alphas: torch.Tensor) -> torch.Tensor:
-    root = alphas.sqrt()
-    scaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    result = scaled**2
-    result[-1] = _LAST_ALPHA
-    return result

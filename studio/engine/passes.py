@@ -31,7 +31,8 @@ class TextToImage:
         self._resolved = resolved
         self._hardware = hardware
         self._loaded = loaded
-        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, loaded.table, resolved.sampler_options)
+        self._table = loaded.table_for(resolved.noise_schedule)
+        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
@@ -47,20 +48,15 @@ class TextToImage:
         """Steps of one batch; an estimate for samplers that choose their own."""
         return self._plan.steps
 
-    def steps(self, seeds: Sequence[int]) -> Iterator[Step]:
-        """Denoise one batch, one generator per picture. Close the iterator to stop.
+    def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
+        """Denoise one batch, one generator per picture; `subseeds` are its variation seeds. Close the iterator to stop.
 
         The caller's code runs outside inference mode. Raises `EngineError` when the latents are no numbers any more, looked
         for after the first step (a damaged model shows at once) and the last.
         """
         with torch.inference_mode():
-            noise = ImageNoise(
-                seeds,
-                self._shape,
-                source=self._resolved.rng,
-                device=self._hardware.device,
-                dtype=torch.float32,
-                ensd=self._resolved.sampler_options.ensd,
+            noise = batch_noise(
+                self._resolved, seeds, subseeds, self._shape, self._loaded.model.latent.scale, self._hardware.device
             )
             running = self._plan.run(self._denoiser(), self._plan.start(noise.start()), noise)
         last: Step | None = None
@@ -85,8 +81,8 @@ class TextToImage:
         model = self._loaded.model
         return GuidedUNet(
             model.unet,
-            self._loaded.table.timestep,
-            model.prediction_type,
+            self._table.timestep,
+            self._loaded.prediction(self._resolved.prediction_type),
             self._positive,
             self._negative,
             self._scale,
@@ -108,6 +104,37 @@ class TextToImage:
             is_negative=is_negative,
         )
         return conditioner.condition(states, resolved.width, resolved.height)
+
+
+def batch_noise(
+    resolved: ResolvedRequest,
+    seeds: Sequence[int],
+    subseeds: Sequence[int],
+    shape: tuple[int, int, int],
+    scale: int,
+    device: torch.device,
+) -> ImageNoise:
+    """All noise that one batch of a request needs, float32 on `device`.
+
+    Args:
+        resolved: where its source, seed delta, variation strength and seed resize come from.
+        seeds: one per picture of the batch.
+        subseeds: variation seeds of the same pictures; empty without a variation.
+        shape: latents of one picture, [C, h, w].
+        scale: pixels per latent and side, for the size that the seed is resized from.
+    """
+    old, variation = resolved.seed_resize, resolved.variation
+    return ImageNoise(
+        seeds,
+        shape,
+        source=resolved.rng,
+        device=device,
+        dtype=torch.float32,
+        ensd=resolved.sampler_options.ensd,
+        subseeds=subseeds,
+        subseed_strength=variation.strength if variation else 0.0,
+        resize_from=(old.height // scale, old.width // scale) if old else None,
+    )
 
 
 def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int]) -> Tensor:

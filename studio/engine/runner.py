@@ -50,10 +50,11 @@ class _Job:
         """Whether the batch being painted is not wanted any more."""
         return self.cancel.mode != "none"
 
-    def seeds(self, batch: int) -> tuple[int, ...]:
-        """Seeds of one batch."""
-        size = self.resolved.batch_size
-        return self.resolved.seeds[batch * size : (batch + 1) * size]
+    def seeds(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Seeds and variation seeds of one batch; the latter are none without a variation."""
+        part = slice(batch * self.resolved.batch_size, (batch + 1) * self.resolved.batch_size)
+        variation = self.resolved.variation
+        return self.resolved.seeds[part], variation.seeds[part] if variation else ()
 
 
 class DiffusersEngine:
@@ -188,7 +189,7 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
     if job.left():
         return
     last: Step | None = None
-    for step in job.text_to_image.steps(job.seeds(batch)):
+    for step in job.text_to_image.steps(*job.seeds(batch)):
         yield _progress(job, batch, step)
         if job.left():
             return

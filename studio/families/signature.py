@@ -122,7 +122,7 @@ def _checkpoint(found: Shapes, meta: dict[str, str]) -> CheckpointSignature:
         native_size=_stated_size(meta) or spec.native_size,
         prediction_type=stated or ("epsilon" if variant != "base" else spec.prediction_type),
         states_prediction=stated is not None or variant != "base",
-        zero_terminal_snr="ztsnr" in found,
+        zero_terminal_snr="ztsnr" in found or meta.get("ss_zero_terminal_snr") == "True",
         problem=_checkpoint_problem(found, parts, variant, [encoder.name for encoder in spec.encoders]),
     )
 
@@ -152,9 +152,10 @@ def _context(found: Shapes) -> int | None:
 
 
 def _stated_prediction(found: Shapes, meta: dict[str, str]) -> PredictionType | None:
-    """NoobAI's marker keys, or the Stability AI model metadata standard (modelspec)."""
-    said = meta.get("modelspec.prediction_type", "").lower()
-    if "v_pred" in found or said in {"v", "v_prediction"}:
+    """NoobAI's marker keys, the Stability AI model metadata standard (modelspec) and its dialects: ComfyUI's, sd-scripts'."""
+    said = (meta.get("modelspec.prediction_type") or meta.get("modelspec.predict_key", "")).lower()
+    trained_on_v = not said and meta.get("ss_v_parameterization") == "True"
+    if "v_pred" in found or said in {"v", "v_prediction"} or trained_on_v:
         return "v_prediction"
     architecture = meta.get("modelspec.architecture", "").lower()
     if said == "epsilon" or architecture == "stable-diffusion-v2-512":

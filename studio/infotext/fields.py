@@ -6,10 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from studio.errors import UnknownName
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, CHOICE_FIELDS, NUMBER_FIELDS, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import (
+    BETA_KEYS,
+    BETA_VALUE,
+    CHOICE_FIELDS,
+    NUMBER_FIELDS,
+    OPTION_FIELDS,
+    PART_FIELDS,
+    PROGRAM,
+    TEMPLATE_KEYS,
+)
 from studio.samplers.table import (
     AUTOMATIC,
     SamplerSpec,
@@ -19,10 +28,18 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
-from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation, invalid_request
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
+
+NOT_DONE = {
+    "Pad conds v0": "Version 1.5 and older filled up the shorter of two prompts in DDIM and PLMS, which is not done here: "
+    "a picture with a prompt of more than 75 tokens may differ.",
+    "Downcast alphas_cumprod": "Versions before 1.7.0-225 rounded the noise levels to half precision, which is not done "
+    "here: the picture may differ slightly.",
+}
+"""What older versions of AUTOMATIC1111 did, and a note about each."""
 
 SILENT = frozenset(
     {
@@ -37,10 +54,23 @@ SILENT = frozenset(
             "Civitai resources",
             "Civitai metadata",
         ),
-        *("Hashes", "Model hash", "Model id", "VAE hash", "Lora hashes", "TI hashes", *BETA_KEYS),
+        *(
+            "Hashes",
+            "Model hash",
+            "Model id",
+            "VAE hash",
+            "Lora hashes",
+            "TI hashes",
+            *BETA_KEYS,
+            *NOT_DONE,
+            *TEMPLATE_KEYS,
+        ),
     }
 )
 """Keys that change no pixels, or are used beside another key."""
+
+PARTS: dict[str, type[BaseModel]] = {"variation": Variation, "seed_resize": SeedResize}
+"""Optional parts of a request, of which a text decides those it names."""
 
 MAX_NAME = 300
 SHOWN_LEFTOVERS = 12
@@ -65,6 +95,7 @@ def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
     for key, name in OPTION_FIELDS.items():
         reader.read(options, SamplerOptions, key, name)
     fields["sampler_options"] = options
+    fields.update(reader.parts())
     reader.remark()
     return fields, reader.notes
 
@@ -129,6 +160,25 @@ class _Reader:
             self.notes.append(f"The Beta schedule always runs with alpha and beta {BETA_VALUE} here.")
         return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
 
+    def parts(self) -> dict[str, Any]:
+        """The optional parts that the text turns on."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
+        for key, name in PART_FIELDS.items():
+            part, _, field = name.partition(".")
+            self.read(found[part], PARTS[part], key, field)
+        if "Variation seed" in self.pairs and "seed" not in found["variation"]:
+            found["variation"] = {}  # another seed would be another picture, and no better than none
+        return {name: values for name in PARTS if (values := self._part(name, found[name]))}
+
+    def _part(self, name: str, values: dict[str, Any]) -> dict[str, Any] | None:
+        """The whole part of these values; None when it would change nothing or is not possible."""
+        try:
+            whole = GenerationRequest.model_validate({name: values}).model_dump()[name]
+        except ValidationError as error:
+            self.notes.append(f"{invalid_request(error).message} It was left out.")
+            return None
+        return None if whole is None else dict(whole)
+
     def models(self) -> dict[str, Any]:
         """Checkpoint and VAE as `name [hash]`, the form that the library looks up hash first."""
         self.used |= {"Model", "VAE"}
@@ -148,6 +198,10 @@ class _Reader:
                 "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
                 "card on every device."
             )
+        self.notes += [note for key, note in NOT_DONE.items() if self.pairs.get(key) == "True"]
+        templates = [f"{key} {_short(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
+        if templates:
+            self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")
         left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
         if left:
             more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""

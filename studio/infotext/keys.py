@@ -12,8 +12,14 @@ NUMBER_FIELDS = {
 }
 """Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
 
-CHOICE_FIELDS = {"RNG": "rng", "Emphasis": "emphasis"}
-"""Fields of `GenerationRequest` with a few named values."""
+CHOICE_FIELDS = {
+    "RNG": "rng",
+    "Emphasis": "emphasis",
+    "Old prompt editing timelines": "old_prompt_editing",
+    "Noise Schedule": "noise_schedule",
+    "Prediction type": "prediction_type",
+}
+"""Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""
 
 OPTION_FIELDS = {
     "ENSD": "ensd",
@@ -36,9 +42,20 @@ OPTION_FIELDS = {
 }
 """Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""
 
+PART_FIELDS = {
+    "Variation seed": "variation.seed",
+    "Variation seed strength": "variation.strength",
+    "Seed resize from-1": "seed_resize.width",
+    "Seed resize from-2": "seed_resize.height",
+}
+"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
+
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
 BETA_VALUE = 0.6
 """What the Beta schedule's two parameters always are here."""
+
+TEMPLATE_KEYS = ("Template", "Negative Template")
+"""What the prompts were drawn from; the prompts themselves are what painted the picture."""
 
 PROGRAM = "Latent Studio"
 """What our `Version` begins with."""

@@ -85,6 +85,20 @@ def encode_png(image: Image.Image, infotext: str) -> bytes:
     return buffer.getvalue()
 
 
+def encode_picture(image: Image.Image, infotext: str, extension: str) -> bytes:
+    """`image` as a file of the kind "png", "jpg" or "webp" (quality 80), `infotext` where A1111 puts it: see the module.
+
+    The EXIF block of a JPEG holds some 32 000 characters.
+    """
+    if extension == "png":
+        return encode_png(image, infotext)
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + infotext.encode("utf-16-be")
+    buffer = BytesIO()
+    image.save(buffer, format={"jpg": "JPEG", "webp": "WEBP"}[extension], quality=80, exif=exif)
+    return buffer.getvalue()
+
+
 def _guarded(read: Callable[[], T]) -> T:
     """Run a piece of the image library. On hostile files it raises about anything: OSError, ValueError, struct.error ..."""
     try:

@@ -15,13 +15,15 @@ from typing import Any
 
 from studio.errors import InvalidRequest
 from studio.infotext.fields import request_fields
+from studio.infotext.keys import TEMPLATE_KEYS
 from studio.infotext.legacy import modernise
 from studio.infotext.loras import named_hashes, repoint_loras
-from studio.infotext.quote import unquote
+from studio.infotext.quote import quote, unquote
+from studio.prompt.wildcards import literal
 from studio.schema.request import MAX_PROMPT
 
-MAX_INFOTEXT = 2 * MAX_PROMPT + 20_000
-"""Characters: the two longest prompts there can be, and room for parameters."""
+MAX_INFOTEXT = 6 * MAX_PROMPT + 20_000
+"""Characters: the two longest prompts there can be, what they were drawn from in quotes, and room for parameters."""
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 
@@ -52,7 +54,8 @@ def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedI
     """Take generation text apart. Any text is accepted; one without parameters is a prompt.
 
     `loras` is short hash -> name of the LoRAs that are here: tags in `request["prompt"]` whose hash the text tells are
-    pointed at the file with that hash. `request["model"]` is `name [hash]` where the text has both.
+    pointed at the file with that hash. Where there are parameters the prompts of the request are those that painted the
+    picture, so what would draw wildcards and choices in them is escaped. `request["model"]` is `name [hash]` where the text has both.
     Raises `InvalidRequest` for a text of more than `MAX_INFOTEXT` characters.
     """
     if len(text) > MAX_INFOTEXT:
@@ -68,7 +71,7 @@ def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedI
     local = repoint_loras(prompt, named_hashes(pairs.get("Lora hashes", "")), loras or {})
     if local != prompt:
         notes.append("LoRA tags were pointed at local files with the same hash.")
-    request = {"prompt": local, "negative_prompt": negative, **fields}
+    request = {"prompt": literal(local), "negative_prompt": literal(negative), **fields}
     return ParsedInfotext(prompt, negative, pairs, request, notes)
 
 
@@ -88,7 +91,7 @@ def find_pairs(line: str) -> list[tuple[str, str]]:
 
 def _split(text: str) -> tuple[list[str], str]:
     """The lines of the prompts, and the line of parameters ("" if there is none)."""
-    *lines, last = text.strip().split("\n")
+    *lines, last = _templates_inside(text.strip().split("\n"))
     cut = None if last.startswith("Steps:") else _ONE_LINE.search(last)
     if cut and len(find_pairs(last[cut.end() :])) >= FEWEST_PAIRS:  # SD.Next's form: all in one line
         head, separator, negative = last[: cut.end()].partition(f" {NEGATIVE}")
@@ -96,6 +99,24 @@ def _split(text: str) -> tuple[list[str], str]:
     if len(find_pairs(last)) >= FEWEST_PAIRS:
         return lines, last
     return [*lines, last], ""
+
+
+def _templates_inside(lines: list[str]) -> list[str]:
+    """`lines` with sd-dynamic-prompts' templates, which are lines after the parameters, as parameters like all others."""
+    starts = tuple(f"{key}:" for key in TEMPLATE_KEYS)
+    cut = next(
+        (at for at, line in enumerate(lines) if line.startswith(starts) and lines[at - 1].startswith("Steps:")), 0
+    )
+    if not cut or len(find_pairs(lines[cut - 1])) < FEWEST_PAIRS:
+        return lines
+    templates: list[str] = []
+    for line in lines[cut:]:
+        if line.startswith(starts) or not templates:
+            templates.append(line)
+        else:
+            templates[-1] += f"\n{line}"
+    pairs = (template.split(":", 1) for template in templates)
+    return [*lines[: cut - 1], ", ".join([lines[cut - 1], *(f"{key}: {quote(text.strip())}" for key, text in pairs)])]
 
 
 def _prompts(lines: list[str]) -> tuple[str, str]:

@@ -5,14 +5,16 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, `Old Karras sigmas`, and `Backend`, which the reproduce check reads.
+diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, and `Backend`, which the reproduce check
+reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
+`Negative Template`, the keys of sd-dynamic-prompts.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePath
 
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM
+from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -38,6 +40,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         "Size": f"{resolved.width}x{resolved.height}",
         **_model(resolved.model),
         **_vae(resolved.vae),
+        **_start_noise(resolved, index),
     }
     if resolved.clip_skip > 1:
         pairs["Clip skip"] = resolved.clip_skip
@@ -48,8 +51,18 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     pairs.update(_loras(resolved))
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
+    if resolved.old_prompt_editing and _has_brackets(resolved):
+        pairs["Old prompt editing timelines"] = True
+    if resolved.noise_schedule != "Default":
+        pairs["Noise Schedule"] = resolved.noise_schedule
+    if resolved.prediction_type != "Automatic":
+        pairs["Prediction type"] = resolved.prediction_type
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
+    for key, template in zip(
+        TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
+    ):
+        pairs.update({key: template} if template else {})
     if backend:
         pairs["Backend"] = backend
     pairs["Version"] = f"{PROGRAM} {version}"
@@ -73,6 +86,17 @@ def _vae(vae: ModelInfo | None) -> Pairs:
     return {**pairs, "VAE": PurePath(vae.path).name}
 
 
+def _start_noise(resolved: ResolvedRequest, index: int) -> Pairs:
+    """What is done to the noise of picture `index`'s seed."""
+    pairs: Pairs = {}
+    if resolved.variation:
+        pairs["Variation seed"] = resolved.variation.seeds[index]
+        pairs["Variation seed strength"] = resolved.variation.strength
+    if resolved.seed_resize:
+        pairs["Seed resize from"] = f"{resolved.seed_resize.width}x{resolved.seed_resize.height}"
+    return pairs
+
+
 def _loras(resolved: ResolvedRequest) -> Pairs:
     """`name: hash` of every LoRA whose hash is known; the name is as in its tag, without the separators."""
     hashes = {
@@ -86,8 +110,17 @@ def _loras(resolved: ResolvedRequest) -> Pairs:
 def _has_syntax(resolved: ResolvedRequest) -> bool:
     """Whether the mode of emphasis makes a difference: brackets, or what is literal only in mode None."""
     signs = "([" if resolved.emphasis != "None" else ("(", "[", "\\", "BREAK")
-    texts = [extract_networks(plan.text)[0] for plan in (resolved.positive, resolved.negative)]
-    return any(sign in text for sign in signs for text in texts)
+    return any(sign in text for sign in signs for text in _texts(resolved))
+
+
+def _has_brackets(resolved: ResolvedRequest) -> bool:
+    """Whether a prompt may be edited over the steps."""
+    return any("[" in text for text in _texts(resolved))
+
+
+def _texts(resolved: ResolvedRequest) -> list[str]:
+    """Both prompts without their tags."""
+    return [extract_networks(plan.text)[0] for plan in (resolved.positive, resolved.negative)]
 
 
 def _schedule(options: SamplerOptions, schedule: str, sampler: SamplerSpec) -> Pairs:

@@ -29,8 +29,11 @@ class LiveJob:
         self.id = job_id
         self.cancel = CancelToken()
         self.began = time.monotonic()
+        self.started = time.time()
         self.message = ""
         self.steps: list[Progress] = []
+        self.pictures: list[ImageReady] = []
+        self.grid: str | None = None
 
     @property
     def last(self) -> Progress | None:
@@ -41,9 +44,10 @@ class LiveJob:
         """Columns of the job row as they are at this moment."""
         last = self.last
         if last is None:
-            return {"progress": 0.0, "step": 0, "steps": 0}
+            return {"progress": 0.0, "step": 0, "steps": 0, "grid": self.grid}
         step, steps = last.batch * last.total + last.step, last.batches * last.total
-        return {"progress": min(1.0, step / steps) if steps else 0.0, "step": step, "steps": steps}
+        progress = min(1.0, step / steps) if steps else 0.0
+        return {"progress": progress, "step": step, "steps": steps, "grid": self.grid}
 
 
 class Dispatcher:
@@ -75,6 +79,8 @@ class Dispatcher:
         try:
             for event in painting:
                 if isinstance(event, (Finished, Failed, Cancelled)):
+                    if isinstance(event, Finished):
+                        live.grid = self._pictures.keep_grid(live.pictures, resolved, live.started)
                     return event
                 told = self._keep(record, live, resolved, event)
                 if told is not None:
@@ -90,7 +96,8 @@ class Dispatcher:
             live.steps.append(self._previews.keep(record.id, event))
             return live.steps[-1]
         if isinstance(event, ImageReady):
-            return self._pictures.keep(record.id, event, resolved.model.name, record.options)
+            live.pictures.append(self._pictures.keep(record.id, event, resolved, live.started))
+            return live.pictures[-1]
         if isinstance(event, Status):
             live.message = event.message
             return event

@@ -1,6 +1,6 @@
-"""Where finished pictures and step previews go, and what happens when they cannot go there.
+"""What becomes of finished pictures and step previews, also when they cannot be written.
 
-    outputs/txt2img-images/2026-01-31/00012-1234567.png      A1111's layout: day, running number, seed
+    outputs/txt2img-images/...                                pictures: see `studio.jobs.saving`
     outputs/.studio/previews/<job>/<batch>-<step>-<index>.jpg
 
 A picture that could not (or was not to) be written stays in memory, bounded, so that it can still be downloaded.
@@ -8,28 +8,27 @@ A picture that could not (or was not to) be written stays in memory, bounded, so
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from studio.errors import NotFound, StorageError
-from studio.jobs.lock import waiting_lock
+from studio.jobs.saving import read_file, save_grid, save_picture
 from studio.jobs.store import JobStore, image_record, image_url
-from studio.paths import Paths, atomic_write, storage_error
+from studio.paths import Paths
 from studio.schema.events import ImageReady, Progress
 from studio.schema.jobs import ImageRecord
-from studio.schema.request import RunOptions
+from studio.schema.resolved import ResolvedRequest
+from studio.settings import Settings
 
 KEPT_PICTURES = 512 << 20
 KEPT_PREVIEWS = 32 << 20
-_NUMBERED = re.compile(r"(\d{5,9})-.*")
 _STEPS = TypeAdapter(list[Progress])
 
 Key = TypeVar("Key", bound=Hashable)
@@ -62,53 +61,39 @@ class Shelf(Generic[Key]):
             return self._items.get(key)
 
 
-def save_picture(picture: ImageReady, paths: Paths, options: RunOptions) -> ImageReady:
-    """Write the picture where `options` says and return the event with its `path`, without the bytes.
-
-    When the folder cannot be written the bytes stay and `warning` says why; never raises `StorageError`.
-    """
-    day = time.strftime("%Y-%m-%d", time.localtime())
-    folder = Path(options.output_dir).absolute() if options.output_dir else paths.outputs / "txt2img-images" / day
-    try:
-        with waiting_lock(paths.state / "numbering.lock"):
-            path = folder / f"{next_number(folder):05d}-{picture.seed}.png"
-            atomic_write(path, picture.png)
-    except StorageError as error:
-        return picture.model_copy(update={"path": None, "warning": error.message})
-    return picture.model_copy(update={"path": str(path), "png": b""})
-
-
-def next_number(folder: Path) -> int:
-    """One more than the highest `00012-…` in the folder; 0 in an empty or missing one. Raises `StorageError`."""
-    try:
-        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    return 1 + max((int(match[1]) for match in map(_NUMBERED.fullmatch, names) if match), default=-1)
-
-
 class PictureStore:
     """Saves pictures, indexes them, and gives them back by id.
 
     Ids above 0 are rows with a file; ids below 0 are pictures that live in memory, of this run of the server only.
     """
 
-    def __init__(self, store: JobStore, paths: Paths, limit: int = KEPT_PICTURES) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        paths: Paths,
+        settings: Callable[[], Settings] = Settings,
+        limit: int = KEPT_PICTURES,
+    ) -> None:
         self._store = store
         self._paths = paths
+        self._settings = settings
         self._shelf: Shelf[int] = Shelf(limit)
         self._records: OrderedDict[int, ImageRecord] = OrderedDict()
         self._lock = threading.Lock()
         self._last_id = 0
 
-    def keep(self, job_id: int, picture: ImageReady, model: str, options: RunOptions) -> ImageReady:
-        """Write the picture (or hold it in memory) and index it.
+    def keep(self, job_id: int, picture: ImageReady, resolved: ResolvedRequest, started: float) -> ImageReady:
+        """Write the picture of a job that began at `started` (or hold it in memory) and index it.
 
         Returns the event as it is published: without bytes, with id and URL, and with a `warning` when saving failed.
         Never raises `StorageError`.
         """
-        kept = save_picture(picture, self._paths, options) if options.save else picture
-        warning = kept.warning and f"{kept.warning} The picture is kept in memory: download it before the server stops."
+        kept, model, warning = picture, resolved.model.name, None
+        if resolved.options.save:
+            kept = save_picture(picture, resolved, started, self._paths, self._settings())
+            warning = kept.warning
+            if warning and kept.path is None:
+                warning += " The picture is kept in memory: download it before the server stops."
         record: ImageRecord | None = None
         if kept.path is not None:
             try:
@@ -119,6 +104,10 @@ class PictureStore:
             record = self._hold(image_record(0, job_id, kept, kept.path, model, time.time()), picture.png)
         ready = {"png": b"", "image_id": record.id, "url": record.url, "path": record.path, "warning": warning}
         return picture.model_copy(update=ready)
+
+    def keep_grid(self, pictures: Sequence[ImageReady], resolved: ResolvedRequest, started: float) -> str | None:
+        """Write the grid of pictures that `keep` returned, if one is wanted; its path. Never raises."""
+        return save_grid(pictures, self._png, resolved, started, self._paths, self._settings())
 
     def record(self, image_id: int) -> ImageRecord:
         """Raises `NotFound`."""
@@ -138,17 +127,15 @@ class PictureStore:
             return held
         if record.path is None:
             raise NotFound(f"Picture {image_id} was never saved and is no longer in memory.")
-        try:
-            return Path(record.path).read_bytes()
-        except FileNotFoundError:
-            raise NotFound(f"The file of picture {image_id} is gone: {record.path}") from None
-        except OSError as error:
-            raise storage_error(Path(record.path).parent, error) from error
+        return read_file(Path(record.path), f"picture {image_id}")
 
     def in_memory(self, job_id: int) -> list[ImageRecord]:
         """The pictures of a job that have no row."""
         with self._lock:
             return [record for record in self._records.values() if record.job_id == job_id]
+
+    def _png(self, picture: ImageReady) -> bytes:
+        return self.data(picture.image_id or 0)
 
     def _hold(self, record: ImageRecord, png: bytes) -> ImageRecord:
         with self._lock:

@@ -16,18 +16,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from studio.errors import EngineError, QueueFull, StorageError
+from studio.errors import EngineError, NotFound, QueueFull, StorageError
 from studio.jobs.dispatcher import Dispatcher, Ending, LiveJob, Prepare
 from studio.jobs.events import EventHub
 from studio.jobs.outputs import PictureStore, PreviewStore
+from studio.jobs.saving import read_file
 from studio.jobs.store import JobStore
 from studio.paths import Paths
 from studio.schema.engine import CancelMode, Engine
 from studio.schema.events import Cancelled, Failed, Finished, Progress, Queued, Started
 from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord, JobStatus
 from studio.schema.request import GenerationRequest, RunOptions
+from studio.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,11 @@ class JobQueue:
         paths: Paths,
         max_queue: int,
         keep_previews: Callable[[], int],
+        settings: Callable[[], Settings] = Settings,
     ) -> None:
         self.events = EventHub()
         self.store = store
-        self._pictures = PictureStore(store, paths)
+        self._pictures = PictureStore(store, paths, settings)
         self._previews = PreviewStore(paths)
         self._dispatcher = Dispatcher(engine, prepare, self._pictures, self._previews)
         self._max_queue = max_queue
@@ -200,6 +204,13 @@ class JobQueue:
         """Its PNG. Raises `NotFound`."""
         return self._pictures.data(image_id)
 
+    def grid_bytes(self, job_id: int) -> bytes:
+        """The file of a job's grid. Raises `NotFound`."""
+        grid = self.job(job_id).grid
+        if grid is None:
+            raise NotFound(f"Job {job_id} has no grid.")
+        return read_file(Path(grid), f"the grid of job {job_id}")
+
     def images(self, limit: int = 50, before: int | None = None) -> list[ImageRecord]:
         """The newest saved pictures (older than id `before`), newest first."""
         return self.store.images(limit, before)
@@ -228,7 +239,7 @@ class JobQueue:
     def _run(self, live: LiveJob) -> None:
         record = self.job(live.id)
         self._flush()
-        self._write(live.id, {"status": "running", "started": time.time()})
+        self._write(live.id, {"status": "running", "started": live.started})
         self.events.publish(live.id, Started())
         self._previews.prune(self._keep_previews())
         written = time.monotonic()

@@ -37,6 +37,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX images_of_job ON images (job_id)",
         "CREATE TABLE forms (turn INTEGER PRIMARY KEY AUTOINCREMENT, browser TEXT NOT NULL UNIQUE, form TEXT NOT NULL)",
     ),
+    ("ALTER TABLE jobs ADD COLUMN grid TEXT",),
 )
 MAX_FORM = 1 << 19
 """Bytes of JSON one browser's form may have."""
@@ -44,7 +45,7 @@ MAX_FORMS = 100
 """Browsers remembered; the one that has been quiet longest is forgotten first."""
 
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_COLUMNS = frozenset({"status", "started", "finished", "progress", "step", "steps", "error"})
+_COLUMNS = frozenset({"status", "started", "finished", "progress", "step", "steps", "error", "grid"})
 
 
 class JobStore:
@@ -85,11 +86,12 @@ class JobStore:
             return int(cursor.lastrowid or 0)
 
     def update_job(self, job_id: int, changes: Mapping[str, Any]) -> None:
-        """Set columns of one row: status, started, finished, progress, step, steps, error (a dict)."""
+        """Set columns of one row: status, started, finished, progress, step, steps, error (a dict), grid (a path)."""
         unknown = changes.keys() - _COLUMNS
         if unknown:
             raise ValueError(f"not columns of a job: {sorted(unknown)}")
-        values = [json.dumps(v) if isinstance(v, dict) else v for v in changes.values()]
+        stored = {**changes, "grid": self._stored_path(Path(changes["grid"]))} if changes.get("grid") else changes
+        values = [json.dumps(v) if isinstance(v, dict) else v for v in stored.values()]
         assignments = ", ".join(f"{column} = ?" for column in changes)
         with self._database.write() as connection:
             connection.execute(f"UPDATE jobs SET {assignments} WHERE id = ?", (*values, job_id))
@@ -186,7 +188,19 @@ class JobStore:
 
     def _records(self, rows: list[Row]) -> list[JobRecord]:
         images = self._images_of(row["id"] for row in rows)
-        return [_job_record(row, tuple(images.get(row["id"], ()))) for row in rows]
+        return [self._job(row, tuple(images.get(row["id"], ()))) for row in rows]
+
+    def _job(self, row: Row, images: tuple[ImageRecord, ...]) -> JobRecord:
+        error = json.loads(row["error"]) if row["error"] else None
+        try:
+            request = _request(row["request"])
+        except InvalidRequest as unreadable:
+            request, error = GenerationRequest(), unreadable.to_dict()
+        names = ("id", "kind", "status", "source", "created", "started", "finished", "progress", "step", "steps")
+        fields = {name: row[name] for name in names}
+        grid = str(self._base / row["grid"]) if row["grid"] else None
+        options = _options(row["options"])
+        return JobRecord(request=request, options=options, error=error, images=images, grid=grid, **fields)
 
     def _images_of(self, job_ids: Iterable[int]) -> dict[int, list[ImageRecord]]:
         ids = ", ".join(str(int(job_id)) for job_id in job_ids)
@@ -222,17 +236,6 @@ def image_record(
         id=image_id, job_id=job_id, index=picture.index, path=path, url=image_url(image_id), seed=picture.seed,
         width=picture.width, height=picture.height, infotext=picture.infotext, model=model, created=created,
     )  # fmt: skip
-
-
-def _job_record(row: Row, images: tuple[ImageRecord, ...]) -> JobRecord:
-    error = json.loads(row["error"]) if row["error"] else None
-    try:
-        request = _request(row["request"])
-    except InvalidRequest as unreadable:
-        request, error = GenerationRequest(), unreadable.to_dict()
-    names = ("id", "kind", "status", "source", "created", "started", "finished", "progress", "step", "steps")
-    fields = {name: row[name] for name in names}
-    return JobRecord(request=request, options=_options(row["options"]), error=error, images=images, **fields)
 
 
 def _request(text: str) -> GenerationRequest:

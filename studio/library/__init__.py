@@ -1,9 +1,11 @@
-"""The models on disk: found, judged by their headers, hashed, looked up by any of the names clients use.
+"""What lies in the data folder to paint with. Models: found, judged by their headers, hashed, looked up by any of their names.
 
 header    a .safetensors header, read without mapping and checked
 hashes    AUTOMATIC1111's hashes, and a cache of them that survives restarts
 scan      folders -> entries; one entry -> `ModelInfo`
 lookup    a name, title, stem or hash -> an entry
+styles    `StyleBook`: styles.csv, read and written in place
+wildcards `WildcardFolder`: the text files behind `__name__`
 catalog   `Library`: all of it together, with the background hasher
 """
 

@@ -21,7 +21,10 @@ from studio.library.hashes import (
 )
 from studio.library.lookup import find_model
 from studio.library.shelf import Entry, File, Place, Shelf
+from studio.library.styles import StyleBook
+from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
+from studio.prompt.styles import Style
 from studio.schema.models import ModelInfo, ModelKind
 
 DEFAULT_CHECKPOINT = "sprout-v1"
@@ -32,7 +35,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs and LoRAs below `paths`. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs and LoRAs below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -40,6 +43,8 @@ class Library:
         roots = dict.fromkeys((paths.checkpoints.absolute(), paths.embedded_checkpoints.absolute()))
         vae = paths.vae.absolute()
         self._models = Shelf(*(Place(root, "checkpoint", skip=(vae,)) for root in roots), Place(vae, "vae"))
+        self.styles = StyleBook(paths.root)
+        self.wildcards = WildcardFolder(paths.wildcards)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._hasher = _Hasher(self)
 
@@ -96,6 +101,14 @@ class Library:
         if info is None:
             raise UnknownName.of("LoRA", name, [model.name for model in self.loras()], field="prompt")
         return info
+
+    def style(self, name: str) -> Style:
+        """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
+        return self.styles.find(name)
+
+    def wildcard(self, name: str) -> list[str]:
+        """The lines of a wildcard; see `WildcardFolder.lines`."""
+        return self.wildcards.lines(name)
 
     # -- keeping up ----------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,10 @@
-"""Prompt text to structure: pure functions, no models, no torch.
+"""Prompt text to text and to structure: pure functions, no models, no torch.
 
 One file for each part of the language, in the order they are applied:
 
+    comments    `# ...` to the end of the line, taken out
+    styles      named texts merged into the prompt; recognising them in one
+    wildcards   `__name__`, `{a|b}`, `{2$$a|b|c}` -> one wording, by the seed
     networks    `<lora:name:0.8>` tags, taken out of the text
     composition `a AND b :0.5` -> parts with weights
     schedule    `[from:to:when]`, `[a|b]` -> what each part reads like over the steps
@@ -11,27 +14,37 @@ One file for each part of the language, in the order they are applied:
 """
 
 from studio.prompt.chunks import Chunk, Tokenizer, chunk_prompt, count_tokens
+from studio.prompt.comments import strip_comments
 from studio.prompt.composition import split_composition
 from studio.prompt.counter import count_longest
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import Stretch, active_stretch, parse_schedule
+from studio.prompt.styles import Style, apply_styles, extract_style, recognise_styles
 from studio.prompt.tokenizer import ClipTokenizer
 from studio.prompt.weights import parse_weights
+from studio.prompt.wildcards import expand, literal
 
 __all__ = [
     "Chunk",
     "ClipTokenizer",
     "NetworkTag",
     "Stretch",
+    "Style",
     "Tokenizer",
     "active_stretch",
+    "apply_styles",
     "chunk_prompt",
     "count_longest",
     "count_tokens",
+    "expand",
     "extract_networks",
+    "extract_style",
+    "literal",
     "lora_rank",
     "lora_weights",
     "parse_schedule",
     "parse_weights",
+    "recognise_styles",
     "split_composition",
+    "strip_comments",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.prompt.chunks import Tokenizer, count_tokens
+from studio.prompt.comments import strip_comments
 from studio.prompt.composition import split_composition
 from studio.prompt.networks import extract_networks
 from studio.prompt.schedule import parse_schedule
@@ -13,6 +14,6 @@ STEPS = 150
 
 def count_longest(text: str, tokenizer: Tokenizer | None = None) -> tuple[int, int]:
     """`count_tokens` of the longest wording. Raises `InvalidRequest` as it does."""
-    clean, _ = extract_networks(text)
+    clean, _ = extract_networks(strip_comments(text))
     stretches = (stretch for part, _ in split_composition(clean) for stretch in parse_schedule(part, STEPS))
     return max(count_tokens(wording, tokenizer) for wording in {stretch.text for stretch in stretches})

@@ -53,3 +53,4 @@ class JobRecord(_Record):
     steps: int = 0
     error: dict[str, Any] | None = None
     images: tuple[ImageRecord, ...] = ()
+    grid: str | None = Field(None, description="Where the grid of the pictures was written; None when there is none")

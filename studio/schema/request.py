@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.errors import InvalidRequest
 
 MAX_SEED = 2**32 - 1
+MAX_STYLES = 50
 MAX_PROMPT = 50_000
 """Characters a prompt may have. A longer one is refused with a message rather than cut."""
+SMALLEST_SIDE = 64
+"""Pixels."""
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
+AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
+NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 
 
 def _printable(text: str) -> str:
@@ -28,7 +33,16 @@ def _printable(text: str) -> str:
     return text
 
 
+def _side_or_off(pixels: int) -> int:
+    """Refuse a side that no picture can have."""
+    if 0 < pixels < SMALLEST_SIDE:
+        raise ValueError(f"must be 0 (off) or at least {SMALLEST_SIDE}")
+    return pixels
+
+
 Text = Annotated[str, AfterValidator(_printable)]
+SideOrOff = Annotated[int, AfterValidator(_side_or_off)]
+StyleName = Annotated[Text, Field(max_length=300)]
 
 
 class _Frozen(BaseModel):
@@ -62,32 +76,72 @@ class SamplerOptions(_Frozen):
     uni_pc_lower_order_final: bool = Field(True, description="UniPC lower order final")
 
 
+class Variation(_Frozen):
+    """A second noise mixed into the start noise: pictures near the one of `seed`. At strength 0 it is as if it were not there."""
+
+    seed: int = Field(
+        -1, ge=-1, le=MAX_SEED, description="-1 draws a new one; picture i uses it + i, all the same seed"
+    )
+    strength: float = Field(
+        0.0, ge=0, le=1, description="0 is the seed's own noise (no variation), 1 the variation seed's"
+    )
+
+
+class SeedResize(_Frozen):
+    """The noise of another size in the middle of this one, for a similar picture at a new size. A side of 0 turns it off."""
+
+    width: SideOrOff = Field(0, ge=0, le=2048, description="Width in pixels whose noise is kept; 0 is off")
+    height: SideOrOff = Field(0, ge=0, le=2048, description="Height in pixels whose noise is kept; 0 is off")
+
+
 class GenerationRequest(_Frozen):
     """One order for pictures. Immutable; equal requests give equal pixels on the same model, device and versions."""
 
     prompt: Text = Field("", max_length=MAX_PROMPT, description="What to paint; may be empty")
     negative_prompt: Text = Field("", max_length=MAX_PROMPT, description="What to keep out")
+    styles: tuple[StyleName, ...] = Field(
+        (), max_length=MAX_STYLES, description="Styles to merge into both prompts, by name, one after the other"
+    )
     sampler: str = Field("DPM++ 2M", max_length=100, description="Sampling method")
     schedule: str = Field("Automatic", max_length=100, description="Schedule type; Automatic is the sampler's own")
     steps: int = Field(20, ge=1, le=150, description="Sampling steps")
     cfg_scale: float = Field(
         7.0, ge=0, le=100, description="CFG scale: how strictly the prompt is followed; 1 turns guidance off"
     )
-    width: int = Field(512, ge=64, le=2048, description="Width in pixels; rounded down to a multiple of 8")
-    height: int = Field(512, ge=64, le=2048, description="Height in pixels; rounded down to a multiple of 8")
+    width: int = Field(512, ge=SMALLEST_SIDE, le=2048, description="Width in pixels; rounded down to a multiple of 8")
+    height: int = Field(512, ge=SMALLEST_SIDE, le=2048, description="Height in pixels; rounded down to a multiple of 8")
     batch_count: int = Field(1, ge=1, le=100, description="How many batches, one after the other")
     batch_size: int = Field(1, ge=1, le=16, description="How many pictures at once")
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="-1 draws a new one; picture i uses seed + i")
+    variation: Variation | None = Field(None, description="Variation seed and its strength; empty: none")
+    seed_resize: SeedResize | None = Field(None, description="Resize seed from this width and height; empty: do not")
     model: str | None = Field(
         None, max_length=300, description="Checkpoint name, title or hash; empty: the selected one"
     )
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
+    old_prompt_editing: bool = Field(
+        False, description="Prompt editing as before A1111 1.6.0: below 1 is a share of the steps, all else a step"
+    )
+    prediction_type: AskedPrediction = Field(
+        "Automatic", description="What the checkpoint predicts; Automatic believes the file, or judges its weights"
+    )
+    noise_schedule: NoiseSchedule = Field(
+        "Default", description="Zero Terminal SNR ends in pure noise; Default does where the checkpoint says so"
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
     sampler_options: SamplerOptions = Field(default_factory=SamplerOptions, description="Sampler parameters")
+
+    @field_validator("variation", "seed_resize")
+    @classmethod
+    def _without_idle_parts(cls, part: Variation | SeedResize | None) -> Variation | SeedResize | None:
+        """A part that changes no pixel is none, so that equal pictures come of equal requests."""
+        if isinstance(part, Variation) and part.strength == 0:
+            return None
+        return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
 
     @property
     def picture_count(self) -> int:
@@ -100,11 +154,20 @@ class RunOptions(_Frozen):
 
     preview_every: int = Field(1, ge=0, le=150, description="Draw a preview every n steps; 0 turns previews off")
     save: bool = Field(True, description="Write the pictures to the outputs folder")
+    grid: bool | None = Field(
+        None, description="Write a grid when there are several pictures; empty: when the pictures are written"
+    )
     output_dir: str | None = Field(
         None,
         max_length=1000,
         description="Folder for the pictures instead of outputs/txt2img-images; command line only",
     )
+    template: Text = Field(
+        "",
+        max_length=MAX_PROMPT,
+        description="What the prompt was drawn from, wildcards and choices; the picture keeps it",
+    )
+    negative_template: Text = Field("", max_length=MAX_PROMPT, description="The same for the negative prompt")
 
 
 def make_request(data: dict[str, Any]) -> GenerationRequest:

@@ -11,7 +11,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.schema.models import ModelInfo
-from studio.schema.request import Emphasis, RngSource, RunOptions, SamplerOptions
+from studio.schema.request import (
+    AskedPrediction,
+    Emphasis,
+    NoiseSchedule,
+    RngSource,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+)
 
 
 class _Frozen(BaseModel):
@@ -50,6 +58,13 @@ class PromptPlan(_Frozen):
     branches: tuple[PromptBranch, ...] = Field(min_length=1)
 
 
+class VariationPlan(_Frozen):
+    """The noise of `seeds`, one per picture, mixed into the start noise with `strength` above 0, up to 1."""
+
+    seeds: tuple[int, ...]
+    strength: float
+
+
 class ResolvedRequest(_Frozen):
     """Everything an engine needs. All values concrete."""
 
@@ -71,8 +86,13 @@ class ResolvedRequest(_Frozen):
     batch_size: int
     batch_count: int
     seeds: tuple[int, ...] = Field(description="One per picture, batch_count * batch_size of them; modulo 2**32")
+    variation: VariationPlan | None = Field(None, description="None is the seeds' own noise")
+    seed_resize: SeedResize | None = Field(None, description="Pixels, multiples of 8; None draws at the picture's size")
     clip_skip: int
     emphasis: Emphasis
+    old_prompt_editing: bool = Field(False, description="How `branches` were read; the infotext tells it")
+    prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
+    noise_schedule: NoiseSchedule = "Default"
     rng: RngSource
     kind: Literal["txt2img"] = "txt2img"
     options: RunOptions = Field(default_factory=RunOptions)

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.components import Component
 from pydantic import BaseModel
 
-Kind = Literal["text", "integer", "decimal", "switch", "choice"]
+Kind = Literal["text", "integer", "decimal", "switch", "choice", "names"]
 Choices = Sequence[str | tuple[str, str]]
 
 
@@ -61,12 +61,16 @@ def control(
     """The component of `model.name`, already filled with the field's default.
 
     `slider` shows a number as a slider (the field must have both bounds); `soft_maximum` ends the slider earlier than
-    the field does. `choices` turns a text field into a list. `layout` goes to the component as it is (scale, value ...).
+    the field does. `choices` turns a text field into a list, and is what a field of several names offers. `layout` goes to the component as it is (scale, value ...).
     """
     facts = read_field(model, name)
     common: dict[str, Any] = {"label": label, "info": facts.help, "elem_id": elem_id, "value": facts.default, **layout}
     common["interactive"] = True
     listed = choices if choices is not None else facts.choices
+    if facts.kind == "names":
+        return gr.Dropdown(
+            choices=list(listed), multiselect=True, filterable=True, **{**common, "value": [*common["value"]]}
+        )
     if facts.kind == "switch":
         return gr.Checkbox(**common)
     if listed or choices is not None:
@@ -102,6 +106,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _kind(bare: Any, name: str) -> Kind:
+    if get_origin(bare) is tuple and _bare(get_args(bare)[0]) is str:
+        return "names"
     kinds: dict[Any, Kind] = {bool: "switch", int: "integer", float: "decimal", str: "text"}
     if bare not in kinds:
         raise TypeError(f"field {name!r} of type {bare!r} cannot be shown as one component")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
@@ -17,12 +17,25 @@ from pydantic import BaseModel, ValidationError
 from studio.errors import StudioError
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, SamplerOptions, invalid_request, make_request
+from studio.schema.request import (
+    GenerationRequest,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    invalid_request,
+    make_request,
+)
 from studio.ui.fields import Choices, control
 
-Lookup = Callable[[str], str]
+if TYPE_CHECKING:
+    from studio.app import Studio
+
+Lookup = Callable[[Any], Any]
 
 OPTIONS = "sampler_options"
+PARTS: dict[str, type[BaseModel]] = {OPTIONS: SamplerOptions, "variation": Variation, "seed_resize": SeedResize}
+"""Fields of a request that are models themselves; each of their fields has its component."""
+SEEDS = ("seed", "variation.seed")
 ONE_PICTURE = ("batch_count", "batch_size")
 
 
@@ -38,6 +51,7 @@ class Look:
 LOOKS: dict[str, Look] = {
     "prompt": Look("Prompt", "txt2img_prompt", {"lines": 3, "placeholder": "Prompt"}),
     "negative_prompt": Look("Negative prompt", "txt2img_neg_prompt", {"lines": 2, "placeholder": "Negative prompt"}),
+    "styles": Look("Styles", "txt2img_styles", {"info": None}),
     "sampler": Look("Sampling method", "txt2img_sampling"),
     "schedule": Look("Schedule type", "txt2img_scheduler"),
     "steps": Look("Steps", "txt2img_steps", {"slider": True}),
@@ -47,10 +61,17 @@ LOOKS: dict[str, Look] = {
     "batch_size": Look("Batch size", "txt2img_batch_size"),
     "cfg_scale": Look("CFG scale", "txt2img_cfg_scale", {"slider": True, "step": 0.5, "soft_maximum": 30}),
     "seed": Look("Seed", "txt2img_seed"),
+    "variation.seed": Look("Variation seed", "txt2img_subseed"),
+    "variation.strength": Look("Variation strength", "txt2img_subseed_strength", {"slider": True, "step": 0.01}),
+    "seed_resize.width": Look("Resize seed from width", "txt2img_seed_resize_from_w", {"slider": True, "step": 8}),
+    "seed_resize.height": Look("Resize seed from height", "txt2img_seed_resize_from_h", {"slider": True, "step": 8}),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
     "emphasis": Look("Emphasis", "setting_emphasis"),
+    "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),
+    "prediction_type": Look("Prediction type", "setting_prediction_type"),
+    "noise_schedule": Look("Noise schedule", "setting_sd_noise_schedule"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),
@@ -73,8 +94,8 @@ LOOKS: dict[str, Look] = {
 
 def field_names() -> list[str]:
     """All fields of a request in their order, nested ones dotted: exactly the keys of `LOOKS`."""
-    own = [name for name in GenerationRequest.model_fields if name != OPTIONS]
-    return own + [f"{OPTIONS}.{name}" for name in SamplerOptions.model_fields]
+    own = [name for name in GenerationRequest.model_fields if name not in PARTS]
+    return own + [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
 
 
 def sampler_choices() -> list[str]:
@@ -101,6 +122,14 @@ def vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("Automatic", "Automatic"), *model_choices(vaes)]
 
 
+def style_choices(studio: Studio) -> list[str]:
+    """Names of the styles; none while a file of them is damaged."""
+    try:
+        return [style.name for style in studio.library.styles.styles()]
+    except StudioError:
+        return []
+
+
 class Form:
     """The components of one page. `place` puts a field where the layout stands; `read` and `fill` map values."""
 
@@ -110,8 +139,8 @@ class Form:
     def place(self, name: str, *, choices: Choices | None = None, **layout: Any) -> Component:
         """Build the component of field `name` here. Each field stands on the page once."""
         look = LOOKS[name]
-        owner: type[BaseModel] = SamplerOptions if name.startswith(f"{OPTIONS}.") else GenerationRequest
-        bare = name.rpartition(".")[2]
+        part, _, bare = name.rpartition(".")
+        owner = PARTS[part] if part else GenerationRequest
         self.controls[name] = control(
             owner, bare, label=look.label, elem_id=look.elem_id, choices=choices, **{**look.extra, **layout}
         )
@@ -119,15 +148,15 @@ class Form:
 
     def read(self, values: Mapping[Component, Any]) -> GenerationRequest:
         """The request the form shows. Raises `InvalidRequest` naming the first bad field, its value and what is allowed."""
-        data: dict[str, Any] = {OPTIONS: {}}
+        data: dict[str, Any] = {part: {} for part in PARTS}
         for name, component in self.controls.items():
             value = values.get(component)
-            if name.startswith(f"{OPTIONS}."):
-                data[OPTIONS][name.partition(".")[2]] = value
-            else:
-                data[name] = value
-        if data.get("seed") is None:
-            data["seed"] = -1
+            if name in SEEDS and value is None:
+                value = -1
+            part, _, bare = name.rpartition(".")
+            (data[part] if part else data)[bare] = value
+        if data.get("styles") is None:
+            data["styles"] = ()
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:
@@ -138,11 +167,19 @@ class Form:
 
 
 def flat(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"sampler_options": {"eta": 1}}` as `{"sampler_options.eta": 1}`; all other keys as they are."""
-    nested = request.get(OPTIONS)
-    result = {key: value for key, value in request.items() if key != OPTIONS}
-    if isinstance(nested, Mapping):
-        result.update({f"{OPTIONS}.{key}": value for key, value in nested.items()})
+    """`{"sampler_options": {"eta": 1}}` as `{"sampler_options.eta": 1}`; all other keys as they are.
+
+    An optional part that is None is off: its fields have their defaults.
+    """
+    result: dict[str, Any] = {}
+    for key, value in request.items():
+        if key not in PARTS:
+            result[key] = value
+            continue
+        off = value is None and GenerationRequest.model_fields[key].default is None
+        nested = PARTS[key]().model_dump() if off else value
+        if isinstance(nested, Mapping):
+            result.update({f"{key}.{name}": inner for name, inner in nested.items()})
     return result
 
 
@@ -182,9 +219,9 @@ def complete(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known_fields(request: Mapping[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in request.items() if key in GenerationRequest.model_fields}
-    if OPTIONS in data:
-        nested = data[OPTIONS] if isinstance(data[OPTIONS], Mapping) else {}
-        data[OPTIONS] = {key: value for key, value in nested.items() if key in SamplerOptions.model_fields}
+    for part in PARTS.keys() & data.keys():
+        nested = data[part] if isinstance(data[part], Mapping) else {}
+        data[part] = {key: value for key, value in nested.items() if key in PARTS[part].model_fields}
     return data
 
 
@@ -202,14 +239,16 @@ def _validated(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _drop(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
     """Take the value at `location` out of `data`."""
     first = str(location[0]) if location else ""
-    if first == OPTIONS and len(location) > 1:
-        data[OPTIONS].pop(str(location[1]), None)
+    if first in PARTS and len(location) > 1:
+        data[first].pop(str(location[1]), None)
     else:
         data.pop(first, None)
 
 
 def _update(name: str, value: Any) -> Any:
     """A component update; a slider that ends below its field's bound grows to the value it must show."""
+    if isinstance(value, tuple):
+        return gr.update(value=list(value))
     soft = LOOKS[name].extra.get("soft_maximum")
     if soft is not None and isinstance(value, (int, float)):
         return gr.update(value=value, maximum=max(soft, value))

@@ -18,7 +18,8 @@ from gradio.components import Component
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
 from studio.settings import Settings
-from studio.ui.form import Form, Lookup, complete, model_choices, possible, vae_choices
+from studio.ui.fields import Choices
+from studio.ui.form import Form, Lookup, complete, model_choices, possible, style_choices, vae_choices
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -48,7 +49,7 @@ class Handlers:
 
     def open_page(self, browser: str) -> Updates:
         """A page was opened: fresh lists, and the form as this browser left it."""
-        notes = list(self.studio.notes)
+        notes = [*self.studio.notes, *self._style_notes()]
         request = self.studio.default_request().model_dump()
         try:
             shown, _ = possible(self.studio.load_form(browser) or {}, self._lookups())
@@ -87,21 +88,30 @@ class Handlers:
         self.studio.library.refresh()
         count = len(model_choices(self.studio.library.checkpoints()))
         said = f"{count} checkpoint{'' if count == 1 else 's'} found."
-        return self._with_lists(self._say({"refreshed": True, "notes": [said]}))
+        return self._with_lists(self._say({"refreshed": True, "notes": [said, *self._style_notes()]}))
 
     def change_setting(self, name: str, value: Any) -> Updates:
         """Store one setting."""
         fresh = self.studio.update_settings({name: value}, over_http=True)
         return self._say({"setting": name, "settings": http_settings(fresh)})
 
+    def _style_notes(self) -> list[str]:
+        """Why no styles are offered although there is a file of them."""
+        try:
+            self.studio.library.styles.styles()
+        except StudioError as error:
+            return [error.message]
+        return []
+
     def _say(self, outcome: Outcome) -> Updates:
         return {self.outcome: outcome}
 
     def _with_lists(self, updates: Updates) -> Updates:
-        """`updates`, with the lists of checkpoints and VAEs as the library has them now."""
-        lists: dict[str, list[tuple[str, str]]] = {
+        """`updates`, with the lists of checkpoints, VAEs and styles as the library has them now."""
+        lists: dict[str, Choices] = {
             "model": model_choices(self.studio.library.checkpoints()),
             "vae": vae_choices(self.studio.library.vaes()),
+            "styles": style_choices(self.studio),
         }
         for name, choices in lists.items():
             component = self.form.controls[name]
@@ -115,6 +125,7 @@ class Handlers:
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
+            "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),
         }
 
     def _usable_checkpoint(self, name: str) -> str:

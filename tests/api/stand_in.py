@@ -23,7 +23,10 @@ from studio.engine.fake import FakeEngine
 from studio.errors import UnknownModel, UnknownName
 from studio.infotext import write_infotext
 from studio.jobs import JobQueue, JobStore
+from studio.library.styles import StyleBook
+from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
+from studio.prompt import Style
 from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo, ModelKind
 from studio.settings import Settings
@@ -36,9 +39,11 @@ def model(kind: ModelKind, name: str, **fields: Any) -> ModelInfo:
 
 
 class StandInLibrary:
-    """What `studio.library.Library` offers, with nothing on disk."""
+    """What `studio.library.Library` offers, with no models on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: Paths) -> None:
+        self.styles = StyleBook(paths.root)
+        self.wildcards = WildcardFolder(paths.wildcards)
         self.models = [
             model("checkpoint", "sprout", short_hash="0123456789", sha256="0123456789" + "a" * 54),
             model("checkpoint", "oak/old", native_size=512),
@@ -85,16 +90,28 @@ class StandInLibrary:
             return self.loras()[0]
         raise UnknownName.of("LoRA", name, ["ink"], field="prompt")
 
+    def style(self, name: str) -> Style:
+        return self.styles.find(name)
+
+    def wildcard(self, name: str) -> list[str]:
+        return self.wildcards.lines(name)
+
 
 def make_studio(folder: Path, engine: Engine | None = None, **settings: Any) -> Studio:
     """A studio in `folder`, not started."""
     paths, chosen = Paths(folder), Settings(**settings)
     painter = engine or FakeEngine(infotext=lambda resolved, index: write_infotext(resolved, index, "v1"))
-    studio = Studio(chosen, paths, cast("Any", StandInLibrary()), None, painter, exposed=is_exposed(chosen))
+    studio = Studio(chosen, paths, cast("Any", StandInLibrary(paths)), None, painter, exposed=is_exposed(chosen))
     store = JobStore(paths.database)
     studio.notes += store.notes
     studio._queue = JobQueue(
-        store, painter, studio.resolve, paths, chosen.max_queue, lambda: studio.settings.keep_previews
+        store,
+        painter,
+        studio.resolve,
+        paths,
+        chosen.max_queue,
+        lambda: studio.settings.keep_previews,
+        lambda: studio.settings,
     )
     return studio
 

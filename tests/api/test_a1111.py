@@ -50,6 +50,54 @@ def test_txt2img(client: httpx.Client, studio: Studio) -> None:
     assert not (studio.paths.outputs / "txt2img-images").exists()
 
 
+def test_variation_and_seed_resize_are_told(client: httpx.Client) -> None:
+    plain = json.loads(txt2img(client, batch_size=2).json()["info"])
+    assert (plain["subseed"], plain["all_subseeds"], plain["subseed_strength"]) == (-1, [-1, -1], 0)
+    assert (plain["seed_resize_from_w"], plain["seed_resize_from_h"]) == (-1, -1)
+    asked = {"subseed": 2**32 - 2, "subseed_strength": 0.2, "seed_resize_from_w": 72, "seed_resize_from_h": 96}
+    info = json.loads(txt2img(client, **asked, batch_size=2, n_iter=2).json()["info"])
+    assert info["all_seeds"] == [5, 5, 5, 5]
+    assert info["all_subseeds"] == [2**32 - 2, 2**32 - 1, 0, 1]
+    assert {name: info[name] for name in asked} == asked
+    assert "Variation seed: 1, Variation seed strength: 0.2, Seed resize from: 72x96" in info["infotexts"][3]
+    drawn = json.loads(txt2img(client, subseed_strength=0.2).json()["info"])
+    assert drawn["all_subseeds"] == [drawn["subseed"]]
+    assert drawn["subseed"] >= 0
+
+
+def test_the_grid_comes_first_when_pictures_are_saved(client: httpx.Client, studio: Studio) -> None:
+    answer = txt2img(client, batch_size=3, save_images=True).json()
+    info = json.loads(answer["info"])
+    assert info["index_of_first_image"] == 1
+    assert (len(answer["images"]), len(info["infotexts"]), len(info["all_seeds"])) == (4, 4, 3)
+    grid = read_picture(base64.b64decode(answer["images"][0]))
+    assert (grid.width, grid.height, grid.infotext) == (128, 128, info["infotexts"][0])
+    assert info["infotexts"][0] == info["infotexts"][1]
+    grids = list((studio.paths.outputs / "txt2img-grids").rglob("grid-0000.png"))
+    assert [grid.read_bytes() for grid in grids] == [base64.b64decode(answer["images"][0])]
+    assert grids[0].parent.name == time.strftime("%Y-%m-%d")
+    newest = client.get("/studio/v1/jobs", params={"limit": 1}).json()[0]
+    served = client.get(f"/studio/v1/jobs/{newest['id']}/grid", params={"download": True})
+    assert (served.content, served.headers["content-type"]) == (grids[0].read_bytes(), "image/png")
+    assert served.headers["content-disposition"] == 'attachment; filename="grid-0000.png"'
+
+
+@pytest.mark.parametrize(
+    "fields, images",
+    [
+        ({"batch_size": 2}, 2),
+        ({"batch_size": 2, "save_images": True, "do_not_save_grid": True}, 2),
+        ({"save_images": True}, 1),
+        ({"batch_size": 2, "save_images": True, "do_not_save_samples": True}, 3),
+    ],
+)
+def test_when_the_answer_has_a_grid(client: httpx.Client, fields: dict[str, Any], images: int) -> None:
+    answer = txt2img(client, **fields).json()
+    assert len(answer["images"]) == images
+    count = fields.get("batch_size", 1)
+    assert json.loads(answer["info"])["index_of_first_image"] == images - count
+
+
 def test_images_that_are_saved_or_not_sent(client: httpx.Client) -> None:
     answer = txt2img(client, save_images=True, send_images=False).json()
     assert answer["images"] == []
@@ -186,6 +234,27 @@ def test_options_whole_and_back(client: httpx.Client, studio: Studio) -> None:
     assert changed.status_code == 200
     assert (studio.settings.CLIP_stop_at_last_layers, studio.settings.sd_vae) == (2, "sharp")
     client.post(f"{API}/options", json={"CLIP_stop_at_last_layers": 1, "sd_vae": "Automatic"})
+
+
+def test_options_name_files_and_never_lead_out(folder: Path) -> None:
+    studio = make_studio(folder)
+    options = {
+        "directories_filename_pattern": "../../[seed]",
+        "samples_filename_pattern": "日本/[prompt]",
+        "grid_save": False,
+    }
+    with serving(studio) as url, httpx.Client(base_url=url) as client:
+        assert client.post(f"{API}/options", json=options).json() == {}
+        assert {**client.get(f"{API}/options").json(), **options} == client.get(f"{API}/options").json()
+        assert txt2img(client, save_images=True, batch_size=2).status_code == 200
+        image = client.get("/studio/v1/images", params={"limit": 1}).json()[0]
+        path = Path(image["path"]).relative_to(studio.paths.outputs).as_posix()
+        assert path == "txt2img-images/6/00000-日本_a_fox.png"
+        saved = client.get(image["url"], params={"download": 1})
+        assert saved.headers["content-disposition"] == (
+            "attachment; filename*=UTF-8''00000-%E6%97%A5%E6%9C%AC_a_fox.png"
+        )
+        assert not (studio.paths.outputs / "txt2img-grids").exists()
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_a_zip_of_pictures(client: httpx.Client) -> None:
     images = ended(client, generate(client, batch_count=3)["id"])["images"]
     answer = client.get(f"{V1}/images.zip", params={"ids": ",".join(str(image["id"]) for image in images)})
     assert answer.headers["content-type"] == "application/zip"
-    assert "_5-7.zip" in answer.headers["content-disposition"]
+    assert "_[sprout]_5-7.zip" in answer.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert len(archive.namelist()) == 3
         assert all(Path(name).name == name for name in archive.namelist())
@@ -294,7 +294,7 @@ def test_a_full_disk_keeps_the_picture_downloadable(folder: Path, monkeypatch: p
     def full(path: Path, data: bytes) -> None:
         raise StorageError(f"The disk is full: nothing more can be written to {path.parent}.")
 
-    monkeypatch.setattr("studio.jobs.outputs.atomic_write", full)
+    monkeypatch.setattr("studio.jobs.saving.atomic_write", full)
     with serving(make_studio(folder)) as url, httpx.Client(base_url=url) as client:
         image = ended(client, generate(client)["id"])["images"][0]
         assert image["path"] is None

@@ -8,7 +8,7 @@ import pytest
 
 from studio.api.a1111.translate import Order, Txt2ImgBody, translate
 from studio.errors import InvalidRequest
-from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation
 
 DEFAULTS = GenerationRequest(model="sprout", vae="sharp", clip_skip=2, emphasis="No norm", rng="NV", steps=9, width=128)
 API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,
@@ -44,6 +44,16 @@ def order(**fields: Any) -> Order:
          {"model": "oak [x]", "vae": "None", "clip_skip": 1, "emphasis": "Original", "rng": "CPU",
           "sampler_options": SamplerOptions(ensd=31337)}),
         ({"override_settings": {"sd_model_checkpoint": "", "sd_vae": None}}, {}),
+        ({"override_settings": {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR",
+                                "prediction_type": "v_prediction"}},
+         {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
+        ({"override_settings": {"use_old_scheduling": False, "sd_noise_schedule": "Default"}}, {}),
+        ({"subseed": 9, "subseed_strength": 0.3}, {"variation": Variation(seed=9, strength=0.3)}),
+        ({"subseed_strength": 0.3}, {"variation": Variation(strength=0.3)}),
+        ({"subseed": 9, "subseed_strength": 0}, {}),
+        ({"seed_resize_from_w": 512, "seed_resize_from_h": 640}, {"seed_resize": SeedResize(width=512, height=640)}),
+        ({"seed_resize_from_w": 512}, {}),
+        ({"seed_resize_from_w": 512, "seed_resize_from_h": -1}, {}),
         ({"infotext": "from the text"}, {"prompt": "from the text", "steps": 3, "seed": 9}),
         ({"infotext": "from the text", "prompt": "mine", "steps": 8}, {"prompt": "mine", "steps": 8, "seed": 9}),
         ({"enable_hr": False, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "subseed": 5,
@@ -57,8 +67,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("enable_hr", True), ("styles", ["x"]), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("subseed_strength", 0.1),
-     ("seed_resize_from_w", 512), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("enable_hr", True), ("styles", ["x"]), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True), ("s_min_uncond", 1.0)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -69,7 +78,8 @@ def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "fields, theirs",
-    [({"n_iter": 0}, "n_iter"), ({"width": 63}, "width"), ({"eta": 7}, "eta"), ({"s_noise": -1}, "s_noise"),
+    [({"n_iter": 0}, "n_iter"), ({"width": 63}, "width"), ({"eta": 7}, "eta"), ({"subseed_strength": 2}, "subseed_strength"),
+     ({"subseed": -2}, "subseed"), ({"seed_resize_from_w": 5, "seed_resize_from_h": 64}, "seed_resize_from_w"), ({"s_noise": -1}, "s_noise"),
      ({"override_settings": {"CLIP_stop_at_last_layers": 99}}, "override_settings.CLIP_stop_at_last_layers"),
      ({"override_settings": {"sigma_min": -1}}, "override_settings.sigma_min"), ({"cfg_scale": float("nan")}, "cfg_scale")],
 )  # fmt: skip
@@ -96,3 +106,18 @@ def test_saving_previews_and_settings_that_stay() -> None:
     assert order(override_settings=overrides).persistent == {}
     kept = order(override_settings=overrides, override_settings_restore_afterwards=False)
     assert kept.persistent == {"sd_model_checkpoint": "oak"}
+    picture = {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR"}
+    assert order(override_settings=picture, override_settings_restore_afterwards=False).persistent == {}
+
+
+def test_what_is_given_goes_over_the_text() -> None:
+    text = {"seed": 9, "variation": {"seed": 5, "strength": 0.5}, "seed_resize": {"width": 64, "height": 64}}
+
+    def request(**fields: Any) -> GenerationRequest:
+        return translate(Txt2ImgBody.model_validate({"infotext": "x", **fields}), DEFAULTS, lambda _: text, 1).request
+
+    assert request().variation == Variation(seed=5, strength=0.5)
+    assert request(subseed=6).variation == Variation(seed=6, strength=0.5)
+    assert request(subseed_strength=0).variation is None
+    assert request(seed_resize_from_h=-1).seed_resize is None
+    assert request(seed_resize_from_h=128).seed_resize == SeedResize(width=64, height=128)

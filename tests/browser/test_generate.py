@@ -9,6 +9,7 @@ import zipfile
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from studio.schema.request import Variation
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.steps import (
     GENERATE,
@@ -262,3 +263,22 @@ def test_sizes_and_seeds(page: Page, server: Server) -> None:
     expect(number(page, "seed")).to_have_value("-1")
     page.locator("#txt2img_reuse_seed").click()
     expect(number(page, "seed")).to_have_value("77")
+
+
+def test_a_variation_is_asked_for_and_its_seed_comes_back(page: Page, server: Server) -> None:
+    page.locator("#txt2img_subseed_show > button").click()
+    for name, value in {"steps": 2, "seed": 7, "batch_size": 2, "subseed": 20, "subseed_strength": 0.5}.items():
+        set_number(page, name, value)
+    generate(page, "a varied fox")
+    done(page, server)
+    request = server.studio.queue.jobs(limit=1)[0].request
+    assert request.seed == 7
+    assert request.variation == Variation(seed=20, strength=0.5)
+    page.locator("#txt2img_random_subseed").click()
+    expect(number(page, "subseed")).to_have_value("-1")
+    page.locator("#txt2img_reuse_subseed").click()
+    expect(number(page, "subseed")).to_have_value(re.compile("^2[01]$"))
+    set_number(page, "subseed_strength", 0)
+    generate(page)
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.variation is None

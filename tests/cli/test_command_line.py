@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from studio.cli import COMMANDS, build_parser, main
-from studio.cli.generate import REQUEST_FIELDS, SAMPLER_FIELDS, request_from
-from studio.schema.request import GenerationRequest
+from studio.cli.generate import PARTS, REQUEST_FIELDS, request_from
+from studio.schema.request import GenerationRequest, SeedResize, Variation
 from studio.settings import Settings
 
 
@@ -30,6 +30,8 @@ def no_server(arguments: argparse.Namespace) -> int:
         (["--schedule", "Karas"], "'Karras'"),
         (["--model", "nothing-like-it"], "nothing-like-it"),
         (["--eta", "3"], "eta"),
+        (["--variation-strength", "2"], "variation.strength = '2'"),
+        (["--seed-resize-width", "5"], "seed_resize.width = '5' is not possible: must be 0 (off) or at least 64"),
     ],
 )
 def test_what_is_not_possible_ends_with_2(
@@ -98,4 +100,12 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
     assert (request.prompt, request.steps, request.width, request.sampler_options.eta) == ("a fox", 9, 128, 0.5)
     changed = {"prompt", "steps", "sampler_options"}
     assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
-    assert set(SAMPLER_FIELDS) == set(type(request.sampler_options).model_fields)
+    assert {"prompt", *REQUEST_FIELDS, *PARTS} == set(GenerationRequest.model_fields)
+
+
+def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
+    words = ["generate", "a fox", "--variation-strength", "0.5", "--seed-resize-width=64", "--seed-resize-height=72"]
+    request = request_from(build_parser(no_server).parse_args(words), GenerationRequest(seed=3))
+    assert request.variation == Variation(seed=-1, strength=0.5)
+    assert request.seed_resize == SeedResize(width=64, height=72)
+    assert request.seed == 3

@@ -42,15 +42,44 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "eta": {"sampler": "Euler a", "seed": 6, "sampler_options": {"eta": 0.5}},
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
+    "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
+    "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
+    "variation that wraps around": {
+        "seed": 4294967295,
+        "variation": {"seed": 4294967295, "strength": 1},
+        "batch_size": 2,
+    },
+    "seed resize": {"seed": 13, "seed_resize": {"width": 517, "height": 640}, "width": 768, "height": 768},
+    "seed resize with no height": {"seed": 13, "seed_resize": {"width": 512, "height": 0}},
+    "variation and seed resize": {
+        "seed": 14,
+        "variation": {"seed": 0, "strength": 0.05},
+        "seed_resize": {"width": 64, "height": 2048},
+    },
+    "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
+    "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
+    "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
+    "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
+    "styles": {"prompt": "a fox", "negative_prompt": "blurry", "styles": ["ink", "frame, wide"], "seed": 2},
+    "wildcards and choices": {"prompt": "a __colour__ {2$$fox|owl|hen}", "negative_prompt": "{x|y}", "seed": 11},
+    "what looks like a choice": {"prompt": "a \\{b|c} and \\__colour__ {prompt}", "seed": 2},
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
+VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
+RESIZE = {"seed_resize_from_w": "width", "seed_resize_from_h": "height"}
+PARTS = {"sampler_options": "", "variation": "variation-", "seed_resize": "seed-resize-"}
+"""What stands before the flags of a part's fields."""
 BATCHES = ("batch_count", "batch_size")
 """Not in the infotext of one picture, as in A1111."""
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    built = build(Settings(), Paths(tmp_path_factory.mktemp("data")), engine=FakeEngine())
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
+    (folder / "wildcards").mkdir()
+    (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
+    built = build(Settings(), Paths(folder), engine=FakeEngine())
     built.start()
     yield built
     built.close()
@@ -91,6 +120,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     body = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "styles": list(request.styles),
         "seed": request.seed,
         "sampler_name": request.sampler,
         "scheduler": request.schedule,
@@ -105,10 +135,15 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmin": options.s_tmin,
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
+        **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
+        **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
         "override_settings": {
             "CLIP_stop_at_last_layers": request.clip_skip,
             "randn_source": request.rng,
             "emphasis": request.emphasis,
+            "use_old_scheduling": request.old_prompt_editing,
+            "sd_noise_schedule": request.noise_schedule,
+            "prediction_type": request.prediction_type,
         },
     }
     answer = client.post("/sdapi/v1/txt2img", json=body)
@@ -120,10 +155,13 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "sampler_options", "model"):
-            words.append(f"--{name.replace('_', '-')}={value}")
-    for name, value in request.sampler_options.model_dump(exclude_defaults=True).items():
-        words.append(f"--{name.replace('_', '-')}={value}")
+        if name not in ("prompt", "negative_prompt", "model", "styles", *PARTS):
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
+    for part, prefix in PARTS.items():
+        fields = getattr(request, part).model_dump(exclude_defaults=True) if getattr(request, part) else {}
+        words += [f"--{prefix}{name.replace('_', '-')}={value}" for name, value in fields.items()]
+    words += [f"--styles={name}" for name in request.styles]
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
     return settled(studio, request_from(arguments, studio.default_request()))
 

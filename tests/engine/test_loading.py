@@ -32,9 +32,9 @@ FILES = ("sd1", "sd2", "sdxl", "sd1-inpaint")
 UNET = "model.diffusion_model."
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> LoadedModel:
+def load(path: Path, dtype: torch.dtype = torch.float32) -> LoadedModel:
     info = tiny_info(tiny_file("sd1")).model_copy(update={"path": str(path), "name": path.stem})
-    return load_checkpoint(info, CPU, dtype, **options)
+    return load_checkpoint(info, CPU, dtype)
 
 
 def unet_output(unet: Any, model: LoadedModel) -> torch.Tensor:
@@ -174,7 +174,7 @@ def test_prediction_type_of_a_folder_and_of_marked_files(tmp_path: Path) -> None
     assert model.prediction_type == "v_prediction"
     assert float(model.alphas_cumprod[-1]) < 1e-7
     assert model.notes == ()
-    plain = load(path, prediction_type="epsilon", zero_terminal_snr=False)
+    plain = load(tiny_file("sd1"))
     assert plain.prediction_type == "epsilon"
     assert float(plain.alphas_cumprod[-1]) == pytest.approx(0.00466, rel=1e-2)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from studio.engine.loading_schedule import alphas_cumprod
+from studio.engine.loading_schedule import alphas_cumprod, zero_terminal
 from studio.errors import IncompatibleFile
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -43,6 +43,18 @@ def test_zero_terminal_schedules_keep_the_start_and_end_in_almost_nothing() -> N
     assert float(zero[0]) == pytest.approx(float(plain[0]), rel=1e-12)
     assert bool((zero[1:] < zero[:-1]).all())
     assert math.sqrt((1 - float(zero[-1])) / float(zero[-1])) == pytest.approx(4518.7, rel=1e-3)
+
+
+def test_a_schedule_is_moved_as_diffusers_moves_it_and_only_once() -> None:
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    plain = alphas_cumprod(SD, False)
+    betas = torch.cat((1 - plain[:1], 1 - plain[1:] / plain[:-1]))
+    theirs = (1 - rescale_zero_terminal_snr(betas)).cumprod(0)
+    moved = zero_terminal(plain)
+    torch.testing.assert_close(moved[:-1], theirs[:-1], rtol=1e-9, atol=0)
+    assert float(theirs[-1]) == 0 < float(moved[-1]) < 1e-7
+    assert torch.equal(zero_terminal(moved), moved)
 
 
 @pytest.mark.parametrize(

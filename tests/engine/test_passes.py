@@ -9,8 +9,10 @@ import torch
 
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
-from studio.engine.passes import TextToImage, blank_inpaint_channels
+from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
 from studio.errors import InvalidRequest
+from studio.schema.request import SeedResize
+from studio.schema.resolved import VariationPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
 
@@ -51,3 +53,49 @@ def test_too_deep_a_clip_skip_is_refused(keeper: ModelKeeper) -> None:
     info = tiny_info("sd1")
     with pytest.raises(InvalidRequest, match="clip_skip = 12"):
         TextToImage(keeper.checkpoint(info), resolved_request(info, clip_skip=12), HARDWARE)
+
+
+def test_a_variation_leads_from_one_seeds_latents_to_the_others(keeper: ModelKeeper) -> None:
+    info = tiny_info("sprout")
+
+    def latents(seed: int, subseed: int | None = None, strength: float = 1.0) -> torch.Tensor:
+        variation = None if subseed is None else VariationPlan(seeds=(subseed,), strength=strength)
+        request = resolved_request(info, variation=variation)
+        subseeds = [] if subseed is None else [subseed]
+        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE).steps([seed], subseeds))[-1].x
+
+    one, other = latents(1), latents(5)
+    torch.testing.assert_close(latents(1, 5), other, rtol=1e-3, atol=1e-3)
+    near, far = latents(1, 5, 0.1), latents(1, 5, 0.9)
+    assert (near - one).norm() < (near - other).norm()
+    assert (far - other).norm() < (far - one).norm()
+
+
+def test_a_resized_seed_has_the_old_noise_in_its_middle() -> None:
+    """Pixels are counted in the model's own latents: 4 pixels each here."""
+    request = resolved_request(width=96, height=64, seed_resize=SeedResize(width=64, height=128))
+    noise = batch_noise(request, [3], [], (4, 16, 24), 4, torch.device("cpu"))
+    old = torch.randn((4, 32, 16), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(noise.start()[0, :, :, 4:20], old[:, 8:24])
+    plain = torch.randn((4, 16, 24), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(noise.start()[0, :, :, :4], plain[:, :, :4])
+
+
+def test_a_request_may_end_the_schedule_in_pure_noise(keeper: ModelKeeper) -> None:
+    """Sigma stays finite: the last alpha is a stand-in for zero."""
+    info = tiny_info("sd1")
+    loaded = keeper.checkpoint(info)
+    request = resolved_request(info, noise_schedule="Zero Terminal SNR", prediction_type="v_prediction", steps=2)
+    first, last = TextToImage(loaded, request, HARDWARE).steps([1])
+    assert first.sigma == pytest.approx(4518.7, rel=1e-3)
+    assert torch.isfinite(last.x).all()
+    assert loaded.table_for("Default") is loaded.table
+    assert loaded.table.sigma_max == pytest.approx(14.6146, rel=1e-4)
+
+
+def test_what_is_asked_for_overrules_what_a_checkpoint_says_it_predicts(keeper: ModelKeeper) -> None:
+    says_v, says_epsilon = tiny_info("sd2"), tiny_info("sd1")
+    assert keeper.checkpoint(says_v).prediction("Automatic") == "v_prediction"
+    assert keeper.checkpoint(says_v).prediction("epsilon") == "epsilon"
+    assert keeper.checkpoint(says_epsilon).prediction("Automatic") == "epsilon"
+    assert keeper.checkpoint(says_epsilon).prediction("v_prediction") == "v_prediction"

@@ -22,7 +22,7 @@ from studio.infotext import read_picture
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest
+from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
 from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
 from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
@@ -99,6 +99,18 @@ def test_the_same_request_gives_the_same_bytes_also_after_other_work(engine: Dif
     images_of(engine, tiny_info("sprout"))
     (again,) = pictures(paint(engine, request))
     assert first.png == again.png
+
+
+def test_every_picture_of_a_variation_has_its_own_variation_seed(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    def varied(*seeds: int, **changes: Any) -> list[ImageReady]:
+        request = resolved_request(sd1, variation=VariationPlan(seeds=seeds, strength=0.5), **changes)
+        return pictures(paint(engine, request.model_copy(update={"seeds": (7,) * len(seeds)})))
+
+    batches = varied(20, 21, 22, 23, batch_count=2, batch_size=2)
+    assert [picture.seed for picture in batches] == [7, 7, 7, 7]
+    assert [f"Variation seed: {20 + i}," in picture.infotext for i, picture in enumerate(batches)] == [True] * 4
+    assert distance(batches[3], varied(23)[0]) <= ACCEPTED
+    assert min(distance(batches[0], other) for other in batches[1:]) > 10 * ACCEPTED
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM"])
@@ -448,10 +460,24 @@ def test_a_model_that_cannot_be_warmed_up_is_no_disaster(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 @pytest.mark.parametrize(
-    "sampler, schedule, scheduler, options",
+    "sampler, schedule, scheduler, options, asked",
     [
-        ("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
-        ("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+        ("Euler", "Uniform", "EulerDiscreteScheduler", {"timestep_spacing": "linspace"}, {}),
+        ("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}, {}),
+        (
+            "Euler",
+            "Uniform",
+            "EulerDiscreteScheduler",
+            {"timestep_spacing": "linspace", "prediction_type": "v_prediction"},
+            {"prediction_type": "v_prediction"},
+        ),
+        (
+            "Euler",
+            "Uniform",
+            "EulerDiscreteScheduler",
+            {"timestep_spacing": "linspace", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+            {"prediction_type": "v_prediction", "noise_schedule": "Zero Terminal SNR"},
+        ),
     ],
 )
 def test_equals_diffusers_own_pipeline(
@@ -461,6 +487,7 @@ def test_equals_diffusers_own_pipeline(
     schedule: str,
     scheduler: str,
     options: dict[str, Any],
+    asked: dict[str, Any],
 ) -> None:
     """The same weights, prompt and noise. Where diffusers rounds timesteps (Karras), we are made to round them as well."""
     import diffusers
@@ -494,5 +521,7 @@ def test_equals_diffusers_own_pipeline(
         table = engine.load(tiny_info("sd1")).table
         exact = table.timestep
         monkeypatch.setattr(table, "timestep", lambda sigma: round(exact(sigma)))
-    (got,) = images_of(engine, tiny_info("sd1"), sampler=sampler, schedule=schedule, steps=10, negative_prompt="blurry")
+    (got,) = images_of(
+        engine, tiny_info("sd1"), sampler=sampler, schedule=schedule, steps=10, negative_prompt="blurry", **asked
+    )
     assert np.abs(pixels(got) - expected * 255).max() <= 2

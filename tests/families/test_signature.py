@@ -70,13 +70,22 @@ def test_files_say_themselves_that_they_predict_v_and_end_in_noise() -> None:
     [
         ({"modelspec.prediction_type": "epsilon"}, "epsilon"),
         ({"modelspec.prediction_type": "v"}, "v_prediction"),
+        ({"modelspec.predict_key": "v"}, "v_prediction"),
+        ({"modelspec.predict_key": "epsilon"}, "epsilon"),
+        ({"ss_v_parameterization": "True"}, "v_prediction"),
+        ({"ss_v_parameterization": "True", "modelspec.prediction_type": "epsilon"}, "epsilon"),
         ({"modelspec.architecture": "stable-diffusion-v2-512"}, "epsilon"),
         ({"modelspec.architecture": "stable-diffusion-v2-768-v"}, "v_prediction"),
     ],
 )
-def test_modelspec_metadata_says_how_a_model_predicts(meta: dict[str, str], prediction: str) -> None:
+def test_metadata_says_how_a_model_predicts(meta: dict[str, str], prediction: str) -> None:
     found = describe_checkpoint(changed("sd2", meta=meta))
     assert (found.prediction_type, found.states_prediction) == (prediction, True)
+
+
+@pytest.mark.parametrize("said, zero", [("True", True), ("False", False), ("None", False)])
+def test_metadata_says_that_a_schedule_ends_in_noise(said: str, zero: bool) -> None:
+    assert describe_checkpoint(changed("sdxl", meta={"ss_zero_terminal_snr": said})).zero_terminal_snr is zero
 
 
 @pytest.mark.parametrize("said, size", [("640x640", 640), ("1e9x1", 512), ("99999x1", 512), ("", 512), ("12", 512)])

@@ -14,8 +14,8 @@ from studio.infotext.quote import quote, unquote
 from studio.infotext.read import find_pairs
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import SamplerOptions
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.request import SamplerOptions, SeedResize
+from studio.schema.resolved import ResolvedRequest, VariationPlan
 from tests.plans import prompt_plan
 from tests.vector_files import load_json
 
@@ -112,9 +112,6 @@ def test_vectors_lora_repoint(case: dict[str, Any]) -> None:
 NEUTRAL = {
     "restore_faces": False,
     "tiling": False,
-    "subseed_strength": 0,
-    "seed_resize_from_w": 0,
-    "seed_resize_from_h": 0,
     "token_merging_ratio": 0,
     "token_merging_ratio_hr": 0,
     "enable_hr": False,
@@ -129,6 +126,17 @@ OPTIONS = {"eta_noise_seed_delta", "randn_source"}
 
 def expressible(given: dict[str, Any]) -> bool:
     return all(given[key] == value for key, value in NEUTRAL.items()) and set(given["options"]) <= OPTIONS
+
+
+def variation(given: dict[str, Any]) -> VariationPlan | None:
+    if not given["subseed_strength"]:
+        return None
+    return VariationPlan(seeds=tuple(given["all_subseeds"]), strength=given["subseed_strength"])
+
+
+def seed_resize(given: dict[str, Any]) -> SeedResize | None:
+    size = {"width": given["seed_resize_from_w"], "height": given["seed_resize_from_h"]}
+    return SeedResize(**size) if min(size.values()) > 0 else None
 
 
 def resolved(given: dict[str, Any]) -> ResolvedRequest:
@@ -161,6 +169,8 @@ def resolved(given: dict[str, Any]) -> ResolvedRequest:
         batch_size=given["batch_size"],
         batch_count=1,
         seeds=tuple(given["all_seeds"]),
+        variation=variation(given),
+        seed_resize=seed_resize(given),
         clip_skip=given["clip_skip"],
         emphasis="Original",
         rng=given["rng_source"],

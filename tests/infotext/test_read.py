@@ -103,6 +103,54 @@ def test_a_foreign_text_without_rng_gets_a_note_and_ours_does_not() -> None:
     assert parse_infotext(f"a\n{LINE}, RNG: NV").notes == []
 
 
+@pytest.mark.parametrize(
+    "said, part, note",
+    [
+        ("Variation seed: 77, Variation seed strength: 0.25", {"variation": {"seed": 77, "strength": 0.25}}, ""),
+        ("Variation seed: 77, Variation seed strength: 0", {}, ""),
+        ("Variation seed: 77", {}, ""),
+        ("Variation seed: 99999999999, Variation seed strength: 0.25", {}, "Variation seed 99999999999"),
+        ("Variation seed: 77, Variation seed strength: 9", {"variation": {"seed": 77, "strength": 1}}, "strength 9"),
+        ("Seed resize from: 512x640", {"seed_resize": {"width": 512, "height": 640}}, ""),
+        ("Seed resize from: 0x640", {}, ""),
+        ("Seed resize from: 16x640", {}, "seed_resize.width = 16"),
+    ],
+)
+def test_what_is_done_to_the_start_noise(said: str, part: dict[str, dict[str, float]], note: str) -> None:
+    parsed = parse_infotext(f"a\n{LINE}, RNG: CPU, {said}")
+    assert {name: parsed.request[name] for name in ("variation", "seed_resize") if name in parsed.request} == part
+    assert (note in parsed.notes[0]) if note else (parsed.notes == [])
+
+
+@pytest.mark.parametrize(
+    "prompt, version, old",
+    [
+        ("a [cat:dog:3]", "v1.5.2", True),
+        ("a [cat:dog:3]", "v1.5.2-3-g0123abc", True),
+        ("a [cat:dog:3]", "v1.6.0", None),
+        ("a cat", "v1.5.2", None),
+        ("a [cat:dog:3]", "Latent Studio 0.1.0", None),
+    ],
+)
+def test_old_texts_are_edited_the_old_way(prompt: str, version: str, old: bool | None) -> None:
+    assert parse_infotext(f"{prompt}\n{LINE}, Version: {version}").request.get("old_prompt_editing") is old
+
+
+@pytest.mark.parametrize(
+    "sampler, version, words",
+    [
+        ("DDIM", "v1.5.2", ["75 tokens", "half precision"]),
+        ("Euler", "v1.5.2", ["half precision"]),
+        ("Euler", "v1.7.0-224", ["half precision"]),
+        ("DDIM", "v1.7.0-225", []),
+    ],
+)
+def test_what_old_versions_did_and_is_not_done_here_is_said(sampler: str, version: str, words: list[str]) -> None:
+    parsed = parse_infotext(f"a\n{LINE.replace('Euler a', sampler)}, RNG: CPU, Version: {version}")
+    assert len(parsed.notes) == len(words)
+    assert all(word in note for word, note in zip(words, parsed.notes, strict=True))
+
+
 def test_sd_next_writes_one_line() -> None:
     parsed = parse_infotext(f"a cat, (hat:1.2) Negative prompt: bad, worse {LINE}")
     assert (parsed.prompt, parsed.negative_prompt) == ("a cat, (hat:1.2)", "bad, worse")

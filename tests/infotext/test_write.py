@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, UnknownName
 from studio.infotext import parse_infotext, write_infotext
+from studio.prompt import Style
 from studio.resolve import resolve
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, SamplerOptions, make_request
+from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation, make_request
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -43,6 +44,12 @@ class Shelf:
         if name != "style":
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
+
+    def style(self, name: str) -> Style:
+        raise UnknownName.of("style", name, [])
+
+    def wildcard(self, name: str) -> list[str]:
+        return ["red", "blue"]
 
 
 def resolved(request: GenerationRequest) -> ResolvedRequest:
@@ -85,6 +92,23 @@ def test_the_seed_is_the_pictures_own() -> None:
     assert [parse_infotext(write_infotext(request, i, "1")).request["seed"] for i in range(4)] == [10, 11, 12, 13]
 
 
+def test_a_variation_keeps_the_seed_and_counts_its_own() -> None:
+    request = resolved(
+        GenerationRequest(
+            seed=10,
+            variation=Variation(seed=20, strength=0.25),
+            seed_resize=SeedResize(width=512, height=640),
+            batch_size=3,
+        )
+    )
+    text = write_infotext(request, 2, "1")
+    start_noise = "Variation seed: 22, Variation seed strength: 0.25, Seed resize from: 512x640, RNG: CPU"
+    assert f"Seed: 10, Size: 512x512, Model hash: 0123456789, Model: painter, {start_noise}" in text
+    read = parse_infotext(text).request
+    assert read["variation"] == {"seed": 22, "strength": 0.25}
+    assert read["seed_resize"] == {"width": 512, "height": 640}
+
+
 def test_a_hash_is_never_invented() -> None:
     unhashed = resolved(GenerationRequest(prompt="<lora:style:1>", vae="nice")).model_copy(
         update={
@@ -118,6 +142,27 @@ def test_a_folder_has_an_id_instead_of_a_hash() -> None:
 )
 def test_emphasis_is_written_where_it_matters(prompt: str, emphasis: Any, is_written: bool) -> None:
     assert ("Emphasis" in written(prompt=prompt, emphasis=emphasis)) == is_written
+
+
+@pytest.mark.parametrize(
+    "fields, is_written",
+    [
+        ({"prompt": "a [cat:dog:3]", "old_prompt_editing": True}, True),
+        ({"negative_prompt": "[cat|dog]", "old_prompt_editing": True}, True),
+        ({"prompt": "a [cat:dog:3]"}, False),
+        ({"prompt": "a cat <lora:style:1>", "old_prompt_editing": True}, False),
+    ],
+)
+def test_old_prompt_editing_is_written_where_a_prompt_may_be_edited(fields: dict[str, Any], is_written: bool) -> None:
+    text = written(**fields)
+    assert (", Old prompt editing timelines: True, " in text) is is_written
+    assert parse_infotext(text).request.get("old_prompt_editing", False) is is_written
+
+
+def test_what_overrules_the_checkpoint_is_written() -> None:
+    text = written(prediction_type="v_prediction", noise_schedule="Zero Terminal SNR")
+    assert ", Noise Schedule: Zero Terminal SNR, Prediction type: v_prediction, Version: " in text
+    assert not {"Noise Schedule", "Prediction type"} & parameters().keys()
 
 
 def test_options_that_do_not_act_are_left_out() -> None:
@@ -188,10 +233,15 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         width=draw(st.integers(64, 1024)),
         height=draw(st.integers(64, 1024)),
         seed=draw(st.integers(0, 2**32 - 1)),
+        variation=draw(st.none() | st.builds(Variation, seed=st.integers(0, 2**32 - 1), strength=NUMBERS)),
+        seed_resize=draw(st.none() | st.builds(SeedResize, width=st.integers(64, 2048), height=st.integers(64, 2048))),
         model=draw(st.sampled_from([None, FOLDER.name])),
         vae=draw(st.sampled_from(["Automatic", "nice"])),
         clip_skip=draw(st.integers(1, 12)),
         emphasis=draw(st.sampled_from(["Original", "No norm", "Ignore", "None"])),
+        old_prompt_editing=draw(st.booleans()),
+        prediction_type=draw(st.sampled_from(["Automatic", "epsilon", "v_prediction"])),
+        noise_schedule=draw(st.sampled_from(["Default", "Zero Terminal SNR"])),
         rng=draw(st.sampled_from(["CPU", "GPU", "NV"])),
         sampler_options=draw(sampler_options(spec)),
     )
@@ -216,11 +266,27 @@ def test_what_is_written_is_read_back_as_the_same_request(request: GenerationReq
     parsed = parse_infotext(write_infotext(first, 0, "1.2.3"))
     assert (parsed.prompt, parsed.negative_prompt) == (stripped(request.prompt), stripped(request.negative_prompt))
     second = resolved(make_request(parsed.request))
-    same = {"positive", "negative", "emphasis", "sampler_options"}
+    same = {"positive", "negative", "emphasis", "sampler_options", "old_prompt_editing"}
     assert second.model_dump(exclude=same) == first.model_dump(exclude=same)
     assert second.sampler_options == first.sampler_options.model_copy(update={"rho": 0.0})
     syntax = any(sign in text for sign in "([" for text in (request.prompt, request.negative_prompt))
     if syntax:
         assert second.emphasis == first.emphasis
+    brackets = any("[" in text for text in (request.prompt, request.negative_prompt))
+    assert second.old_prompt_editing is (first.old_prompt_editing and brackets)
     assert [note for note in parsed.notes if "not" in note] == []
     assert find_sampler(parsed.request["sampler"]).name == request.sampler
+
+
+def test_a_drawn_prompt_is_written_and_its_template_beside_it() -> None:
+    text = written(prompt='a __colour__ "fox", {big|small}', negative_prompt="{x|y}", seed=2)
+    parsed = parse_infotext(text)
+    assert parsed.pairs["Template"] == 'a __colour__ "fox", {big|small}'
+    assert parsed.pairs["Negative Template"] == "{x|y}"
+    assert "{" not in parsed.request["prompt"] and "__" not in parsed.request["prompt"]
+    assert any("drawn from" in note and "__colour__" in note for note in parsed.notes)
+    assert not any("Not used here" in note for note in parsed.notes)
+    again = resolved(make_request({**parsed.request, "model": None}))
+    assert again.positive == resolved(GenerationRequest(prompt=parsed.prompt, steps=again.steps)).positive
+    assert again.options.template == ""
+    assert "Template" not in parameters(prompt="a fox")

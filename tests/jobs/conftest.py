@@ -14,6 +14,7 @@ from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, RunOptions
 from studio.schema.resolved import ResolvedRequest
+from studio.settings import Settings
 from tests.plans import prompt_plan
 
 MODEL = ModelInfo(
@@ -48,8 +49,11 @@ def make_queue(paths: Paths) -> Iterator[QueueMaker]:
     """Queues that are closed at the end; a second one on the same folder needs the first to be closed."""
     made: list[JobQueue] = []
 
-    def make(engine: Engine | None = None, *, max_queue: int = 100, keep: int = 200, start: bool = True) -> JobQueue:
-        queue = JobQueue(JobStore(paths.database), engine or FakeEngine(), prepare, paths, max_queue, lambda: keep)
+    def make(
+        engine: Engine | None = None, *, max_queue: int = 100, keep: int = 200, start: bool = True, **settings: object
+    ) -> JobQueue:
+        chosen, store = Settings.model_validate(settings), JobStore(paths.database)
+        queue = JobQueue(store, engine or FakeEngine(), prepare, paths, max_queue, lambda: keep, lambda: chosen)
         made.append(queue)
         if start:
             queue.start()

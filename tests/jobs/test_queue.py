@@ -62,6 +62,31 @@ def test_a_job_paints_saves_and_tells(make_queue: QueueMaker, small: Small, path
     assert [record.id for record in queue.images()] == [record.id for record in reversed(done.images)]
 
 
+def test_a_job_of_several_pictures_leaves_a_grid(make_queue: QueueMaker, small: Small, paths: Paths) -> None:
+    queue = make_queue(save_to_dirs=False)
+    single = queue.wait(queue.submit(small(), OPTIONS, "ui").id, 10)
+    with pytest.raises(NotFound, match=f"Job {single.id} has no grid"):
+        queue.grid_bytes(single.id)
+    job = queue.wait(queue.submit(small(batch_count=3), OPTIONS, "ui").id, 10)
+    assert job.grid == str(paths.outputs / "txt2img-grids" / "grid-0000.png")
+    assert len(job.images) == 3
+    assert queue.grid_bytes(job.id) == Path(job.grid).read_bytes()
+    Path(job.grid).unlink()
+    with pytest.raises(NotFound, match=f"The file of the grid of job {job.id} is gone"):
+        queue.grid_bytes(job.id)
+
+
+def test_an_interrupted_job_leaves_a_grid_of_what_is_finished(make_queue: QueueMaker, small: Small) -> None:
+    queue = make_queue(FakeEngine(step_seconds=0.02))
+    job = queue.submit(small(batch_size=2, batch_count=50), OPTIONS, "ui")
+    while len(queue.job(job.id).images) < 2:
+        time.sleep(0.01)
+    queue.interrupt()
+    ended = queue.wait(job.id, 10)
+    assert ended.status == "interrupted"
+    assert ended.grid is not None
+
+
 def test_previews_are_files_and_fill_the_strip_of_a_late_page(make_queue: QueueMaker, small: Small) -> None:
     queue = make_queue()
     job = queue.wait(queue.submit(small(batch_size=2, batch_count=2), OPTIONS, "ui").id, 10)
@@ -202,7 +227,7 @@ def test_a_picture_that_cannot_be_written_stays_downloadable(
     def full(path: Path, data: bytes) -> None:
         raise StorageError(f"The disk is full: nothing more can be written to {path.parent}.")
 
-    monkeypatch.setattr("studio.jobs.outputs.atomic_write", full)
+    monkeypatch.setattr("studio.jobs.saving.atomic_write", full)
     queue = make_queue()
     job = queue.wait(queue.submit(small(batch_count=2), OPTIONS, "ui").id, 10)
     assert job.status == "done"

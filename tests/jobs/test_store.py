@@ -105,7 +105,30 @@ def test_an_older_file_is_migrated_with_a_copy(paths: Paths) -> None:
     store.close()
     store = JobStore(paths.database, (*MIGRATIONS, ("ALTER TABLE jobs ADD COLUMN note TEXT",)))
     assert store.job(job_id).request == REQUEST
-    assert paths.database.with_name("studio.sqlite3.v1-1").exists()
+    assert paths.database.with_name(f"studio.sqlite3.v{len(MIGRATIONS)}-1").exists()
+    store.close()
+
+
+def test_jobs_of_before_grids_have_none(paths: Paths) -> None:
+    store = JobStore(paths.database, MIGRATIONS[:1])
+    job_id = add(store)
+    store.close()
+    store = JobStore(paths.database)
+    assert store.job(job_id).grid is None
+    store.close()
+
+
+def test_the_path_of_a_grid_moves_with_the_outputs_folder(paths: Paths, tmp_path: Path) -> None:
+    store = JobStore(paths.database)
+    inside, outside = add(store), add(store)
+    store.update_job(inside, {"grid": str(paths.outputs / "txt2img-grids" / "grid-0000.png")})
+    store.update_job(outside, {"grid": "/elsewhere/grid-0000.png"})
+    store.close()
+    moved = tmp_path / "moved"
+    paths.outputs.rename(moved)
+    store = JobStore(moved / ".studio" / paths.database.name)
+    assert store.job(inside).grid == str(moved / "txt2img-grids" / "grid-0000.png")
+    assert store.job(outside).grid == "/elsewhere/grid-0000.png"
     store.close()
 
 

@@ -12,14 +12,17 @@ from studio.errors import InvalidRequest
 from studio.prompt import (
     ClipTokenizer,
     active_stretch,
+    apply_styles,
     chunk_prompt,
     count_tokens,
     extract_networks,
+    extract_style,
     lora_rank,
     lora_weights,
     parse_schedule,
     parse_weights,
     split_composition,
+    strip_comments,
 )
 from tests.vector_files import load_json
 
@@ -82,6 +85,21 @@ def test_vectors_schedule(case: dict[str, Any]) -> None:
 def test_vectors_composition(case: dict[str, Any]) -> None:
     (indexes,) = case["multicond"]["indexes"]
     assert split_composition(case["text"]) == [(case["multicond"]["flat"][index], weight) for index, weight in indexes]
+
+
+@pytest.mark.parametrize("case", prompts(), ids=lambda case: repr(case["text"])[:40])
+def test_vectors_comments(case: dict[str, Any]) -> None:
+    assert strip_comments(case["text"]) == case.get("comments_stripped", case["text"])
+
+
+@pytest.mark.parametrize("case", load_json("prompts.json")["apply_styles"], ids=lambda case: repr(case["prompt"])[:40])
+def test_vectors_apply_styles(case: dict[str, Any]) -> None:
+    assert apply_styles(case["prompt"], case["styles"]) == case["result"]
+
+
+@pytest.mark.parametrize("case", load_json("prompts.json")["extract_style"], ids=lambda case: repr(case["prompt"])[:40])
+def test_vectors_extract_style(case: dict[str, Any]) -> None:
+    assert extract_style(case["style"], case["prompt"]) == (case["found"], case["result"])
 
 
 def check_networks(prompts: list[str], expected: dict[str, Any]) -> None:

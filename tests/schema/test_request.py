@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest
-from studio.schema.request import MAX_PROMPT, GenerationRequest, RunOptions, SamplerOptions, make_request
+from studio.schema.request import (
+    MAX_PROMPT,
+    GenerationRequest,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +37,10 @@ from studio.schema.request import MAX_PROMPT, GenerationRequest, RunOptions, Sam
         ({"prompt": "x" * (MAX_PROMPT + 1)}, "prompt", str(MAX_PROMPT)),
         ({"emphasis": "loud"}, "emphasis", "Original"),
         ({"sampler_options": {"eta": 2}}, "sampler_options.eta", "1"),
+        ({"variation": {"strength": 1.01}}, "variation.strength", "1"),
+        ({"variation": {"seed": -2, "strength": 0.5}}, "variation.seed", "-1"),
+        ({"seed_resize": {"width": 63, "height": 64}}, "seed_resize.width", "0 (off) or at least 64"),
+        ({"seed_resize": {"width": 64, "height": -1}}, "seed_resize.height", "0"),
         ({"foo": 1}, "foo", "permitted"),
         ({"steps": "many"}, "steps", "integer"),
     ],
@@ -50,6 +62,12 @@ def test_empty_prompt_is_allowed_and_requests_are_values() -> None:
         request.steps = 3
 
 
+def test_parts_that_change_nothing_are_none() -> None:
+    idle = {"variation": {"seed": 5, "strength": 0}, "seed_resize": {"width": 512, "height": 0}}
+    assert make_request(idle) == GenerationRequest()
+    assert make_request({"variation": {"strength": 0.1}}).variation == Variation(seed=-1, strength=0.1)
+
+
 @given(
     st.builds(
         GenerationRequest,
@@ -65,6 +83,6 @@ def test_requests_travel_as_json(request: GenerationRequest) -> None:
 
 
 def test_every_field_has_help() -> None:
-    for model in (GenerationRequest, SamplerOptions, RunOptions):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, RunOptions):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
-from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation
 from studio.ui.form import (
     LOOKS,
     OPTIONS,
@@ -51,10 +51,16 @@ REQUESTS = st.builds(
     batch_count=st.integers(1, 100),
     batch_size=st.integers(1, 16),
     seed=st.integers(-1, 2**32 - 1),
+    variation=st.none() | st.builds(Variation, seed=st.integers(-1, 2**32 - 1), strength=st.floats(0, 1)),
+    seed_resize=st.none()
+    | st.builds(SeedResize, width=st.just(0) | st.integers(64, 2048), height=st.integers(64, 2048)),
     model=st.none() | st.just("sprout"),
     vae=st.sampled_from(["Automatic", "sharp"]),
     clip_skip=st.integers(1, 12),
     emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
+    old_prompt_editing=st.booleans(),
+    prediction_type=st.sampled_from(["Automatic", "epsilon", "v_prediction"]),
+    noise_schedule=st.sampled_from(["Default", "Zero Terminal SNR"]),
     rng=st.sampled_from(["CPU", "GPU", "NV"]),
     sampler_options=OPTION_SETS,
 )
@@ -73,13 +79,17 @@ def test_round_trip(form: Form, request: GenerationRequest) -> None:
 
 def test_an_empty_seed_is_a_random_one(form: Form) -> None:
     values = values_of(form, GenerationRequest())
-    assert form.read({**values, form.controls["seed"]: None}).seed == -1
+    empty = {form.controls["seed"]: None, form.controls["variation.seed"]: None}
+    read = form.read({**values, **empty, form.controls["variation.strength"]: 0.5})
+    assert read.seed == -1
+    assert read.variation == Variation(seed=-1, strength=0.5)
 
 
 @pytest.mark.parametrize(
     "name, value",
     [("steps", 0), ("steps", None), ("width", 63), ("width", 100000), ("cfg_scale", float("nan")), ("batch_size", 17),
-     ("prompt", "x" * 50_001), ("sampler_options.eta", 2), ("steps", "many"), ("rng", "TPU"), ("prompt", "a\0b")],
+     ("prompt", "x" * 50_001), ("sampler_options.eta", 2), ("steps", "many"), ("rng", "TPU"), ("prompt", "a\0b"),
+     ("variation.strength", 1.1), ("variation.seed", -2), ("seed_resize.width", 63), ("seed_resize.height", 2049)],
 )  # fmt: skip
 def test_bad_values_are_named(form: Form, name: str, value: Any) -> None:
     values = {**values_of(form, GenerationRequest()), form.controls[name]: value}
@@ -103,6 +113,12 @@ def test_a_soft_slider_grows(form: Form) -> None:
 def test_flat() -> None:
     assert flat({"steps": 1, "sampler_options": {"eta": 1}}) == {"steps": 1, "sampler_options.eta": 1}
     assert flat({"sampler_options": None}) == {}
+    assert flat({"variation": {"seed": 3}}) == {"variation.seed": 3}
+
+
+def test_a_part_that_is_off_shows_its_defaults() -> None:
+    assert flat({"variation": None}) == {"variation.seed": -1, "variation.strength": 0}
+    assert flat({"seed_resize": None}) == {"seed_resize.width": 0, "seed_resize.height": 0}
 
 
 def lookup(name: str) -> str:
@@ -118,14 +134,16 @@ def test_possible_finds_names_in_any_spelling() -> None:
 
 def test_possible_drops_and_says_so() -> None:
     odd: dict[str, Any] = {"model": "elm", "steps": 9999, "seed": 4, "cfg_scale": "warm", "colour": "red",
-                           "sampler_options": {"eta": 7, "rho": 2, "magic": 1}}  # fmt: skip
+                           "sampler_options": {"eta": 7, "rho": 2, "magic": 1},
+                           "variation": {"seed": 5, "strength": 3}, "seed_resize": {"width": 128, "height": 20}}  # fmt: skip
     shown, notes = possible(odd, {"model": lookup})
     assert shown["seed"] == 4
     assert shown[OPTIONS]["rho"] == 2
     assert shown[OPTIONS]["eta"] is None
     assert "steps" not in shown
     assert "model" not in shown
-    assert len(notes) == 4
+    assert not {"variation", "seed_resize"} & shown.keys(), "without a strength, or one side, they are off"
+    assert len(notes) == 6
     assert any("'elm'" in note for note in notes)
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from studio.api.common import StudioDep
+from studio.prompt.styles import Style
 from studio.samplers.table import SAMPLERS, SCHEDULES
 
 router = APIRouter()
@@ -140,8 +141,13 @@ def scripts() -> dict[str, list[str]]:
     return {"txt2img": [], "img2img": []}
 
 
-@router.get("/latent-upscale-modes")
 @router.get("/prompt-styles")
+def prompt_styles(studio: StudioDep) -> list[Style]:
+    """Styles, from styles.csv."""
+    return studio.library.styles.styles()
+
+
+@router.get("/latent-upscale-modes")
 @router.get("/face-restorers")
 @router.get("/hypernetworks")
 @router.get("/realesrgan-models")

@@ -20,11 +20,7 @@ router = APIRouter()
 _FIXED: dict[str, Any] = {
     "samples_save": True,
     "samples_format": "png",
-    "samples_filename_pattern": "",
-    "save_images_add_number": True,
-    "save_to_dirs": True,
-    "directories_filename_pattern": "[date]",
-    "grid_save": False,
+    "grid_only_if_multiple": True,
     "enable_pnginfo": True,
     "outdir_samples": "",
     "outdir_txt2img_samples": "outputs/txt2img-images",
@@ -43,6 +39,13 @@ _WRITABLE = {
     "randn_source": "randn_source",
     "emphasis": "emphasis",
     "show_progress_every_n_steps": "preview_every",
+    "samples_filename_pattern": "samples_filename_pattern",
+    "save_images_add_number": "save_images_add_number",
+    "save_to_dirs": "save_to_dirs",
+    "directories_filename_pattern": "directories_filename_pattern",
+    "save_txt": "save_txt",
+    "grid_save": "grid_save",
+    "grid_format": "grid_format",
 }
 _OWN = {name for name, field in Settings.model_fields.items() if (field.json_schema_extra or {}).get("http")}  # type: ignore[union-attr]
 _GUARDED_ENDS = ("_dir", "_dirs", "_path", "_folder")
@@ -81,6 +84,8 @@ def set_options(studio: StudioDep, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_guarded(key: str) -> bool:
-    """Who may come in, and where files lie."""
+    """Who may come in, and where files lie. Sub-folders may be chosen: they never lead out of the outputs folder."""
+    if key in _WRITABLE:
+        return False
     own = key in Settings.model_fields and key not in _OWN
     return own or key.startswith(("outdir_", "directories_")) or key.endswith(_GUARDED_ENDS)

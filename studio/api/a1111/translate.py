@@ -103,12 +103,8 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("firstpass_image", _named, "the hires pass"),
     ("init_images", bool, "img2img"),
     ("mask", bool, "inpainting"),
-    ("styles", bool, "styles"),
     ("script_name", _named, "scripts"),
     ("refiner_checkpoint", _named, "the refiner"),
-    ("subseed_strength", _positive, "variation seeds"),
-    ("seed_resize_from_h", _positive, "resizing the seed"),
-    ("seed_resize_from_w", _positive, "resizing the seed"),
     ("restore_faces", bool, "face restoration"),
     ("tiling", bool, "tiling"),
     ("s_min_uncond", _positive, "negative guidance minimum sigma"),
@@ -118,6 +114,7 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 _FIELDS = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
+    "styles": "styles",
     "seed": "seed",
     "batch_size": "batch_size",
     "n_iter": "batch_count",
@@ -126,6 +123,13 @@ _FIELDS = {
     "width": "width",
     "height": "height",
 }
+_PART_FIELDS = {
+    "subseed": "variation.seed",
+    "subseed_strength": "variation.strength",
+    "seed_resize_from_w": "seed_resize.width",
+    "seed_resize_from_h": "seed_resize.height",
+}
+"""Fields of optional parts of a request, dotted."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
@@ -134,6 +138,12 @@ _OVERRIDES = {
     "emphasis": "emphasis",
     "randn_source": "rng",
 }
+_PICTURE_OVERRIDES = {
+    "use_old_scheduling": "old_prompt_editing",
+    "sd_noise_schedule": "noise_schedule",
+    "prediction_type": "prediction_type",
+}
+"""What A1111 keeps in its settings and a request says each time; the last one is ours."""
 _SAMPLER_OVERRIDES = {
     "eta_ancestral": "eta",
     "eta_ddim": "eta",
@@ -171,11 +181,15 @@ def translate(
         data |= read_infotext(body.infotext)
     given = {name: value for name in body.model_fields_set if (value := getattr(body, name)) is not None}
     data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
+    data["styles"] = [name for name in data.get("styles", ()) if _named(name)]  # A1111's style that is none is "None"
     data |= _sampler(given, data)
+    data |= _parts(given, data)
     options = dict(data.get("sampler_options", {}))
     options |= {ours: given[theirs] for theirs, ours in _SAMPLER_FIELDS.items() if theirs in given}
     overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
-    data |= {ours: overrides[key] for key, ours in _OVERRIDES.items() if overrides.get(key) not in (None, "")}
+    for key, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items():
+        if overrides.get(key) not in (None, ""):
+            data[ours] = overrides[key]
     options |= {ours: overrides[key] for key, ours in _SAMPLER_OVERRIDES.items() if key in overrides}
     warnings += [
         f"override_settings.{key} is not known here and was ignored."
@@ -183,6 +197,7 @@ def translate(
         if not _is_override(key)
     ]
     saving = bool(body.save_images) and not body.do_not_save_samples
+    grid = bool(body.save_images) and not body.do_not_save_grid
     kept = {} if body.override_settings_restore_afterwards in (True, None) else overrides
     try:
         request = make_request({**data, "sampler_options": options})
@@ -190,7 +205,7 @@ def translate(
         raise in_their_words(error) from None
     return Order(
         request=request,
-        options=RunOptions(save=saving, preview_every=preview_every),
+        options=RunOptions(save=saving, grid=grid, preview_every=preview_every),
         persistent={key: value for key, value in kept.items() if key in _OVERRIDES},
         warnings=warnings,
     )
@@ -210,8 +225,8 @@ def in_their_words(error: StudioError) -> StudioError:
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in _SAMPLER_OVERRIDES.items()},
     **{f"sampler_options.{name}": name for name in _SAMPLER_FIELDS},
-    **{ours: f"override_settings.{theirs}" for theirs, ours in _OVERRIDES.items()},
-    **{ours: theirs for theirs, ours in _FIELDS.items()},
+    **{ours: f"override_settings.{theirs}" for theirs, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items()},
+    **{ours: theirs for theirs, ours in (_FIELDS | _PART_FIELDS).items()},
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }
@@ -238,7 +253,18 @@ _CHECKED = {name for name, _, _ in _NOT_BUILT}
 
 
 def _is_override(key: str) -> bool:
-    return key in _OVERRIDES or key in _SAMPLER_OVERRIDES
+    return key in _OVERRIDES or key in _PICTURE_OVERRIDES or key in _SAMPLER_OVERRIDES
+
+
+def _parts(given: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The optional parts, over those in `data`. A size below 0 is none, as 0 is."""
+    parts: dict[str, dict[str, Any]] = {}
+    for theirs, ours in _PART_FIELDS.items():
+        if theirs in given:
+            part, _, name = ours.partition(".")
+            value = max(given[theirs], 0) if part == "seed_resize" else given[theirs]
+            parts.setdefault(part, dict(data.get(part) or {}))[name] = value
+    return parts
 
 
 def _sampler(given: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:

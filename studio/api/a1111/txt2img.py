@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,7 +16,9 @@ from studio.api.changes import change_settings
 from studio.api.common import StudioDep
 from studio.app import Studio
 from studio.errors import EngineError, NotFound, StudioError, from_dict
+from studio.naming.facts import timestamp
 from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
+from studio.schema.request import MAX_SEED, GenerationRequest
 
 router = APIRouter()
 
@@ -26,7 +27,7 @@ LOOK_SECONDS = 5.0
 
 
 class ImagesAnswer(BaseModel):
-    """`images` are base64 PNGs with their infotext inside; `info` is JSON text."""
+    """`images` are base64 files with their infotext inside, the grid first when one was saved; `info` is JSON text."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -82,25 +83,32 @@ async def _ended(studio: Studio, job_id: int) -> JobRecord:
 
 
 def _answer(studio: Studio, body: Txt2ImgBody, order: Order, job: JobRecord) -> ImagesAnswer:
-    images = [_base64(studio, record) for record in job.images] if body.send_images in (True, None) else []
+    images: list[str] = []
+    if body.send_images in (True, None):
+        sent = [studio.queue.grid_bytes(job.id)] if job.grid else []
+        images = [base64.b64encode(data).decode() for data in (*sent, *(_png(studio, record) for record in job.images))]
     parameters = body.model_dump(include=set(Txt2ImgBody.model_fields))
     info = _info(studio, order, job)
     return ImagesAnswer(images=images, parameters=parameters, info=json.dumps(info, ensure_ascii=False))
 
 
-def _base64(studio: Studio, record: ImageRecord) -> str:
+def _png(studio: Studio, record: ImageRecord) -> bytes:
     try:
-        return base64.b64encode(studio.queue.image_bytes(record.id)).decode()
+        return studio.queue.image_bytes(record.id)
     except NotFound as error:
         raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
 
 
 def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
-    """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored."""
+    """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored.
+
+    A grid stands before the pictures, with the text of the first.
+    """
     request, images = job.request, job.images
+    texts = [image.infotext for image in images]
     model = studio.library.checkpoint(request.model)
     vae = studio.library.vae(request.vae)
-    count = len(images)
+    count, variation, resize = len(images), request.variation, request.seed_resize
     info: dict[str, Any] = {
         "prompt": request.prompt,
         "all_prompts": [request.prompt] * count,
@@ -108,9 +116,9 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "all_negative_prompts": [request.negative_prompt] * count,
         "seed": request.seed,
         "all_seeds": [image.seed for image in images],
-        "subseed": -1,
-        "all_subseeds": [-1] * count,
-        "subseed_strength": 0,
+        "subseed": variation.seed if variation else -1,
+        "all_subseeds": [_subseed(request, image) for image in images],
+        "subseed_strength": variation.strength if variation else 0,
         "width": request.width,
         "height": request.height,
         "sampler_name": request.sampler,
@@ -123,16 +131,21 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "sd_model_hash": model.short_hash,
         "sd_vae_name": vae.name if vae else None,
         "sd_vae_hash": vae.short_hash if vae else None,
-        "seed_resize_from_w": -1,
-        "seed_resize_from_h": -1,
+        "seed_resize_from_w": resize.width if resize else -1,
+        "seed_resize_from_h": resize.height if resize else -1,
         "denoising_strength": None,
         "extra_generation_params": {},
-        "index_of_first_image": 0,
-        "infotexts": [image.infotext for image in images],
-        "styles": [],
-        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
+        "index_of_first_image": 1 if job.grid else 0,
+        "infotexts": [*texts[:1], *texts] if job.grid else texts,
+        "styles": list(order.request.styles),
+        "job_timestamp": timestamp(job.started or job.created),
         "clip_skip": request.clip_skip,
         "is_using_inpainting_conditioning": model.inpaint,
         "version": studio.version,
     }
     return {**info, "warnings": order.warnings} if order.warnings else info
+
+
+def _subseed(request: GenerationRequest, image: ImageRecord) -> int:
+    """The variation seed of one picture; -1 without a variation."""
+    return (request.variation.seed + image.index) % (MAX_SEED + 1) if request.variation else -1

@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -17,14 +16,16 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from studio.api.auth import only_from_here
-from studio.api.common import StudioDep
+from studio.api.common import StudioDep, attachment
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
+from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
 from studio.schema.jobs import ImageRecord
 
 router = APIRouter(tags=["pictures"])
 
 MAX_ZIP = 500
+_MEDIA = {".jpg": "image/jpeg", ".webp": "image/webp"}
 _PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
@@ -49,9 +50,7 @@ def zipped(studio: StudioDep, ids: Annotated[str, Query(max_length=10_000)]) -> 
         for record in records:
             archive.writestr(f"{record.id}-{_file_name(record)}", studio.queue.image_bytes(record.id))
     spool.seek(0)
-    name = f"{time.strftime('%Y%m%d%H%M%S')}_{records[0].seed}-{records[-1].seed}.zip"
-    headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_blocks(spool), media_type="application/zip", headers=headers)
+    return StreamingResponse(_blocks(spool), media_type="application/zip", headers=attachment(_zip_name(records)))
 
 
 @router.get("/images/{image_id}.png", response_class=Response)
@@ -61,10 +60,18 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
     tag = f'"{record.id}-{record.created:.6f}"'
     headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
     if download:
-        headers["content-disposition"] = f'attachment; filename="{_file_name(record)}"'
+        headers |= attachment(_file_name(record))
     elif request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(studio.queue.image_bytes(image_id), media_type="image/png", headers=headers)
+
+
+@router.get("/jobs/{job_id}/grid", response_class=Response)
+def grid(studio: StudioDep, job_id: int, download: bool = False) -> Response:
+    """The grid of a job's pictures, if one was saved. `download` makes the browser save it."""
+    data, path = studio.queue.grid_bytes(job_id), Path(studio.queue.job(job_id).grid or "")
+    headers = {"cache-control": "private, no-cache", **_PICTURE_CSP, **(attachment(path.name) if download else {})}
+    return Response(data, media_type=_MEDIA.get(path.suffix, "image/png"), headers=headers)
 
 
 @router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)
@@ -72,7 +79,7 @@ def preview(studio: StudioDep, job_id: int, batch: int, step: int, index: int, d
     """The predicted picture after one step."""
     headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
     if download:
-        headers["content-disposition"] = f'attachment; filename="job-{job_id}-batch-{batch}-step-{step}-{index}.jpg"'
+        headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.jpg")
     return Response(studio.queue.preview_bytes(job_id, batch, step, index), media_type="image/jpeg", headers=headers)
 
 
@@ -115,8 +122,20 @@ def _numbers(ids: str) -> list[int]:
     return numbers
 
 
+def _zip_name(records: list[ImageRecord]) -> str:
+    """A1111's name of an archive, as if its pictures were one batch."""
+    facts = PictureFacts(
+        seed=records[0].seed,
+        seeds=tuple(record.seed for record in records),
+        batch_size=len(records),
+        model_name=PurePosixPath(records[0].model).name,
+        zip=True,
+    )
+    return legal_name(expand(ZIP_PATTERN, facts).text, ".zip")
+
+
 def _file_name(record: ImageRecord) -> str:
-    """The name on disk, or one like it. Our own names are plain ASCII."""
+    """The name on disk, or one like it."""
     return Path(record.path).name if record.path else f"{record.index:05d}-{record.seed}.png"
 
 

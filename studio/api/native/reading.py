@@ -9,17 +9,16 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
+from studio.infotext.read import MAX_INFOTEXT
 from studio.schema.request import Text
 
 router = APIRouter(tags=["reading"])
-
-MAX_TEXT = 200_000
 
 
 class TextBody(BaseModel):
     """A text."""
 
-    text: Text = Field(max_length=MAX_TEXT)
+    text: Text = Field(max_length=MAX_INFOTEXT)
 
 
 class PictureAnswer(BaseModel):

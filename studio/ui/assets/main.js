@@ -72,7 +72,9 @@ function fillForm(sent) {
 
 /** Fill the form so that Generate paints this one picture again. */
 function sendPicture(job, image) {
-  fillForm({ request: { ...job.request, seed: image.seed }, whole: true });
+  const { variation } = job.request;
+  const own = variation && { ...variation, seed: (variation.seed + image.index) % 2 ** 32 };
+  fillForm({ request: { ...job.request, seed: image.seed, variation: own }, whole: true });
   toast("The form has this picture's parameters now.", "good");
   selectTab("txt2img");
 }
@@ -176,9 +178,9 @@ function installTooltips() {
 /** Mark the field that an error is about. */
 function markField(name) {
   document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
-  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source" };
+  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h" };
   const bare = name?.split(".").at(-1);
-  const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[bare] ?? `txt2img_${bare}`);
+  const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[name] ?? ids[bare] ?? `txt2img_${bare}`);
   const node = name && document.getElementById(id);
   if (!node) return;
   node.classList.add("ls-wrong");
@@ -234,6 +236,11 @@ const calls = {
   takeSize: () => pending.size,
   takeModel: () => pending.model,
   lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
+  /** Its infotext tells it; a picture without a variation leaves the field as it is. */
+  lastVariationSeed(current) {
+    const parameters = (stage.image ?? newestPicture())?.infotext?.split("\n").at(-1);
+    return Number(parameters?.match(/, Variation seed: (\d+)/)?.[1] ?? current);
+  },
   interrupt: () => ask(api.interrupt, store),
   skip: () => ask(api.skip, store),
   /** What a handler on the server answered. */

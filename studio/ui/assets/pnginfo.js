@@ -14,10 +14,16 @@ const LABELS = {
   width: "Width",
   height: "Height",
   seed: "Seed",
+  variation_seed: "Variation seed",
+  variation_strength: "Variation strength",
+  seed_resize: "Resize seed from",
   model: "Checkpoint",
   vae: "VAE",
   clip_skip: "Clip skip",
   emphasis: "Emphasis",
+  old_prompt_editing: "Old prompt editing timelines",
+  prediction_type: "Prediction type",
+  noise_schedule: "Noise schedule",
   rng: "Random numbers from",
 };
 
@@ -137,7 +143,9 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, ...own } = request ?? {};
+  if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
+  if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);
   const place = ([key]) => (order.indexOf(key) + order.length) % order.length;
   const rows = Object.entries(own).filter(([, value]) => value !== null && value !== "" && value !== undefined);

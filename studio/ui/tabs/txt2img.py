@@ -10,11 +10,11 @@ from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives. Returns the Generate button."""
+def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str]) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` are the names on offer. Returns the Generate button."""
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
-            generate = _prompts(form)
+            generate = _prompts(form, styles)
             _settings(form, fresh)
             panel("loras")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -23,10 +23,11 @@ def build_txt2img(form: Form, fresh: GenerationRequest) -> gr.Button:
     return generate
 
 
-def _prompts(form: Form) -> gr.Button:
+def _prompts(form: Form, styles: list[str]) -> gr.Button:
     with gr.Column(elem_id="txt2img_toprow", elem_classes=["ls-card"]):
         form.place("prompt")
         form.place("negative_prompt")
+        form.place("styles", choices=styles)
         with gr.Row(elem_id="txt2img_actions", elem_classes=["ls-row"]):
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
@@ -55,11 +56,27 @@ def _settings(form: Form, fresh: GenerationRequest) -> None:
             seed = form.place("seed", scale=5, min_width=100)
             dice = _icon("Random seed", "txt2img_random_seed", "dice")
             reuse = _icon("Seed of the last picture", "txt2img_reuse_seed", "reuse")
+        _extra(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
             _sampler_parameters(form, fresh)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _extra(form: Form) -> None:
+    """What may be done to the seed's noise: mixing another in, and taking that of another size."""
+    with gr.Accordion("Extra", open=False, elem_id="txt2img_subseed_show"):
+        with gr.Row(elem_classes=["ls-row"]):
+            subseed = form.place("variation.seed", scale=5, min_width=100)
+            dice = _icon("Random variation seed", "txt2img_random_subseed", "dice")
+            reuse = _icon("Variation seed of the last picture", "txt2img_reuse_subseed", "reuse")
+            form.place("variation.strength", scale=6, min_width=120)
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("seed_resize.width", scale=5, min_width=120)
+            form.place("seed_resize.height", scale=5, min_width=120)
+    listen_js(dice.click, "() => -1", [], [subseed])
+    listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
 def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
@@ -69,9 +86,12 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
     with gr.Row(elem_classes=["ls-row", "ls-grid"]):
         form.place("rng", value=fresh.rng, min_width=100)
         form.place("emphasis", value=fresh.emphasis, min_width=100)
+        form.place("prediction_type", min_width=100)
+        form.place("noise_schedule", min_width=100)
         for name in names:
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+        form.place("old_prompt_editing", min_width=160)
         for name in switches:
             form.place(f"{OPTIONS}.{name}", min_width=160)
 

@@ -1,0 +1,45 @@
+"""The composition root: what the command line asks for without a queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio.infotext import read_picture
+from studio.schema.engine import CancelToken
+from studio.schema.events import ImageReady
+from studio.schema.request import GenerationRequest, RunOptions
+from tests.api.stand_in import make_studio
+
+REQUEST = GenerationRequest(prompt="a fox", width=64, height=64, steps=1, seed=5, batch_size=2)
+
+
+def painted(folder: Path, options: RunOptions) -> list[ImageReady]:
+    studio = make_studio(folder, save_to_dirs=False, samples_filename_pattern="[prompt_hash]-[seed]")
+    try:
+        return [event for event in studio.paint(REQUEST, options, CancelToken()) if isinstance(event, ImageReady)]
+    finally:
+        studio.close()
+
+
+def below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.png") if ".studio" not in path.parts}
+
+
+def test_painting_without_a_queue_obeys_the_settings_of_files(tmp_path: Path) -> None:
+    pictures = painted(tmp_path, RunOptions())
+    assert below(tmp_path / "outputs") == {
+        "txt2img-images/00000-5ebbe2a2-5.png",
+        "txt2img-images/00001-5ebbe2a2-6.png",
+        "txt2img-grids/grid-0000.png",
+    }
+    grid = read_picture((tmp_path / "outputs/txt2img-grids/grid-0000.png").read_bytes())
+    assert (grid.width, grid.height, grid.infotext) == (128, 64, pictures[0].infotext)
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_folder_of_its_own_gets_pictures_only(tmp_path: Path, save: bool) -> None:
+    painted(tmp_path / "data", RunOptions(save=save, output_dir=str(tmp_path / "out")))
+    assert below(tmp_path / "data") == set()
+    assert len(below(tmp_path / "out")) == (2 if save else 0)
