@@ -469,14 +469,14 @@ def test_a_model_that_cannot_be_warmed_up_is_no_disaster(
             "Uniform",
             "EulerDiscreteScheduler",
             {"timestep_spacing": "linspace", "prediction_type": "v_prediction"},
-            {"prediction_type": "v_prediction"},
+            {"prediction_type": "v_prediction", "cfg_scale": 2.0},
         ),
         (
             "Euler",
             "Uniform",
             "EulerDiscreteScheduler",
             {"timestep_spacing": "linspace", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
-            {"prediction_type": "v_prediction", "noise_schedule": "Zero Terminal SNR"},
+            {"prediction_type": "v_prediction", "noise_schedule": "Zero Terminal SNR", "cfg_scale": 2.0},
         ),
     ],
 )
@@ -489,7 +489,12 @@ def test_equals_diffusers_own_pipeline(
     options: dict[str, Any],
     asked: dict[str, Any],
 ) -> None:
-    """The same weights, prompt and noise. Where diffusers rounds timesteps (Karras), we are made to round them as well."""
+    """The same weights, prompt and noise. Where diffusers rounds timesteps (Karras), we are made to round them as well.
+
+    Random weights taken for a v predictor are chaotic at scale 7: start noise changed by one part in 10⁷ gives another picture.
+    At scale 2 it stays the same to 10⁻⁵. The two zero-terminal schedules begin at different stand-ins for infinity, 4096 and
+    4519, between which nothing happens.
+    """
     import diffusers
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -515,7 +520,7 @@ def test_equals_diffusers_own_pipeline(
         pipeline.scheduler.set_timesteps(10)
         sigma = float(pipeline.scheduler.sigmas[0])
         noise = noise * sigma / (sigma**2 + 1) ** 0.5
-    expected = pipeline("a red fox", negative_prompt="blurry", num_inference_steps=10, guidance_scale=7.0, height=64, width=64,
+    expected = pipeline("a red fox", negative_prompt="blurry", num_inference_steps=10, guidance_scale=asked.get("cfg_scale", 7.0), height=64, width=64,
                         latents=noise, output_type="np").images[0]  # fmt: skip
     if schedule == "Karras":
         table = engine.load(tiny_info("sd1")).table
