@@ -286,7 +286,7 @@ def test_the_lists(client: httpx.Client) -> None:
     assert client.get(f"{API}/sd-vae").json() == [{"model_name": "sharp", "filename": "/models/sharp.safetensors"}]
     assert set(client.get(f"{API}/loras").json()[0]) == {"name", "alias", "path", "metadata"}
     assert client.get(f"{API}/upscalers").json()[0]["name"] == "None"
-    for empty in ("latent-upscale-modes", "prompt-styles", "face-restorers", "hypernetworks", "script-info"):
+    for empty in ("latent-upscale-modes", "face-restorers", "hypernetworks", "script-info"):
         assert client.get(f"{API}/{empty}").json() == []
     for refresh in ("checkpoints", "loras", "vae"):
         assert client.post(f"{API}/refresh-{refresh}").json() == {}
@@ -301,3 +301,18 @@ def test_png_info(client: httpx.Client) -> None:
         assert (answer["parameters"]["Prompt"], answer["parameters"]["Steps"]) == ("a fox", "3")
     for bad in ("", "!!!", "http://127.0.0.1:1/x.png", base64.b64encode(b"no picture").decode()):
         assert client.post(f"{API}/png-info", json={"image": bad}).status_code == 422
+
+
+def test_styles_are_listed_and_used(folder: Path) -> None:
+    (folder / "styles.csv").write_text("name,prompt,negative_prompt\nink,ink {prompt},photo\n")
+    with serving(make_studio(folder)) as address, httpx.Client(base_url=address) as client:
+        styles = client.get(f"{API}/prompt-styles").json()
+        assert styles == [{"name": "ink", "prompt": "ink {prompt}", "negative_prompt": "photo"}]
+        answer = txt2img(client, styles=["ink", "None"])
+        assert answer.status_code == 200, answer.text
+        info = json.loads(answer.json()["info"])
+        assert (info["prompt"], info["negative_prompt"], info["styles"]) == ("ink a fox", "b, photo", ["ink"])
+        wrong = txt2img(client, styles=["inc"])
+        assert wrong.status_code == 400
+        assert wrong.json()["error"]["field"] == "styles"
+        assert "'ink'" in wrong.json()["detail"]

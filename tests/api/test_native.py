@@ -337,3 +337,40 @@ def test_a_route_that_breaks_tells_no_details(folder: Path) -> None:
         assert answer.status_code == 500
         assert "secret" not in answer.text
         assert answer.json()["error"]["code"] == "engine"
+
+
+def test_styles_are_kept_and_thrown_away(folder: Path) -> None:
+    with serving(make_studio(folder)) as address, httpx.Client(base_url=address) as client:
+        assert client.get(f"{V1}/styles").json() == []
+        style = {"name": "a/b, c", "prompt": "ink {prompt}", "negative_prompt": ""}
+        assert client.put(f"{V1}/styles", json=style).json() == style
+        assert client.get(f"{V1}/styles").json() == [style]
+        job = generate(client, styles=["a/b, c"])
+        assert (job["request"]["prompt"], job["request"]["styles"]) == ("ink a fox", [])
+        assert client.put(f"{V1}/styles", json={"name": "# no"}).status_code == 422
+        assert client.delete(f"{V1}/styles/a%2Fb, c").json() == {"ok": True}
+        assert client.get(f"{V1}/styles").json() == []
+        assert client.delete(f"{V1}/styles/a%2Fb, c").status_code == 400
+        (folder / "styles.csv").write_bytes(b"name,prompt\nx,\xff\n")
+        damaged = client.get(f"{V1}/styles")
+        assert damaged.status_code == 422
+        assert "styles.csv cannot be read, line 2" in damaged.json()["detail"]
+
+
+def test_a_drawn_prompt_keeps_its_template_through_the_queue(folder: Path) -> None:
+    (folder / "wildcards").mkdir()
+    (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
+    with serving(make_studio(folder)) as address, httpx.Client(base_url=address) as client:
+        assert client.get(f"{V1}/wildcards").json() == ["colour"]
+        job = generate(client, prompt="a __colour__ {fox|owl}", batch_size=2)
+        prompt = job["request"]["prompt"]
+        assert prompt in {"a red fox", "a red owl", "a blue fox", "a blue owl"}
+        (folder / "wildcards" / "colour.txt").write_text("green\n")
+        done = ended(client, job["id"])
+        for image in done["images"]:
+            assert image["infotext"].startswith(f"{prompt}\n")
+            assert "Template: a __colour__ {fox|owl}" in image["infotext"]
+        again = client.post(f"{V1}/jobs/{job['id']}/retry").json()
+        assert again["request"]["prompt"] == prompt
+        unknown = client.post(f"{V1}/generate", json={**SMALL, "negative_prompt": "__color__"})
+        assert (unknown.status_code, unknown.json()["error"]["field"]) == (400, "negative_prompt")

@@ -29,6 +29,7 @@ def order(**fields: Any) -> Order:
          {"prompt": "a", "negative_prompt": "b", "seed": 7, "steps": 20, "cfg_scale": 5.0, "width": 640, "height": 448}),
         ({"batch_size": 2, "n_iter": 3}, {"batch_size": 2, "batch_count": 3}),
         ({"prompt": None, "steps": None, "seed": None, "styles": None, "sampler_name": None, "scheduler": None}, {}),
+        ({"styles": ["ink", "None", ""]}, {"styles": ("ink",)}),
         ({"sampler_name": "Euler a"}, {"sampler": "Euler a"}),
         ({"sampler_index": "Heun"}, {"sampler": "Heun"}),
         ({"sampler_name": "DDIM", "sampler_index": "Heun"}, {"sampler": "DDIM"}),
@@ -67,7 +68,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("enable_hr", True), ("styles", ["x"]), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("enable_hr", True), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True), ("s_min_uncond", 1.0)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

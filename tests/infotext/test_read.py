@@ -216,3 +216,26 @@ def test_quoted_pairs_come_back(pairs: dict[str, str]) -> None:
     values = {key: value.strip() + "," for key, value in pairs.items()}
     line = ", ".join(f"{key}: {quote(value)}" for key, value in values.items())
     assert {key: unquote(value) for key, value in find_pairs(line)} == values
+
+
+def test_templates_on_lines_of_their_own_are_parameters() -> None:
+    """sd-dynamic-prompts writes them after AUTOMATIC1111's text."""
+    parsed = parse_infotext(
+        "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\n"
+        "Template: a {red|blue} fox,\nin snow\nNegative Template: {blurry|ugly}"
+    )
+    assert (parsed.prompt, parsed.negative_prompt) == ("a red fox", "blurry")
+    assert parsed.pairs["Template"] == "a {red|blue} fox,\nin snow"
+    assert parsed.pairs["Negative Template"] == "{blurry|ugly}"
+    assert (parsed.request["steps"], parsed.request["seed"]) == (20, 1)
+
+
+def test_a_line_that_only_looks_like_a_template_is_prompt() -> None:
+    assert parse_infotext("Steps: up\nTemplate: x").prompt == "Steps: up\nTemplate: x"
+
+
+def test_a_pictures_prompt_draws_nothing_and_a_bare_one_may() -> None:
+    text = "a {red|blue} __fox__\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1"
+    assert parse_infotext(text).prompt == "a {red|blue} __fox__"
+    assert parse_infotext(text).request["prompt"] == "a \\{red|blue} \\__fox\\__"
+    assert parse_infotext("a {red|blue} fox").request["prompt"] == "a {red|blue} fox"

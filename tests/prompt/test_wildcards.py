@@ -126,7 +126,7 @@ def test_a_literal_text_differs_by_backslashes_only(text: str) -> None:
         ("__d0__", "10,000 options"),
         ("{0::a|0::b}", "weight above 0"),
         ("{a|b}" * 10_001, "10,000 options"),
-        ("{%s|%s}" % ("a" * 30_000, "b" * 30_000) * 2, "50,000"),
+        (f"{{{'a' * 30_000}|{'b' * 30_000}}}" * 2, "50,000"),
     ],
 )
 def test_what_would_never_end_is_refused(text: str, said: str) -> None:
@@ -135,7 +135,7 @@ def test_what_would_never_end_is_refused(text: str, said: str) -> None:
 
 
 def test_an_unknown_wildcard_is_named() -> None:
-    with pytest.raises(UnknownName, match="'color'.*'colour'"):
+    with pytest.raises(UnknownName, match=r"'color'.*'colour'"):
         expand("a __color__ fox", lookup, "1")
 
 

@@ -26,6 +26,7 @@ class Sample(BaseModel):
         (GenerationRequest, "prompt", "text", None, None),
         (GenerationRequest, "model", "text", None, None),
         (GenerationRequest, "rng", "choice", None, None),
+        (GenerationRequest, "styles", "names", None, None),
         (SamplerOptions, "eta", "decimal", 0, 1),
         (SamplerOptions, "old_karras", "switch", None, None),
         (Settings, "lora_weight", "decimal", -5, 5),
@@ -89,3 +90,10 @@ def test_a_list_turns_text_into_a_choice() -> None:
     assert named.value == "DPM++ 2M"
     empty = control(GenerationRequest, "model", label="Model", elem_id="m", choices=[])
     assert isinstance(empty, gr.Dropdown)
+
+
+def test_several_names_are_one_list() -> None:
+    box = control(GenerationRequest, "styles", label="Styles", elem_id="s", choices=["ink", "oil"])
+    assert isinstance(box, gr.Dropdown)
+    assert box.multiselect
+    assert (box.value, [value for _, value in box.choices]) == ([], ["ink", "oil"])

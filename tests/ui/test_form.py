@@ -42,6 +42,7 @@ REQUESTS = st.builds(
     GenerationRequest,
     prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
     negative_prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
+    styles=st.lists(st.sampled_from(["ink", "oil, wet"]), max_size=3).map(tuple),
     sampler=st.sampled_from(sampler_choices()),
     schedule=st.sampled_from(schedule_choices()),
     steps=st.integers(1, 150),
@@ -75,6 +76,12 @@ def test_every_field_of_a_request_is_on_the_form() -> None:
 @settings(max_examples=60, deadline=None)
 def test_round_trip(form: Form, request: GenerationRequest) -> None:
     assert form.read(values_of(form, request)) == request
+
+
+def test_no_styles_at_all_is_none_of_them(form: Form) -> None:
+    values = values_of(form, GenerationRequest(styles=("ink",)))
+    assert form.read(values).styles == ("ink",)
+    assert form.read({**values, form.controls["styles"]: None}).styles == ()
 
 
 def test_an_empty_seed_is_a_random_one(form: Form) -> None:

@@ -144,3 +144,29 @@ def test_secrets_stay_on_the_server() -> None:
     shown = http_settings(Settings(auth="me:secret"))
     assert not {"auth", "host", "listen", "share"} & set(shown)
     assert "theme" in shown
+
+
+def test_styles_are_offered_found_and_missed(handlers: Handlers, studio: Studio) -> None:
+    box, file = handlers.form.controls["styles"], studio.paths.root / "styles.csv"
+    assert handlers.refresh()[box]["choices"] == []
+    file.write_text("name,prompt,negative_prompt\nink,ink {prompt},\n")
+    assert handlers.refresh()[box]["choices"] == ["ink"]
+    assert send(handlers, request={"styles": ["ink"]})[box]["value"] == ["ink"]
+    missed = send(handlers, request={"styles": ["oil"]})
+    assert box not in missed
+    assert "'oil'" in told(handlers, missed)["notes"][0]
+    file.write_bytes(b"\xff")
+    damaged = handlers.open_page("a")
+    assert damaged[box]["choices"] == []
+    assert "styles.csv cannot be read, line 1" in told(handlers, damaged)["notes"][0]
+
+
+def test_a_picture_with_a_style_shows_it(handlers: Handlers, studio: Studio) -> None:
+    (studio.paths.root / "styles.csv").write_text("name,prompt,negative_prompt\nink,ink {prompt},photo\n")
+    text = "ink a fox\nNegative prompt: blurry, photo\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1"
+    read = studio.read_infotext(text).request
+    assert (read["prompt"], read["negative_prompt"], read["styles"]) == ("a fox", "blurry", ("ink",))
+    updates = send(handlers, request={**read, "styles": list(read["styles"])}, whole=True)
+    assert value(handlers, updates, "styles") == ["ink"]
+    plain = studio.read_infotext("a fox\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1").request
+    assert value(handlers, send(handlers, request=plain, whole=True), "styles") == []
