@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -56,6 +56,9 @@ def _allowed(field: FieldInfo) -> str:
     choices = getattr(field.annotation, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(choices)
+    if get_origin(field.annotation) is tuple:
+        most = next(m.max_length for m in field.metadata if hasattr(m, "max_length"))
+        return f"up to {most} names"
     return {bool: "true, false", str: "text", int: "whole number", float: "number"}.get(field.annotation, "")  # type: ignore[call-overload, no-any-return]
 
 
@@ -65,7 +68,9 @@ def _fields(model: type[BaseModel], skip: tuple[str, ...] = ()) -> list[tuple[st
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
-    return "" if value is None or isinstance(value, BaseModel) else f"`{value}`" if value != "" else "(empty)"
+    if value is None or isinstance(value, BaseModel):
+        return ""
+    return "(empty)" if value in ("", ()) else f"`{value}`"
 
 
 def _settings() -> str:
