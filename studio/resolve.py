@@ -20,6 +20,8 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
 from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
 
+TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
+"""The fields of `RunOptions` that keep what a prompt was drawn from."""
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
 """Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
@@ -70,13 +72,9 @@ def resolve(
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
-    styles = [library.style(name) for name in request.styles]
-    text, template = _worded("prompt", request.prompt, [style.prompt for style in styles], library, seed)
-    negative_text, negative_template = _worded(
-        "negative_prompt", request.negative_prompt, [style.negative_prompt for style in styles], library, seed
-    )
-    prompt, tags = extract_networks(text)
-    negative, _ = extract_networks(negative_text)
+    worded, templates = _worded(request, library, seed)
+    prompt, tags = extract_networks(worded["prompt"])
+    negative, _ = extract_networks(worded["negative_prompt"])
     options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
@@ -85,10 +83,10 @@ def resolve(
     calls = model_calls(sampler, request.steps)
     return ResolvedRequest(
         positive=PromptPlan(
-            text=text,
+            text=worded["prompt"],
             branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
         ),
-        negative=PromptPlan(text=negative_text, branches=(_branch(negative, 1.0, calls, request),)),
+        negative=PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -111,12 +109,7 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
-        options=options.model_copy(
-            update={
-                "template": template or options.template,
-                "negative_template": negative_template or options.negative_template,
-            }
-        ),
+        options=options.model_copy(update=templates),
     )
 
 
@@ -174,15 +167,22 @@ def model_calls(sampler: SamplerSpec, steps: int) -> int:
     return steps * 2 if sampler.second_order else steps
 
 
-def _worded(field: str, text: str, styles: list[str], library: ModelLookup, seed: int) -> tuple[str, str]:
-    """A prompt with its styles, without comments and with its wildcards drawn; and what it was drawn from, "" if nothing was."""
-    template = apply_styles(text, styles)
-    try:
-        drawn = expand(template, library.wildcard, f"{field} {seed}")
-    except StudioError as error:
-        error.field = field
-        raise
-    return drawn, "" if drawn == template else template
+def _worded(request: GenerationRequest, library: ModelLookup, seed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Both prompts by field: with their styles, without comments, wildcards drawn. And the templates of those that were drawn."""
+    styles = [library.style(name) for name in request.styles]
+    merged = {
+        "prompt": apply_styles(request.prompt, (style.prompt for style in styles)),
+        "negative_prompt": apply_styles(request.negative_prompt, (style.negative_prompt for style in styles)),
+    }
+    worded: dict[str, str] = {}
+    for field, text in merged.items():
+        try:
+            worded[field] = expand(text, library.wildcard, f"{field} {seed}")
+        except StudioError as error:
+            error.field = field
+            raise
+    drawn = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
+    return worded, drawn
 
 
 def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
