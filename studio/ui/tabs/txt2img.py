@@ -27,11 +27,11 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     with gr.Column(elem_id="txt2img_toprow", elem_classes=["ls-card"]):
         form.place("prompt")
         form.place("negative_prompt")
-        form.place("styles", choices=styles)
         with gr.Row(elem_id="txt2img_actions", elem_classes=["ls-row"]):
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
             skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
+        form.place("styles", choices=styles)
         panel("tools", elem_id="txt2img_tools")
     listen_js(interrupt.click, script("interrupt"))
     listen_js(skip.click, script("skip"))
