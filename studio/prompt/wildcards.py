@@ -23,9 +23,9 @@ import random
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, Generic, TypeVar
+from operator import itemgetter
+from typing import Generic, NamedTuple, TypeVar
 
 from studio.errors import InvalidRequest
 from studio.schema.request import MAX_PROMPT
@@ -52,8 +52,7 @@ Lookup = Callable[[str], Sequence[str]]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class _Wildcard:
+class _Wildcard(NamedTuple):
     """`__name__` at text[start:end]."""
 
     start: int
@@ -61,28 +60,49 @@ class _Wildcard:
     name: str
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Braces at text[start:end]. `options` are the bounds of their texts with weights; `high` None is as many as there are."""
+class _Choice(NamedTuple):
+    """Braces at text[start:end]; the options begin at `first` and are parted at `bars`. `quantity` says how many, if anything does."""
 
     start: int
     end: int
-    options: tuple[tuple[int, int, float], ...]
-    low: int = 1
-    high: int | None = 1
-    separator: str = DEFAULT_SEPARATOR
+    first: int
+    bars: list[int]
+    quantity: re.Match[str] | None
+
+    def bounds(self, text: str) -> list[tuple[tuple[int, int], float]]:
+        """Where the options stand in `text`, with their weights."""
+        edges = [self.first - 1, *self.bars, self.end - 1]
+        found: list[tuple[tuple[int, int], float]] = []
+        for left, right in pairwise(edges):
+            weight = _WEIGHT.match(text, left + 1, right)
+            found.append(((weight.end(), right), float(weight["weight"])) if weight else ((left + 1, right), 1.0))
+        return found
+
+    def amount(self) -> tuple[int, int | None]:
+        """The fewest and the most options to take; None is as many as there are."""
+        if self.quantity is None:
+            return 1, 1
+        count, low, high = self.quantity.group("count", "low", "high")
+        if count:
+            return int(count), int(count)
+        fewest, most = int(low or 1), int(high) if high else None
+        return (fewest, most) if most is None or fewest <= most else (most, fewest)
+
+    def separator(self) -> str:
+        """What stands between several options."""
+        given = self.quantity["separator"] if self.quantity else None
+        return DEFAULT_SEPARATOR if given is None else given
 
 
 _Form = _Wildcard | _Choice
 
 
-@dataclass(slots=True)
-class _Bracket:
+class _Bracket(NamedTuple):
     """An open bracket, and where in it `|` stand so far."""
 
     opener: str
     start: int
-    bars: list[int] = field(default_factory=list)
+    bars: list[int]
 
 
 class _Template:
@@ -94,42 +114,43 @@ class _Template:
         self._braces = 0
         self.forms: list[_Form] = []
         if "{" in text or "__" in text:
-            for match in _TOKEN.finditer(text):
-                self._take(match)
-        self.forms.sort(key=lambda form: form.start)
+            self._read()
+        self.forms.sort(key=itemgetter(0))
         self.starts = [form.start for form in self.forms]
 
-    def _take(self, match: re.Match[str]) -> None:
-        piece, start = match[0], match.start()
-        if match["name"]:
-            self.forms.append(_Wildcard(start, match.end(), match["name"]))
-        elif piece in ("{", "["):
-            self._braces += piece == "{"
-            self._open.append(_Bracket(piece, start))
-        elif piece == "|" and self._open:
-            self._open[-1].bars.append(start)
-        elif piece == "]" and self._open and self._open[-1].opener == "[":
-            self._open.pop()
-        elif piece == "}" and self._braces:
-            self._close(start)
+    def _read(self) -> None:
+        opened = self._open
+        for match in _TOKEN.finditer(self.text):
+            piece, start = match[0], match.start()
+            if piece in ("{", "["):
+                self._braces += piece == "{"
+                opened.append(_Bracket(piece, start, []))
+            elif piece == "}":
+                if self._braces:
+                    self._close(start)
+            elif piece == "|":
+                if opened:
+                    opened[-1].bars.append(start)
+            elif piece == "]":
+                if opened and opened[-1].opener == "[":
+                    opened.pop()
+            elif match["name"]:
+                self.forms.append(_Wildcard(start, match.end(), match["name"]))
 
     def _close(self, end: int) -> None:
         """The innermost brace ends at `end`. Square brackets left open in it are text, and their `|` its own."""
-        inside: list[int] = []
-        while (top := self._open.pop()).opener == "[":
-            inside += top.bars
         self._braces -= 1
-        quantity = _QUANTITY.match(self.text, top.start + 1, end) if self.text[top.start + 1] not in "{}" else None
-        if not (top.bars or inside or quantity):
-            return
-        begin = quantity.end() if quantity else top.start + 1
-        edges = [begin - 1, *sorted([*top.bars, *inside]), end]
-        options = tuple(self._weighted(left + 1, right) for left, right in pairwise(edges))
-        self.forms.append(_Choice(top.start, end + 1, options, **(_amount(quantity) if quantity else {})))
-
-    def _weighted(self, start: int, end: int) -> tuple[int, int, float]:
-        weight = _WEIGHT.match(self.text, start, end)
-        return (weight.end(), end, float(weight["weight"])) if weight else (start, end, 1.0)
+        opener, start, bars = self._open.pop()
+        inside: list[int] = []
+        while opener == "[":
+            inside += bars
+            opener, start, bars = self._open.pop()
+        if inside:
+            bars = sorted(bars + inside)
+        quantity = None if self.text[start + 1] in "{}" else _QUANTITY.match(self.text, start + 1, end)
+        if bars or quantity:
+            first = quantity.end() if quantity else start + 1
+            self.forms.append(_Choice(start, end + 1, first, bars, quantity))
 
 
 class _Lot(Generic[_T]):
@@ -176,13 +197,14 @@ class _Drawing:
     def _drawn(self, template: _Template, form: _Form, depth: int) -> str:
         if isinstance(form, _Wildcard):
             return self._line(self._pick(self._lines_of(form.name), 1)[0], depth)
+        low, high = form.amount()
         if (name := _only_wildcard(template, form)) is not None:
             lines = self._lines_of(name)
-            drawn = [self._line(line, depth) for line in self._pick(lines, self._count(form, lines))]
+            drawn = [self._line(line, depth) for line in self._pick(lines, self._count(low, high, lines))]
         else:
-            bounds = _Lot(template.text[form.start : form.end], [((a, b), weight) for a, b, weight in form.options])
-            drawn = [self.draw(template, a, b, depth + 1) for a, b in self._pick(bounds, self._count(form, bounds))]
-        return drawn[0] if (form.low, form.high) == (1, 1) else form.separator.join(text.strip() for text in drawn)
+            lot = _Lot(template.text[form.start : form.end], form.bounds(template.text))
+            drawn = [self.draw(template, *bounds, depth + 1) for bounds in self._pick(lot, self._count(low, high, lot))]
+        return drawn[0] if (low, high) == (1, 1) else form.separator().join(text.strip() for text in drawn)
 
     def _line(self, line: str, depth: int) -> str:
         return self.draw(_Template(line), 0, len(line), depth + 1)
@@ -193,10 +215,9 @@ class _Drawing:
             self._lines[name] = _Lot(f"__{name}__", [_weighted_line(line) for line in self._lookup(name)])
         return self._lines[name]
 
-    def _count(self, form: _Choice, lot: _Lot[_T]) -> int:
-        """How many options this form takes."""
-        low = min(form.low, lot.possible)
-        high = lot.possible if form.high is None else min(form.high, lot.possible)
+    def _count(self, fewest: int, most: int | None, lot: _Lot[_T]) -> int:
+        """How many options to take, by chance, as far as there are so many."""
+        low, high = min(fewest, lot.possible), lot.possible if most is None else min(most, lot.possible)
         return low if low >= high else low + int(self._luck.random() * (high - low + 1))
 
     def _pick(self, lot: _Lot[_T], count: int) -> list[_T]:
@@ -237,21 +258,10 @@ def literal(text: str) -> str:
 
 def _only_wildcard(template: _Template, form: _Choice) -> str | None:
     """The name of the wildcard that is the form's only option; its lines then are the options."""
-    if len(form.options) > 1:
+    if form.bars:
         return None
-    start, end, _ = form.options[0]
-    match = _WILDCARD.fullmatch(template.text[start:end].strip())
+    match = _WILDCARD.fullmatch(template.text[form.first : form.end - 1].strip())
     return match["name"] if match else None
-
-
-def _amount(quantity: re.Match[str]) -> dict[str, Any]:
-    """`low`, `high` and `separator` of a choice that says how many."""
-    count, separator = quantity["count"], quantity["separator"]
-    low = int(count or quantity["low"] or 1)
-    high = int(count or quantity["high"]) if count or quantity["high"] else None
-    if high is not None and high < low:
-        low, high = high, low
-    return {"low": low, "high": high, "separator": DEFAULT_SEPARATOR if separator is None else separator}
 
 
 def _weighted_line(line: str) -> tuple[str, float]:
