@@ -53,13 +53,17 @@ def _allowed(field: FieldInfo) -> str:
     high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
     if low is not None and high is not None:
         return f"{low} to {high}"
-    choices = getattr(field.annotation, "__args__", ())
+    annotation = field.annotation
+    parts = getattr(annotation, "__args__", ())
+    if type(None) in parts:  # what may be left empty is described by its other type
+        (annotation,) = (part for part in parts if part is not type(None))
+    choices = getattr(annotation, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(choices)
-    if get_origin(field.annotation) is tuple:
+    if get_origin(annotation) is tuple:
         most = next(m.max_length for m in field.metadata if hasattr(m, "max_length"))
         return f"up to {most} names"
-    return {bool: "true, false", str: "text", int: "whole number", float: "number"}.get(field.annotation, "")  # type: ignore[call-overload, no-any-return]
+    return {bool: "true, false", str: "text", int: "whole number", float: "number"}.get(annotation, "")  # type: ignore[call-overload, no-any-return]
 
 
 def _fields(model: type[BaseModel], skip: tuple[str, ...] = ()) -> list[tuple[str, FieldInfo]]:

@@ -125,7 +125,7 @@ class Studio:
 
         Raises what `resolve` raises, and `QueueFull`.
         """
-        options = options or RunOptions(preview_every=self.settings.preview_every)
+        options = self._filed(options or RunOptions(preview_every=self.settings.preview_every))
         resolved = self.resolve(request, options)
         return self.queue.submit(fixed(request, resolved), resolved.options, source)
 
@@ -133,9 +133,10 @@ class Studio:
         """Run one request without the queue, save its pictures and their grid: what the `generate` command does."""
         from studio.jobs.saving import read_file, save_grid, save_picture
 
-        def png(picture: ImageReady) -> bytes:
+        def data(picture: ImageReady) -> bytes:
             return picture.png or read_file(Path(picture.path or ""), f"picture {picture.index}")
 
+        options = self._filed(options)
         resolved, settings, started = self.resolve(request, options), self.settings, time.time()
         pictures: list[ImageReady] = []
         for event in self.engine.run(resolved, cancel):
@@ -143,7 +144,7 @@ class Studio:
                 event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
                 pictures.append(event)
             elif isinstance(event, Finished):
-                save_grid(pictures, png, resolved, started, self.paths, settings)
+                save_grid(pictures, data, resolved, started, self.paths, settings)
             yield event
 
     def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
@@ -254,6 +255,18 @@ class Studio:
         from studio.reproduce import read_original
 
         return read_original(self.read_picture(data), data, self.library)
+
+    def _filed(self, options: RunOptions) -> RunOptions:
+        """`options` with what they leave open about files as the settings say."""
+        settings = self.settings
+        defaults = {
+            "file_format": settings.samples_format,
+            "quality": settings.jpeg_quality,
+            "text_file": settings.save_txt,
+        }
+        return options.model_copy(
+            update={name: value for name, value in defaults.items() if getattr(options, name) is None}
+        )
 
     def _local(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`request` in the words of this installation; what is not here stays as it was written.

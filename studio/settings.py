@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 
 from studio.errors import SettingsError
 from studio.paths import atomic_write
+from studio.schema.request import PictureFormat
 
 PREFIX = "STUDIO_"
 
@@ -83,6 +84,12 @@ class Settings(BaseModel):
     )
 
     # Files. Names and values are A1111's; patterns are explained in docs/reference-file-names.md.
+    samples_format: PictureFormat = _setting(
+        "png", "Format of saved pictures; only png keeps every pixel", group="Files"
+    )
+    jpeg_quality: int = _setting(
+        80, "Quality of saved JPEG, WebP and AVIF pictures", group="Files", minimum=1, maximum=100
+    )
     samples_filename_pattern: str = _setting(
         "", "File names of pictures; empty is [seed], or [seed]-[prompt_spaces] without sub-folders", group="Files"
     )
@@ -93,7 +100,7 @@ class Settings(BaseModel):
     )
     save_txt: bool = _setting(False, "Write the infotext also into a .txt file beside the picture", group="Files")
     grid_save: bool = _setting(True, "Save a grid of all pictures of a job that makes more than one", group="Files")
-    grid_format: Literal["png", "jpg", "webp"] = _setting("png", "File format of grids", group="Files")
+    grid_format: PictureFormat = _setting("png", "File format of grids", group="Files")
 
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")

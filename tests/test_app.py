@@ -43,3 +43,26 @@ def test_a_folder_of_its_own_gets_pictures_only(tmp_path: Path, save: bool) -> N
     painted(tmp_path / "data", RunOptions(save=save, output_dir=str(tmp_path / "out")))
     assert below(tmp_path / "data") == set()
     assert len(below(tmp_path / "out")) == (2 if save else 0)
+
+
+@pytest.mark.parametrize(
+    "options, files",
+    [
+        (RunOptions(), {"00000-5.jpg", "00000-5.txt"}),
+        (RunOptions(file_format="webp", text_file=False), {"00000-5.webp"}),
+    ],
+    ids=["as the settings say", "as the job says"],
+)
+def test_the_settings_decide_on_files_where_the_job_does_not(
+    tmp_path: Path, options: RunOptions, files: set[str]
+) -> None:
+    studio = make_studio(tmp_path, samples_format="jpg", save_txt=True)
+    try:
+        events = list(studio.paint(REQUEST.model_copy(update={"batch_size": 1}), options, CancelToken()))
+    finally:
+        studio.close()
+    (picture,) = (event for event in events if isinstance(event, ImageReady))
+    folder = Path(picture.path or "").parent
+    assert {path.name for path in folder.iterdir()} == files
+    info = read_picture(Path(picture.path or "").read_bytes())
+    assert info.infotext == picture.infotext

@@ -1,4 +1,4 @@
-"""What routes share: how they get at the studio."""
+"""What routes share: how they get at the studio, and what kind a picture is."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def attachment(name: str) -> dict[str, str]:
 
 StudioDep = Annotated[Studio, Depends(_studio)]
 """A route parameter of this type is the one studio of this server."""
+
+_AVIF = (b"ftypavif", b"ftypavis")
+_MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
+
+
+def picture_type(data: bytes) -> str | None:
+    """The content type by the first bytes: a file that only ends in .png is not served as a picture."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in _AVIF:
+        return "image/avif"
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)

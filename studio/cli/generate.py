@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _bar_update(event: Event) -> dict[str, Any] | None:
 
 def _report(images: list[ImageReady], *, as_json: bool) -> int:
     """Print the result. Raises `StorageError` when a picture could not be written."""
-    failed = next((image.warning for image in images if image.warning), None)
+    failed = next((image.warning for image in images if image.warning and image.path is None), None)
     if as_json:
         rows = [
             {"path": i.path, "seed": i.seed, "width": i.width, "height": i.height, "infotext": i.infotext}
@@ -135,6 +136,8 @@ def _report(images: list[ImageReady], *, as_json: bool) -> int:
         for image in images:
             if image.path:
                 print(image.path)
+                if image.warning:
+                    print(image.warning, file=sys.stderr)
     if failed:
         raise StorageError(failed)
     return 0 if images else 1

@@ -3,19 +3,26 @@
 keys        the names of parameters        quote     the quoting rule
 write       a resolved request -> text
 read        text -> prompts and pairs      legacy    what older versions meant
-fields      pairs -> request fields        loras     tags by hash
-pictures    PNG, JPEG, WebP, GIF           novelai, stealth   text in other places of a picture
+fields      pairs -> request fields        unused    what nothing here acts on
+dialects    models named outside prompts   loras     tags by hash
+pictures    reading PNG, JPEG, WebP, AVIF, GIF       encode, exif   writing them
+comfyui, fooocus, novelai (code_names)     other programs' metadata as A1111's text
+stealth     text hidden in pixels
 """
 
-from studio.infotext.pictures import PictureInfo, encode_picture, encode_png, read_picture
+from studio.infotext.encode import DEFAULT_QUALITY, EncodedPicture, encode_image, encode_png, encode_saved
+from studio.infotext.pictures import PictureInfo, read_picture
 from studio.infotext.read import ParsedInfotext, parse_infotext
 from studio.infotext.write import write_infotext
 
 __all__ = [
+    "DEFAULT_QUALITY",
+    "EncodedPicture",
     "ParsedInfotext",
     "PictureInfo",
-    "encode_picture",
+    "encode_image",
     "encode_png",
+    "encode_saved",
     "parse_infotext",
     "read_picture",
     "write_infotext",

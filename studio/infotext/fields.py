@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from studio.errors import UnknownName
 from studio.infotext.keys import (
-    BETA_KEYS,
+    BETA_KEYS_READ,
     BETA_VALUE,
     CHOICE_FIELDS,
     NUMBER_FIELDS,
@@ -19,6 +19,7 @@ from studio.infotext.keys import (
     PROGRAM,
     TEMPLATE_KEYS,
 )
+from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
     AUTOMATIC,
     SamplerSpec,
@@ -41,39 +42,13 @@ NOT_DONE = {
 }
 """What older versions of AUTOMATIC1111 did, and a note about each."""
 
-SILENT = frozenset(
-    {
-        *(
-            "Version",
-            "Backend",
-            "User",
-            "App",
-            "Parser",
-            "Operations",
-            "Created Date",
-            "Civitai resources",
-            "Civitai metadata",
-        ),
-        *(
-            "Hashes",
-            "Model hash",
-            "Model id",
-            "VAE hash",
-            "Lora hashes",
-            "TI hashes",
-            *BETA_KEYS,
-            *NOT_DONE,
-            *TEMPLATE_KEYS,
-        ),
-    }
-)
-"""Keys that change no pixels, or are used beside another key."""
-
 PARTS: dict[str, type[BaseModel]] = {"variation": Variation, "seed_resize": SeedResize}
 """Optional parts of a request, of which a text decides those it names."""
 
 MAX_NAME = 300
-SHOWN_LEFTOVERS = 12
+MAX_DIGITS = 400
+UNDEFINED = "undefined"
+"""What Civitai writes for a sampler it does not know."""
 _EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -126,7 +101,7 @@ class _Reader:
     def __init__(self, pairs: Mapping[str, str]) -> None:
         self.pairs = pairs
         self.notes: list[str] = []
-        self.used: set[str] = set(SILENT)
+        self.used: set[str] = set(BETA_KEYS_READ)
 
     def read(self, target: dict[str, Any], model: type[BaseModel], key: str, name: str) -> None:
         """Put the value of `key` into `target[name]` if there is one and `model` takes it."""
@@ -152,11 +127,13 @@ class _Reader:
         try:
             sampler, schedule = sampler_and_schedule(name, given)
         except UnknownName:
-            self.notes.append(f"There is no sampler named {_short(name)!r} here; it was left out.")
+            undefined = name.strip().casefold() == UNDEFINED
+            known = f"There is no sampler named {shortened(name)!r} here; it was left out."
+            self.notes.append("The text does not say which sampler it was (Undefined)." if undefined else known)
             return {}
         if given and schedule.label == AUTOMATIC and given.strip().casefold() != AUTOMATIC.casefold():
-            self.notes.append(f"There is no schedule named {_short(given)!r} here; Automatic is used.")
-        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS):
+            self.notes.append(f"There is no schedule named {shortened(given)!r} here; Automatic is used.")
+        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS_READ):
             self.notes.append(f"The Beta schedule always runs with alpha and beta {BETA_VALUE} here.")
         return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
 
@@ -181,12 +158,12 @@ class _Reader:
 
     def models(self) -> dict[str, Any]:
         """Checkpoint and VAE as `name [hash]`, the form that the library looks up hash first."""
-        self.used |= {"Model", "VAE"}
+        self.used |= {"Model", "VAE", "VAE hash"}
         found: dict[str, Any] = {}
         model = self._title("Model", "Model hash")
         if model:
             found["model"] = model
-        vae = self.pairs.get("VAE", "")
+        vae = self.pairs.get("VAE") or self.pairs.get("VAE hash", "")
         if vae not in ("", "None", "Automatic", "Default (model)"):
             found["vae"] = self._title("VAE", "VAE hash") or "Automatic"
         return found
@@ -198,14 +175,12 @@ class _Reader:
                 "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
                 "card on every device."
             )
+        self.used |= {*NOT_DONE, *TEMPLATE_KEYS}
         self.notes += [note for key, note in NOT_DONE.items() if self.pairs.get(key) == "True"]
-        templates = [f"{key} {_short(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
+        templates = [f"{key} {shortened(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
         if templates:
             self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")
-        left = [f"{_short(key)} {_short(value)}" for key, value in self.pairs.items() if key not in self.used]
-        if left:
-            more = f" and {len(left) - SHOWN_LEFTOVERS} more" if len(left) > SHOWN_LEFTOVERS else ""
-            self.notes.append(f"Not used here: {'; '.join(left[:SHOWN_LEFTOVERS])}{more}.")
+        self.notes += unused_notes(self.pairs, self.used)
 
     def _title(self, name_key: str, hash_key: str) -> str | None:
         name, short_hash = self.pairs.get(name_key, "").strip(), self.pairs.get(hash_key, "").strip()
@@ -213,7 +188,7 @@ class _Reader:
             name = name.removesuffix(extension)
         title = f"{name} [{short_hash}]" if name and short_hash else name or short_hash
         if len(title) > MAX_NAME:
-            self.notes.append(f"{name_key} {_short(title)!r} is too long for a name; it was left out.")
+            self.notes.append(f"{name_key} {shortened(title)!r} is too long for a name; it was left out.")
             return None
         return title or None
 
@@ -222,27 +197,29 @@ class _Reader:
             if text.casefold() == str(choice).casefold():
                 return choice
         known = ", ".join(str(choice) for choice in choices)
-        self.notes.append(f"{key} {_short(text)!r} is not known here (known: {known}); it was left out.")
+        self.notes.append(f"{key} {shortened(text)!r} is not known here (known: {known}); it was left out.")
         return None
 
     def _number(self, key: str, text: str, model: type[BaseModel], name: str) -> float | int | None:
         number = _parse(text, whole=model.model_fields[name].annotation is int)
         if number is None:
-            self.notes.append(f"{key} {_short(text)!r} is not a number; it was left out.")
+            self.notes.append(f"{key} {shortened(text)!r} is not a number; it was left out.")
             return None
         low, high = _bounds(model, name)
         nearest = max(low, min(high, number))
         if nearest == number:
             return number
         if name == "seed":
-            self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; it was left out.")
+            self.notes.append(f"{key} {shortened(text)} is not between {low} and {high}; it was left out.")
             return None
-        self.notes.append(f"{key} {_short(text)} is not between {low} and {high}; {nearest} is used.")
+        self.notes.append(f"{key} {shortened(text)} is not between {low} and {high}; {nearest} is used.")
         return nearest
 
 
 def _parse(text: str, *, whole: bool) -> float | int | None:
     """A finite number; a whole one without the detour through float."""
+    if len(text) > MAX_DIGITS:
+        return None
     try:
         return int(text) if whole else _finite(float(text))
     except ValueError:
@@ -269,7 +246,3 @@ def _bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
 def _differs(text: str | None, value: float) -> bool:
     number = None if text is None else _parse(text, whole=False)
     return number is not None and number != value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -51,6 +51,7 @@ PART_FIELDS = {
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
 
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
+BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")
 BETA_VALUE = 0.6
 """What the Beta schedule's two parameters always are here."""
 

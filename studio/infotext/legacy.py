@@ -8,7 +8,9 @@ import re
 from studio.errors import InvalidRequest
 from studio.prompt.weights import parse_weights
 
-_VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)(?:-(\d+))?")
+_VERSION = re.compile(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-(\d{1,9}))?")
+_SIDE = re.compile(r"\d{1,9}", re.ASCII)
+_SIDES = (("Size-1", "512"), ("Size-2", "512"), ("First pass size-1", ""), ("First pass size-2", ""))
 
 
 def modernise(prompt: str, negative: str, pairs: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -25,16 +27,15 @@ def modernise(prompt: str, negative: str, pairs: dict[str, str]) -> tuple[str, d
 
 def _first_pass(pairs: dict[str, str]) -> dict[str, str]:
     """Before 1.1, `Size` was the final size and `First pass size` the first one; 0x0 meant about 512x512 pixels."""
-    try:
-        first = (int(pairs["First pass size-1"]), int(pairs["First pass size-2"]))
-        width, height = int(pairs.get("Size-1", 512)), int(pairs.get("Size-2", 512))
-    except (KeyError, ValueError):
+    texts = [pairs.get(key, default) for key, default in _SIDES]
+    if not all(_SIDE.fullmatch(text) for text in texts):
         return {}
+    width, height, *first = (int(text) for text in texts)
     if 0 in first:
-        if width <= 0 or height <= 0:
+        if 0 in (width, height):
             return {}
         scale = 512 / math.sqrt(width * height)
-        first = (math.ceil(scale * width / 64) * 64, math.ceil(scale * height / 64) * 64)
+        first = [math.ceil(scale * width / 64) * 64, math.ceil(scale * height / 64) * 64]
     return {
         "Size-1": str(first[0]),
         "Size-2": str(first[1]),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from studio.prompt.networks import NetworkTag, replace_networks
+from studio.infotext.dialects import NamedLora, tag_name
+from studio.prompt.networks import NetworkTag, extract_networks, replace_networks
 
-
-def named_hashes(text: str) -> dict[str, str]:
-    """`Lora hashes`, such as "one: 0123456789ab, two: ...", by name."""
-    entries = (entry.rpartition(":") for entry in text.split(","))
-    return {name.strip(): short_hash.strip() for name, colon, short_hash in entries if colon}
+LENGTHS = (12, 10)
+"""Digits that identify a LoRA: A1111's and Forge's 12, the 10 of Civitai's AutoV2. A longer hash counts by its first 12."""
 
 
 def repoint_loras(prompt: str, hashes: Mapping[str, str], local: Mapping[str, str]) -> str:
@@ -19,9 +17,53 @@ def repoint_loras(prompt: str, hashes: Mapping[str, str], local: Mapping[str, st
 
     `hashes` is name in the tag -> hash, `local` is hash -> name of the file here.
     """
+    known = _index(local)
 
     def repointed(tag: NetworkTag) -> NetworkTag:
-        name = local.get(hashes.get(tag.items[0], "")) if tag.kind == "lora" else None
+        name = _local_name(hashes.get(tag.items[0], ""), known) if tag.kind == "lora" else None
         return tag if name is None else replace(tag, items=(name, *tag.items[1:]))
 
     return replace_networks(prompt, repointed)
+
+
+def with_loras(prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str]) -> tuple[str, list[str]]:
+    """`prompt` with its tags pointed at local files, and tags for the LoRAs a text names only outside the prompt.
+
+    Also notes for the user. A LoRA that is named by its hash alone gets a tag only where a local file has that hash.
+    """
+    loras = list(loras)
+    notes: list[str] = []
+    result = repoint_loras(prompt, {lora.name: lora.digits for lora in loras if lora.name}, local)
+    if result != prompt:
+        notes.append("LoRA tags were pointed at local files with the same hash.")
+    known = _index(local)
+    tagged = {tag.name.casefold() for text in (prompt, result) for tag in extract_networks(text)[1]}
+    added: list[str] = []
+    for lora in loras:
+        here = _local_name(lora.digits, known)
+        names = {name.casefold() for name in (here, lora.name) if name}
+        if names & tagged:
+            continue
+        label = lora.name or lora.digits
+        if lora.weights is None:
+            notes.append(f"The text names the LoRA {label!r} without saying how strong it was; it was not used.")
+        elif name := here or tag_name(lora.name):
+            te, unet = (f"{weight:g}" for weight in lora.weights)
+            added.append(f"<lora:{name}:{te}>" if te == unet else f"<lora:{name}:{te}:{unet}>")
+            tagged |= names
+        else:
+            notes.append(f"There is no LoRA with the hash {label} here; it was left out.")
+    if added:
+        notes.append(f"LoRAs that the text names outside the prompt were added to it: {', '.join(added)}.")
+    return " ".join([result, *added]) if result else " ".join(added), notes
+
+
+def _index(local: Mapping[str, str]) -> dict[str, str]:
+    """Name by hash, at every length a hash is quoted in."""
+    return {short_hash[:length]: name for length in LENGTHS for short_hash, name in local.items()} | dict(local)
+
+
+def _local_name(digits: str, known: Mapping[str, str]) -> str | None:
+    digits = digits.lower()
+    length = next((length for length in LENGTHS if len(digits) >= length), len(digits))
+    return known.get(digits) or known.get(digits[:length])

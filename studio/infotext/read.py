@@ -13,19 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.errors import InvalidRequest
+from studio.infotext.dialects import implied_pairs, named_loras, unnamed_resources
 from studio.infotext.fields import request_fields
 from studio.infotext.keys import TEMPLATE_KEYS
 from studio.infotext.legacy import modernise
-from studio.infotext.loras import named_hashes, repoint_loras
+from studio.infotext.loras import with_loras
 from studio.infotext.quote import quote, unquote
 from studio.prompt.wildcards import literal
 from studio.schema.request import MAX_PROMPT
 
 MAX_INFOTEXT = 6 * MAX_PROMPT + 20_000
-"""Characters: the two longest prompts there can be, what they were drawn from in quotes, and room for parameters."""
+"""Characters of text that are taken out of a picture: the two longest prompts there can be, what they were drawn from in quotes,
+and room for parameters."""
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
+SHOWN_RESOURCES = 12
 
 _KEY_CHARACTERS = re.compile(r"[\w \-/]*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])+"')
@@ -51,27 +53,34 @@ class ParsedInfotext:
 
 
 def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedInfotext:
-    """Take generation text apart. Any text is accepted; one without parameters is a prompt.
+    """Take generation text apart. Any text is accepted, and nothing raises; one without parameters is a prompt.
 
     `loras` is short hash -> name of the LoRAs that are here: tags in `request["prompt"]` whose hash the text tells are
-    pointed at the file with that hash. Where there are parameters the prompts of the request are those that painted the
-    picture, so what would draw wildcards and choices in them is escaped. `request["model"]` is `name [hash]` where the text has both.
-    Raises `InvalidRequest` for a text of more than `MAX_INFOTEXT` characters.
+    pointed at the file with that hash, and LoRAs that it names outside the prompt get a tag. Where there are parameters the
+    prompts of the request are those that painted the picture, so what would draw wildcards and choices in them is escaped.
+    `request["model"]` is `name [hash]` where the text has both. A prompt that no request can hold is left out of `request`,
+    with a note.
     """
-    if len(text) > MAX_INFOTEXT:
-        message = f"The text has {len(text):,} characters; generation text may have {MAX_INFOTEXT:,}."
-        raise InvalidRequest(message, field="text")
-    lines, last = _split(text)
+    lines, last = _split(text.replace("\0", "").encode("utf-8", "replace").decode())
     prompt, negative = _prompts(lines)
     pairs = _keyed(last)
-    if not pairs:
-        return ParsedInfotext(prompt, negative, {}, {"prompt": prompt, "negative_prompt": negative})
-    prompt, pairs = modernise(prompt, negative, pairs)
-    fields, notes = request_fields(pairs)
-    local = repoint_loras(prompt, named_hashes(pairs.get("Lora hashes", "")), loras or {})
-    if local != prompt:
-        notes.append("LoRA tags were pointed at local files with the same hash.")
-    request = {"prompt": literal(local), "negative_prompt": literal(negative), **fields}
+    fields: dict[str, Any] = {}
+    notes: list[str] = []
+    painted = (prompt, negative)
+    if pairs:
+        prompt, pairs = modernise(prompt, negative, pairs)
+        fields, notes = request_fields({**implied_pairs(pairs), **pairs})
+        local, more = with_loras(prompt, named_loras(pairs), loras or {})
+        painted = (literal(local), literal(negative))
+        notes += more
+        if named := unnamed_resources(pairs):
+            shown = "; ".join(named[:SHOWN_RESOURCES]) + ("; …" if len(named) > SHOWN_RESOURCES else "")
+            notes.append(f"Made with models that Civitai names without a hash, so they cannot be found here: {shown}.")
+    request = {"prompt": painted[0], "negative_prompt": painted[1], **fields}
+    for name in ("prompt", "negative_prompt"):
+        if len(request[name]) > MAX_PROMPT:
+            label = name.replace("_", " ")
+            notes.append(f"The {label} has {len(request.pop(name)):,} characters; {MAX_PROMPT:,} are possible.")
     return ParsedInfotext(prompt, negative, pairs, request, notes)
 
 

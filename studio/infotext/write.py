@@ -169,4 +169,5 @@ def _adds_noise(options: SamplerOptions, sampler: SamplerSpec) -> bool:
     """Whether fresh noise that this scales is mixed in while sampling: by churn, an eta above 0, or a restart."""
     if sampler.timesteps:
         return False
-    return bool((sampler.churn and options.s_churn) or sampler.eta(options) or sampler.name == "Restart")
+    churns, stirs = sampler.churn and options.s_churn, sampler.default_eta is not None and sampler.eta(options)
+    return bool(churns or stirs or sampler.name == "Restart")

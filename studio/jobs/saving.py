@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studio.errors import NotFound, StorageError, StudioError
+from studio.infotext import DEFAULT_QUALITY, encode_saved
 from studio.jobs.grids import draw_grid, rgb_bytes
 from studio.jobs.lock import waiting_lock
 from studio.naming import PictureFacts, expand, file_name, folder_names, picture_decoration, picture_facts
@@ -36,25 +37,28 @@ def save_picture(
     """Write a picture of the job `resolved`, which began at `started` (seconds since the epoch).
 
     Returns the event with its `path`, without the bytes. When it cannot be written the bytes stay and `warning` says why;
-    never raises `StudioError`. A folder that the run names itself (`output_dir`) gets no sub-folders.
+    a format that cannot hold the picture is replaced by PNG, with a `warning` too. Never raises `StudioError`. A folder that the run names itself (`output_dir`) gets no sub-folders.
     """
+    options = resolved.options
+    file = encode_saved(picture.png, picture.infotext, options.file_format or "png", options.quality or DEFAULT_QUALITY)
     facts = picture_facts(resolved, picture.index, started, lambda: rgb_bytes(picture.png))
-    beside = ("txt",) if settings.save_txt else ()
+    beside = ("txt",) if options.text_file else ()
     decoration, problems = expand(picture_decoration(settings), facts)
     for problem in problems:
         log.warning(problem)
 
     def name(taken: list[str]) -> str:
-        return file_name(decoration, taken, numbered=settings.save_images_add_number, beside=beside)
+        numbered, extension = settings.save_images_add_number, file.suffix.removeprefix(".")
+        return file_name(decoration, taken, numbered=numbered, extension=extension, beside=beside)
 
-    given = resolved.options.output_dir
+    given = options.output_dir
     root = Path(given).absolute() if given else paths.outputs / PICTURES
     try:
-        path = _write(root, [] if given else folder_names(settings, facts), name, picture.png, paths)
+        path = _write(root, [] if given else folder_names(settings, facts), name, file.data, paths)
     except StudioError as error:
         return picture.model_copy(update={"path": None, "warning": error.message})
-    warning = None
-    if settings.save_txt:
+    warning = file.warning
+    if options.text_file:
         try:
             atomic_write(path.with_suffix(".txt"), f"{picture.infotext}\n".encode())
         except StorageError as error:
@@ -70,7 +74,7 @@ def save_grid(
     paths: Paths,
     settings: Settings,
 ) -> str | None:
-    """Write the grid of a job's finished `pictures`, whose PNGs `read` gives, with the infotext of the first.
+    """Write the grid of a job's finished `pictures`, whose files `read` gives, with the infotext of the first.
 
     Returns its path, or None when none is wanted (a single picture, a folder of the run's own) or it could not be made:
     the log then says why, and the job is none the worse.
@@ -118,13 +122,15 @@ def _grid(
     first = pictures[0]
     cell = (first.width, first.height)
     sheets = (read(picture) for picture in pictures)
-    data, extension = draw_grid(sheets, len(pictures), cell, first.infotext, settings.grid_format)
+    file = draw_grid(sheets, len(pictures), cell, first.infotext, settings.grid_format, settings.jpeg_quality)
+    if file.warning:
+        log.warning(file.warning)
 
     def name(taken: list[str]) -> str:
-        return file_name("", taken, basename=GRID, extension=extension)
+        return file_name("", taken, basename=GRID, extension=file.suffix.removeprefix("."))
 
-    folders = folder_names(settings, replace(facts, basename=GRID, pixels=lambda: rgb_bytes(data)))
-    return _write(paths.outputs / GRIDS, folders, name, data, paths)
+    folders = folder_names(settings, replace(facts, basename=GRID, pixels=lambda: rgb_bytes(file.data)))
+    return _write(paths.outputs / GRIDS, folders, name, file.data, paths)
 
 
 def _write(root: Path, folders: list[str], name: Callable[[list[str]], str], data: bytes, paths: Paths) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from studio.errors import UnknownModel, UnknownName
 from studio.library.hashes import (
     CHECKPOINT_DIGITS,
+    LEGACY_OFFSET,
     LORA_DIGITS,
     HashCache,
     file_hashes,
@@ -194,8 +195,9 @@ class Library:
 
 
 def _legacy(info: ModelInfo) -> str | None:
+    """None for a folder, and for a file so short that all of its size share one legacy hash."""
     try:
-        return legacy_hash(Path(info.path)) if info.layout == "file" else None
+        return legacy_hash(Path(info.path)) if info.layout == "file" and info.size > LEGACY_OFFSET else None
     except OSError:
         return None
 

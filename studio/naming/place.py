@@ -71,12 +71,6 @@ def next_number(names: Iterable[str], basename: str = "") -> int:
     return 1 + max((number for number in found if number is not None), default=-1)
 
 
-def fitting_extension(extension: str, width: int, height: int) -> str:
-    """`extension`, or png where the format cannot hold so many pixels a side."""
-    most = {"jpg": 65_535, "jpeg": 65_535, "webp": 16_383}.get(extension.lower())
-    return "png" if most is not None and max(width, height) > most else extension
-
-
 def _number(name: str) -> int | None:
     """What stands before the first dash, or before the extension, as a number."""
     try:

@@ -22,6 +22,7 @@ SMALLEST_SIDE = 64
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
+PictureFormat = Literal["png", "jpg", "webp", "avif"]
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 
@@ -168,6 +169,13 @@ class RunOptions(_Frozen):
         description="What the prompt was drawn from, wildcards and choices; the picture keeps it",
     )
     negative_template: Text = Field("", max_length=MAX_PROMPT, description="The same for the negative prompt")
+    file_format: PictureFormat | None = Field(None, description="Format of the files; empty: as the settings say")
+    quality: int | None = Field(
+        None, ge=1, le=100, description="Quality of JPEG, WebP and AVIF files; empty: as the settings say"
+    )
+    text_file: bool | None = Field(
+        None, description="Write the infotext into a .txt beside each picture too; empty: as the settings say"
+    )
 
 
 def make_request(data: dict[str, Any]) -> GenerationRequest:

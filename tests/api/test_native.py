@@ -64,6 +64,18 @@ def test_from_the_request_to_the_file(client: httpx.Client, studio: Studio) -> N
     assert preview.content[:2] == b"\xff\xd8"
 
 
+@pytest.mark.parametrize("kind, content_type", [("jpg", "image/jpeg"), ("webp", "image/webp"), ("avif", "image/avif")])
+def test_a_picture_is_served_in_the_format_it_was_saved_in(client: httpx.Client, kind: str, content_type: str) -> None:
+    job = generate(client, options={"file_format": kind})
+    record = ended(client, job["id"])["images"][0]
+    assert record["path"].endswith(f".{kind}")
+    picture = client.get(record["url"], params={"download": 1})
+    assert picture.headers["content-type"] == content_type
+    assert f'{kind}"' in picture.headers["content-disposition"]
+    answer = client.post(f"{V1}/picture-info", content=picture.content, headers={"Content-Type": content_type}).json()
+    assert answer["infotext"] == record["infotext"]
+
+
 def test_what_is_not_given_is_what_a_fresh_form_shows(client: httpx.Client) -> None:
     job = client.post(f"{V1}/generate", json={"prompt": "x"}).json()
     request = job["request"]

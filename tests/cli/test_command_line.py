@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from studio.cli import COMMANDS, build_parser, main
-from studio.cli.generate import PARTS, REQUEST_FIELDS, request_from
+from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, request_from
+from studio.errors import StorageError
+from studio.schema.events import ImageReady
 from studio.schema.request import GenerationRequest, SeedResize, Variation
 from studio.settings import Settings
 
@@ -109,3 +111,12 @@ def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
     assert request.variation == Variation(seed=-1, strength=0.5)
     assert request.seed_resize == SeedResize(width=64, height=72)
     assert request.seed == 3
+
+
+def test_a_picture_saved_in_another_format_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    picture = ImageReady(index=0, seed=1, width=8, height=8, infotext="", path="a.png", warning="PNG instead of JPEG.")
+    assert _report([picture], as_json=False) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("a.png\n", "PNG instead of JPEG.\n")
+    with pytest.raises(StorageError, match="PNG"):
+        _report([picture.model_copy(update={"path": None})], as_json=True)

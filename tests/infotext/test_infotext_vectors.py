@@ -8,8 +8,9 @@ import pytest
 
 from studio.errors import StudioError, UnknownName
 from studio.infotext import parse_infotext, write_infotext
+from studio.infotext.dialects import named_hashes
 from studio.infotext.fields import for_form, sampler_and_schedule
-from studio.infotext.loras import named_hashes, repoint_loras
+from studio.infotext.loras import repoint_loras
 from studio.infotext.quote import quote, unquote
 from studio.infotext.read import find_pairs
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
+import random
 import struct
 import zlib
-from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from studio.errors import DamagedFile
 from studio.infotext import encode_png, read_picture
+from studio.infotext.pictures import FORMATS
 from studio.infotext.read import MAX_INFOTEXT
+from studio.schema.request import make_request
 from tests.vector_files import load_json
 
 FILES = load_json("containers.json")["files"]
@@ -84,7 +87,7 @@ def test_a_parsed_request_comes_with_the_text() -> None:
 
 
 def test_a_picture_without_text_says_so() -> None:
-    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+    for kind in FORMATS:
         info = read_picture(saved(small(), kind))
         assert info.infotext is None
         assert info.request == {}
@@ -112,9 +115,11 @@ def test_text_behind_the_pixels_is_found() -> None:
     "code, encoding",
     [(b"UNICODE\0", "utf-16-le"), (b"UNICODE\0", "utf-16-be"), (b"ASCII\0\0\0", "ascii"), (b"\0" * 8, "utf-8")],
 )
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_user_comments_in_all_their_codes(code: bytes, encoding: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "PNG"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_user_comments_in_all_their_codes(code: bytes, encoding: str, kind: str, order: str) -> None:
     exif = Image.Exif()
+    exif.endian = order
     exif[0x8769] = {0x9286: code + f"a cat\n{LINE}".encode(encoding)}
     info = read_picture(saved(small(), kind, exif=exif.tobytes()))
     assert info.infotext == f"a cat\n{LINE}"
@@ -180,15 +185,193 @@ def test_a_bad_file_is_refused_in_one_sentence(name: str) -> None:
     assert caught.value.field == "image"
 
 
-SOUND = [encode_png(small("RGBA"), f"a\n{LINE}"), *(base64.b64decode(case["base64"]) for case in FILES)]
+GRAPH: dict[str, Any] = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 2**40 + 7, "steps": 25, "cfg": 6.5, "sampler_name": "dpmpp_2m_sde_gpu", "scheduler": "karras",
+            "denoise": 1, "model": ["11", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0],
+        },
+    },
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sub\\dream.safetensors"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 640, "height": 768, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["12", 0], "clip": ["13", 0]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "bad", "clip": ["13", 0]}},
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "x"}},
+    "10": {
+        "class_type": "LoraLoader",
+        "inputs": {"lora_name": "a.safetensors", "strength_model": 0.8, "strength_clip": 0.6, "model": ["4", 0], "clip": ["4", 1]},
+    },
+    "11": {
+        "class_type": "LoraLoaderModelOnly",
+        "inputs": {"lora_name": "b.safetensors", "strength_model": 0.5, "model": ["10", 0]},
+    },
+    "12": {"class_type": "PrimitiveString", "inputs": {"value": "a cat\nin a hat"}},
+    "13": {"class_type": "CLIPSetLastLayer", "inputs": {"stop_at_clip_layer": -2, "clip": ["10", 1]}},
+}  # fmt: skip
 
 
-@given(st.sampled_from(SOUND), st.data())
-@settings(deadline=2000, max_examples=200)
-def test_a_broken_file_is_read_or_refused(data: bytes, how: st.DataObject) -> None:
-    cut = how.draw(st.integers(0, len(data)))
-    place = how.draw(st.integers(0, len(data) - 1))
-    flipped = bytes([data[place] ^ how.draw(st.integers(1, 255))])
-    for broken in (data[:cut], data[:place] + flipped + data[place + 1 :]):
-        with suppress(DamagedFile):
-            read_picture(broken)
+def with_chunks(**chunks: str) -> bytes:
+    meta = PngImagePlugin.PngInfo()
+    for key, value in chunks.items():
+        meta.add_text(key, value)
+    return saved(small(), "PNG", pnginfo=meta)
+
+
+def changed(node: str, **inputs: Any) -> str:
+    """The graph with other inputs for one node."""
+    old = GRAPH[node]
+    return json.dumps({**GRAPH, node: {**old, "inputs": {**old["inputs"], **inputs}}})
+
+
+def test_comfyuis_standard_graph_is_read() -> None:
+    info = read_picture(with_chunks(prompt=json.dumps(GRAPH), workflow="{}"))
+    assert info.infotext == (
+        "a cat\nin a hat <lora:a:0.6:0.8> <lora:b:0:0.5>\nNegative prompt: bad\n"
+        "Steps: 25, Sampler: DPM++ 2M SDE, Schedule type: Karras, CFG scale: 6.5, Seed: 7, Size: 640x768, "
+        "Model: dream.safetensors, Clip skip: 2, RNG: CPU"
+    )
+    assert (info.request["seed"], info.request["model"], info.request["width"]) == (7, "dream", 640)
+    assert any("ComfyUI" in note for note in info.notes)
+    assert {"prompt", "workflow"} <= set(info.items)
+
+
+def test_comfyuis_graph_in_other_formats_is_found() -> None:
+    exif = Image.Exif()
+    exif[0x0110] = f"prompt:{json.dumps(GRAPH)}"
+    assert read_picture(saved(small(), "WEBP", exif=exif.tobytes())).request["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "graph, reason",
+    [
+        (json.dumps({**GRAPH, "20": GRAPH["3"]}), "2 samplers"),
+        ("{}", "0 samplers"),
+        (json.dumps({"1": {"class_type": "SamplerCustom", "inputs": {"noise_seed": 1}}}), "'SamplerCustom'"),
+        (changed("3", seed=["99", 0]), "seed"),
+        (changed("3", seed=["3", 0]), "seed"),
+        (changed("3", seed=1.5), "seed"),
+        (changed("3", positive=["9", 0]), "positive prompt"),
+        (changed("7", text=["8", 0]), "negative prompt"),
+        (changed("7", text=["7", 0]), "negative prompt"),
+        ('{"a": ', "cannot be read"),
+        ('{"a": ' * 90_000, "cannot be read"),
+        ('{"1": {"inputs": []}, "2": 5}', "0 samplers"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_another_graph_gives_a_note(graph: str, reason: str) -> None:
+    info = read_picture(with_chunks(prompt=graph))
+    assert info.infotext is None
+    assert info.request == {}
+    assert any(reason in note and "ComfyUI" in note for note in info.notes)
+
+
+def test_a_sampler_that_is_not_here_is_named() -> None:
+    info = read_picture(with_chunks(prompt=changed("3", sampler_name="res_multistep", scheduler="ddim_uniform")))
+    assert any("'res_multistep'" in note for note in info.notes)
+
+
+FOOOCUS = {
+    "adm_guidance": "(1.5, 0.8, 0.3)", "base_model": "juggernaut", "base_model_hash": "aeb7e9e689", "clip_skip": 2,
+    "guidance_scale": 4, "loras": [["offset", 0.1, "4852686128"], 5], "metadata_scheme": "fooocus",
+    "negative_prompt": "bad", "performance": "Speed", "prompt": "a cat", "full_prompt": ["a cat", "detailed"],
+    "refiner_model": "None", "refiner_switch": 0.5, "resolution": "(1152, 896)", "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras", "seed": "123", "sharpness": 2, "steps": 30, "vae": "Default (model)", "version": "Fooocus v2.5.0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["chunk", "comment", "comment outside its block"])
+def test_fooocus_is_read(place: str) -> None:
+    text = json.dumps(FOOOCUS)
+    exif = Image.Exif()
+    if place == "comment":
+        exif[0x8769] = {0x9286: text}
+    else:
+        exif[0x9286] = text
+    data = with_chunks(parameters=text) if place == "chunk" else saved(small(), "JPEG", exif=exif.tobytes())
+    request = read_picture(data).request
+    assert request["prompt"] == "a cat, detailed <lora:offset:0.1>"
+    assert (request["sampler"], request["schedule"], request["seed"]) == ("DPM++ 2M SDE", "Karras", 123)
+    assert (request["width"], request["height"], request["model"]) == (1152, 896, "juggernaut [aeb7e9e689]")
+    assert request["negative_prompt"] == "bad"
+
+
+@pytest.mark.parametrize("loras", [5, "x", None, [[]], [["a", {}, 1]], {}])
+def test_fooocus_loras_of_another_form_are_passed_over(loras: Any) -> None:
+    info = read_picture(with_chunks(parameters=json.dumps({**FOOOCUS, "loras": loras})))
+    assert info.request["steps"] == 30
+
+
+def test_other_json_is_a_prompt() -> None:
+    assert read_picture(with_chunks(parameters='{"steps": 1}')).infotext == '{"steps": 1}'
+
+
+def test_novelais_hidden_metadata_is_read() -> None:
+    comment = {"steps": 28, "sampler": "k_euler", "scale": 5, "seed": 9, "uc": "bad"}
+    hidden = gzip.compress(json.dumps({"Description": "a cat", "Comment": json.dumps(comment)}).encode())
+    request = read_picture(with_hidden(hidden, "stealth_pngcomp", "RGBA")).request
+    assert (request["prompt"], request["seed"], request["sampler"]) == ("a cat", 9, "Euler")
+    assert read_picture(with_hidden(b"{1}", "stealth_pnginfo", "RGBA")).infotext == "{1}"
+
+
+def test_compressed_and_late_chunks_are_read() -> None:
+    text = f"a cat\n{LINE}".encode()
+    compressed = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(text))
+    international = chunk(b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(text))
+    for data in (png(compressed), png(international)):
+        assert read_picture(data).request["prompt"] == "a cat"
+
+
+def test_avif_without_a_decoder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(small(), "AVIF")
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(DamagedFile, match="AVIF") as caught:
+        read_picture(data)
+    assert "Pillow 11.3" in caught.value.message
+    assert read_picture(encode_png(small(), "x")).infotext == "x"
+
+
+COMMENTED = Image.Exif()
+COMMENTED[0x8769] = {0x9286: b"UNICODE\0" + f"a\n{LINE}".encode("utf-16-be")}
+SOUND = [
+    encode_png(small("RGBA"), f"a\n{LINE}"),
+    with_chunks(prompt=json.dumps(GRAPH)),
+    with_chunks(parameters=json.dumps(FOOOCUS)),
+    with_hidden(gzip.compress(b"a"), "stealth_pngcomp", "RGBA"),
+    saved(small(), "GIF", comment=f"a\n{LINE}".encode()),
+    *(saved(small(), kind, exif=COMMENTED.tobytes()) for kind in ("JPEG", "WEBP", "AVIF")),
+    *(base64.b64decode(case["base64"]) for case in FILES),
+]
+
+
+def mutant(source: random.Random) -> bytes:
+    """A sound file with some bytes changed, a piece cut out, doubled or put elsewhere, or its end missing."""
+    data = bytearray(source.choice(SOUND))
+    for _ in range(source.randint(1, 4)):
+        start, stop = sorted(source.randrange(len(data) + 1) for _ in range(2))
+        stop = min(stop, start + 64)
+        match source.randrange(5):
+            case 0:
+                data[start:stop] = source.randbytes(stop - start)
+            case 1:
+                del data[start:stop]
+            case 2:
+                data[start:start] = data[start:stop]
+            case 3:
+                del data[start:]
+            case _:
+                data[start : start + 1] = bytes([source.choice([0, 1, 127, 128, 255])])
+    return bytes(data)
+
+
+def test_a_thousand_broken_files_are_read_or_refused() -> None:
+    source, refused = random.Random(20240501), []
+    for _ in range(1000):
+        try:
+            make_request(read_picture(mutant(source)).request)
+        except DamagedFile as error:
+            refused.append(error.message)
+    assert 100 < len(refused) < 1000
+    assert {message for message in refused if not message.endswith(".")} == set()

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.errors import InvalidRequest
 from studio.infotext import parse_infotext
 from studio.infotext.read import MAX_INFOTEXT, find_pairs
-from studio.schema.request import make_request
+from studio.schema.request import MAX_PROMPT, make_request
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 SYNTAX = st.lists(
@@ -35,8 +34,7 @@ SYNTAX = st.lists(
 @settings(deadline=2000)
 def test_any_text_is_read_and_its_request_is_valid(text: str) -> None:
     parsed = parse_infotext(text, {"0123456789ab": "here"})
-    request = {key: value for key, value in parsed.request.items() if key not in ("prompt", "negative_prompt")}
-    make_request(request)
+    make_request(parsed.request)
     if not parsed.pairs:
         assert set(parsed.request) == {"prompt", "negative_prompt"}
 
@@ -61,6 +59,8 @@ def test_any_text_is_read_and_its_request_is_valid(text: str) -> None:
         "<a:",
         "\n",
         "a\t",
+        'ab:"\\',
+        'ab:["ab:",',
     ],
 )
 def test_long_texts_are_read_in_linear_time(piece: str) -> None:
@@ -72,9 +72,39 @@ def test_long_texts_are_read_in_linear_time(piece: str) -> None:
     assert time.process_time() - start < 2.0
 
 
-def test_a_longer_text_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="characters"):
-        parse_infotext("a" * (MAX_INFOTEXT + 1))
+@pytest.mark.parametrize("piece", [",", '"', ":", ',":', 'ab: "', '",ab:', "Steps: 1,", '\\"', 'ab: {"', "\u2028"])
+def test_a_megabyte_takes_a_second_at_most(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    for whole in (text, f"a\n{LINE}, {text}"):
+        start = time.process_time()
+        parse_infotext(whole)
+        assert time.process_time() - start < 1.0
+
+
+def test_a_prompt_that_no_request_can_hold_is_left_out() -> None:
+    parsed = parse_infotext(f"{'a' * (MAX_PROMPT + 1)}\nNegative prompt: b\n{LINE}")
+    assert make_request(parsed.request).negative_prompt == "b"
+    assert parsed.request.get("prompt") is None
+    assert any("The prompt has 50,001 characters; 50,000 are possible." in note for note in parsed.notes)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        f"First pass size: 0x0, Size-1: {'9' * 4000}, Size-2: 1",
+        "First pass size: 0x0, Size: 0x0",
+        f"Version: v1.{'9' * 5000}.0",
+        f"Steps: {'9' * 5000}",
+        "Size: ²x³",
+        f"Lora hashes: {{, Hashes: {'[' * 5000}",
+    ],
+)
+def test_odd_numbers_and_forms_break_nothing(pairs: str) -> None:
+    make_request(parse_infotext(f"a\nSampler: Euler, Seed: 1, CFG scale: 7, {pairs}").request)
+
+
+def test_what_no_request_can_hold_is_taken_out_of_the_text() -> None:
+    assert make_request(parse_infotext(f"a\0b\ud800\n{LINE}").request).prompt == "ab?"
 
 
 def test_what_is_not_named_has_its_default() -> None:

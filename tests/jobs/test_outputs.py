@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from studio.errors import NotFound
+from studio.infotext import encode_png
 from studio.jobs import JobStore
 from studio.jobs.outputs import PictureStore, Shelf
 from studio.paths import Paths
@@ -45,4 +47,19 @@ def test_pictures_that_left_memory_or_disk_say_so(paths: Paths) -> None:
     Path(saved.path or "").unlink()
     with pytest.raises(NotFound, match="is gone"):
         pictures.data(saved.image_id or 0)
+    store.close()
+
+
+def test_a_picture_that_stays_a_png_is_kept_with_a_warning(paths: Paths) -> None:
+    store = JobStore(paths.database)
+    pictures = PictureStore(store, paths)
+    job_id = store.add_job(GenerationRequest(), RunOptions(), "", 0.0)
+    text = "a" * 40_000
+    png = encode_png(Image.new("RGB", (16, 8), "red"), text)
+    finished = ImageReady(index=0, seed=7, width=16, height=8, infotext=text, png=png)
+    kept = pictures.keep(job_id, finished, prepare(GenerationRequest(seed=7), RunOptions(file_format="jpg")), 0.0)
+    assert (kept.path or "").endswith(".png")
+    assert "instead of JPEG" in (kept.warning or "")
+    assert "memory" not in (kept.warning or "")
+    assert pictures.data(kept.image_id or 0) == png
     store.close()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ from studio.jobs.saving import file_names, save_grid, save_picture
 from studio.paths import REPOSITORY, Paths, atomic_write
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
-from studio.schema.request import GenerationRequest, RunOptions
+from studio.schema.request import GenerationRequest, PictureFormat, RunOptions
 from studio.schema.resolved import ResolvedRequest
 from studio.settings import Settings
 from tests.jobs.conftest import prepare
@@ -161,7 +161,7 @@ def test_grids_are_numbered_by_themselves_and_lie_in_folders(paths: Paths) -> No
     assert grid(paths, order, **pattern) == "txt2img-grids/grid-7/grid-0001.png"
 
 
-@pytest.mark.parametrize("extension, form", [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")])
+@pytest.mark.parametrize("extension, form", [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF")])
 def test_grids_have_their_own_format(paths: Paths, extension: str, form: str) -> None:
     name = grid(paths, resolved(batch_size=2, prompt="a fox, 日本語 🦊"), grid_format=extension, save_to_dirs=False)
     assert name == f"txt2img-grids/grid-0000.{extension}"
@@ -211,3 +211,23 @@ def test_a_grid_that_cannot_be_made_is_logged(paths: Paths, caplog: pytest.LogCa
 
 def test_a_missing_folder_has_no_names(tmp_path: Path) -> None:
     assert file_names(tmp_path / "not yet") == []
+
+
+@pytest.mark.parametrize("kind", get_args(PictureFormat))
+def test_a_picture_is_saved_in_the_format_asked_for(paths: Paths, kind: PictureFormat) -> None:
+    order = resolved(RunOptions(file_format=kind, quality=70, text_file=True))
+    assert save(paths, order, save_to_dirs=False, samples_filename_pattern="[seed]") == [
+        f"txt2img-images/00000-7.{kind}"
+    ]
+    saved = paths.outputs / f"txt2img-images/00000-7.{kind}"
+    info = read_picture(saved.read_bytes())
+    assert info.infotext == "a fox\nSeed: 7"
+    assert saved.with_suffix(".txt").read_text("utf-8") == "a fox\nSeed: 7\n"
+    assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_pictures_saved_as_jpeg_make_a_grid_too(paths: Paths) -> None:
+    order = resolved(RunOptions(file_format="jpg"), batch_size=2)
+    kept = [save_picture(picture, order, 0.0, paths, Settings()) for picture in painted(order)]
+    name = save_grid(kept, lambda picture: Path(picture.path or "").read_bytes(), order, 0.0, paths, Settings())
+    assert read_picture(Path(name or "").read_bytes()).width == 2 * 64

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from studio.library.hashes import FileHashes, HashCache, file_hashes, folder_id, legacy_hash, lora_short_hash
+from studio.library.hashes import (
+    LORA_DIGITS,
+    FileHashes,
+    HashCache,
+    file_hashes,
+    folder_id,
+    legacy_hash,
+    lora_short_hash,
+)
 from studio.library.header import METADATA, read_header
 from studio.library.scan import FORBIDDEN_ALIASES
 from tests.vector_files import load_json
@@ -35,6 +43,7 @@ def test_vectors_files(case: dict[str, Any], tmp_path: Path) -> None:
     assert lora_short_hash(metadata, hashes) == case["lora"]["shorthash"]
     if "addnet_hash" in case:
         assert hashes.body == case["addnet_hash"]
+    assert hashes.sha256[:LORA_DIGITS] == case["ti_shorthash"]
     if case["lora_forge"] != "same" and not metadata.get("sshs_model_hash"):
         assert hashes.sha256[:12] == case["lora_forge"]["shorthash"]
 

@@ -16,7 +16,7 @@ import pytest
 from studio.errors import UnknownModel, UnknownName
 from studio.library import Library
 from studio.library import scan as scan_module
-from studio.library.hashes import legacy_hash
+from studio.library.hashes import LEGACY_OFFSET, legacy_hash
 from studio.library.scan import MAX_METADATA, capped
 from studio.paths import Paths
 from tests.library.models import INPAINT, LORA, SD1, VAE, save, save_folder
@@ -244,7 +244,7 @@ def test_a_preview_beside_the_model(name: str, library: Library, paths: Paths) -
 
 
 def test_every_way_to_name_a_checkpoint(library: Library, paths: Paths) -> None:
-    path = save(paths.checkpoints / "sub" / "Painter.safetensors", SD1, fill=3)
+    path = save(paths.checkpoints / "sub" / "Painter.safetensors", {**SD1, "more": [LEGACY_OFFSET]}, fill=3)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     ways = [
         "sub/Painter",
@@ -266,6 +266,12 @@ def test_every_way_to_name_a_checkpoint(library: Library, paths: Paths) -> None:
     library.checkpoint("Painter")
     for way in ways:
         assert library.checkpoint(way).path == str(path), way
+
+
+def test_a_short_file_has_no_legacy_hash_of_its_own(library: Library, paths: Paths) -> None:
+    path = save(paths.checkpoints / "short.safetensors", SD1)
+    with pytest.raises(UnknownModel):
+        library.checkpoint(legacy_hash(path))
 
 
 def test_a_hash_counts_more_than_a_name(library: Library, paths: Paths) -> None:

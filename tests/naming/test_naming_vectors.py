@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from studio.infotext.encode import ENCODINGS
 from studio.naming import (
     PictureFacts,
     expand,
@@ -23,7 +24,6 @@ from studio.naming import (
     picture_decoration,
     sanitise,
 )
-from studio.naming.place import fitting_extension
 from studio.paths import safe_join
 from studio.settings import Settings
 from tests.vector_files import load_json
@@ -86,6 +86,12 @@ def test_the_next_number(case: dict[str, Any]) -> None:
     assert next_number(case["files"], case["basename"]) == case["number"]
 
 
+def fitting(extension: str, width: int, height: int) -> str:
+    """The extension of the file that such a picture really becomes."""
+    known = ENCODINGS.get(extension)  # type: ignore[call-overload]
+    return "png" if known and max(width, height) > known.longest else extension
+
+
 def saved(case: dict[str, Any]) -> tuple[str, str | None]:
     """Where we put the picture (and its text) of a case; grids have no decoration, a forced name stands alone."""
     options, call = case["options"], {"seed": 1, **case["call"]}
@@ -102,7 +108,7 @@ def saved(case: dict[str, Any]) -> tuple[str, str | None]:
         [path.removeprefix(below) for path in case["existing"] if path.startswith(below)],
         basename=call.get("basename", ""),
         numbered=settings.save_images_add_number and "forced_filename" not in call,
-        extension=fitting_extension(call.get("extension", "png"), about.width, about.height),
+        extension=fitting(call.get("extension", "png"), about.width, about.height),
     )
     text = name.rpartition(".")[0] + ".txt" if options.get("save_txt") else None
     return below + name, text and below + text

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from studio.naming import PictureFacts, expand, file_name, folder_names, legal_name, picture_decoration
-from studio.naming.place import fitting_extension
 from studio.naming.sanitise import NAME_BYTES
 from studio.paths import is_reserved, safe_join
 from studio.settings import Settings
@@ -144,18 +143,3 @@ def test_the_default_pattern_depends_on_the_folders() -> None:
     assert picture_decoration(Settings()) == "[seed]"
     assert picture_decoration(Settings(save_to_dirs=False)) == "[seed]-[prompt_spaces]"
     assert picture_decoration(Settings(samples_filename_pattern="[cfg]", save_to_dirs=False)) == "[cfg]"
-
-
-@pytest.mark.parametrize(
-    "extension, side, expected",
-    [
-        ("jpg", 65_535, "jpg"),
-        ("jpg", 65_536, "png"),
-        ("webp", 16_383, "webp"),
-        ("webp", 16_384, "png"),
-        ("png", 99_999, "png"),
-    ],
-)
-def test_formats_that_cannot_hold_so_many_pixels(extension: str, side: int, expected: str) -> None:
-    assert fitting_extension(extension, side, 8) == expected
-    assert fitting_extension(extension, 8, side) == expected

@@ -27,7 +27,7 @@ LOOK_SECONDS = 5.0
 
 
 class ImagesAnswer(BaseModel):
-    """`images` are base64 files with their infotext inside, the grid first when one was saved; `info` is JSON text."""
+    """`images` are base64 files in the format they were saved in, their infotext inside, the grid first when one was saved; `info` is JSON text."""
 
     images: list[str]
     parameters: dict[str, Any]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from studio.api.auth import only_from_here
-from studio.api.common import StudioDep, attachment
+from studio.api.common import StudioDep, attachment, picture_type
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
 from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
@@ -25,7 +25,6 @@ from studio.schema.jobs import ImageRecord
 router = APIRouter(tags=["pictures"])
 
 MAX_ZIP = 500
-_MEDIA = {".jpg": "image/jpeg", ".webp": "image/webp"}
 _PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
@@ -55,7 +54,7 @@ def zipped(studio: StudioDep, ids: Annotated[str, Query(max_length=10_000)]) -> 
 
 @router.get("/images/{image_id}.png", response_class=Response)
 def image(studio: StudioDep, request: Request, image_id: int, download: bool = False) -> Response:
-    """One picture. `download` makes the browser save it."""
+    """One picture, in the format it was saved in. `download` makes the browser save it."""
     record = studio.queue.image(image_id)
     tag = f'"{record.id}-{record.created:.6f}"'
     headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
@@ -63,7 +62,8 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
         headers |= attachment(_file_name(record))
     elif request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    return Response(studio.queue.image_bytes(image_id), media_type="image/png", headers=headers)
+    data = studio.queue.image_bytes(image_id)
+    return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/grid", response_class=Response)
@@ -71,7 +71,7 @@ def grid(studio: StudioDep, job_id: int, download: bool = False) -> Response:
     """The grid of a job's pictures, if one was saved. `download` makes the browser save it."""
     data, path = studio.queue.grid_bytes(job_id), Path(studio.queue.job(job_id).grid or "")
     headers = {"cache-control": "private, no-cache", **_PICTURE_CSP, **(attachment(path.name) if download else {})}
-    return Response(data, media_type=_MEDIA.get(path.suffix, "image/png"), headers=headers)
+    return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)

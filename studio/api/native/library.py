@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from studio.api.common import StudioDep
+from studio.api.common import StudioDep, picture_type
 from studio.errors import NotFound
 from studio.samplers.table import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
@@ -16,7 +16,6 @@ from studio.schema.models import ModelInfo
 router = APIRouter(tags=["library"])
 
 MAX_PREVIEW = 8 << 20
-_MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
 class Sampler(BaseModel):
@@ -58,7 +57,7 @@ def lora_preview(studio: StudioDep, name: str) -> Response:
     """The picture that lies beside a LoRA file."""
     path = studio.library.lora(name).preview
     data = _picture(Path(path)) if path else b""
-    kind = _kind(data)
+    kind = picture_type(data)
     if kind is None:
         raise NotFound(f"LoRA {name!r} has no preview picture.")
     headers = {"cache-control": "private, max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
@@ -90,10 +89,3 @@ def _picture(path: Path) -> bytes:
         return path.read_bytes() if path.stat().st_size <= MAX_PREVIEW else b""
     except OSError:
         return b""
-
-
-def _kind(data: bytes) -> str | None:
-    """The content type by the first bytes: a file that only ends in .png is not served as a picture."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)

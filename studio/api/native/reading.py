@@ -48,7 +48,8 @@ PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in ("png", "jpeg", "webp")
+            f"image/{kind}": {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("png", "jpeg", "webp", "avif", "gif")
         },
     }
 }
@@ -56,7 +57,7 @@ PICTURE_BODY: dict[str, Any] = {
 
 @router.post("/picture-info", openapi_extra=PICTURE_BODY)
 async def picture_info(studio: StudioDep, request: Request) -> PictureAnswer:
-    """Read a PNG, JPEG or WebP sent as the raw body."""
+    """Read a PNG, JPEG, WebP, AVIF or GIF sent as the raw body."""
     info = await run_in_threadpool(studio.read_picture, await request.body())
     return PictureAnswer(infotext=info.infotext, items=info.items, request=info.request, notes=info.notes)
 

@@ -45,16 +45,15 @@ async def start(studio: StudioDep, request: Request) -> CheckAnswer:
 def outcome(studio: StudioDep, job_id: int) -> CheckAnswer:
     """A check and its outcome, which is null while the job waits or runs, and when it failed."""
     found = studio.reproduction(job_id)
-    shown = (
-        None
-        if found is None
-        else Outcome(
-            equal=found.equal,
-            largest_difference=found.largest,
-            similarity=found.similarity,
-            words=found.words,
-            causes=list(found.causes),
-            infotext=found.infotext,
-        )
+    job = studio.queue.job(job_id)
+    if found is None:
+        return CheckAnswer(job=job, outcome=None)
+    shown = Outcome(
+        equal=found.equal,
+        largest_difference=found.largest,
+        similarity=found.similarity,
+        words=found.words,
+        causes=list(found.causes),
+        infotext=found.infotext,
     )
-    return CheckAnswer(job=studio.queue.job(job_id), outcome=shown)
+    return CheckAnswer(job=job, outcome=shown)

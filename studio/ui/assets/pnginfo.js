@@ -35,7 +35,7 @@ export class PngInfo {
   }
 
   mount(panel) {
-    this.input = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp", class: "ls-offscreen", id: "pnginfo_image", "aria-label": "Choose a picture", tabindex: "-1" });
+    this.input = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp,image/avif,image/gif", class: "ls-offscreen", id: "pnginfo_image", "aria-label": "Choose a picture", tabindex: "-1" });
     this.preview = el("img", { class: "ls-drop-picture", alt: "", hidden: true });
     this.words = el("div", { class: "ls-drop-words" }, el("span", { class: "ls-mark", "aria-hidden": "true" }), el("b", {}, "Drop a picture here"), el("p", {}, "or click to choose one, or paste it. PNG, JPEG and WebP; it does not leave this server."));
     this.zone = el("div", { class: "ls-drop", role: "button", tabindex: "0", "aria-label": "Drop or choose a picture" }, this.preview, this.words);

@@ -1,0 +1,214 @@
+"""Requests of every kind survive request -> resolve -> text -> request.
+
+The requests are drawn from the schema, so a field added there is drawn here too, and must come back: unless `acts` says when it
+makes no difference to the pixels.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from studio.errors import InvalidRequest, UnknownName
+from studio.infotext import parse_infotext, write_infotext
+from studio.prompt import Style
+from studio.resolve import MAX_PIXELS, resolve
+from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
+from studio.schema.models import ModelInfo
+from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, make_request
+from studio.schema.resolved import ResolvedRequest
+
+
+def info(kind: Any, name: str, **more: Any) -> ModelInfo:
+    facts = {"path": f"/m/{name}.safetensors", "layout": "file", "family": "sd1", "size": 1, "mtime": 0.0}
+    return ModelInfo.model_validate({"kind": kind, "name": name, **facts, **more})
+
+
+MODELS = {
+    "painter": info("checkpoint", "painter", short_hash="0123456789"),
+    "not hashed yet": info("checkpoint", "not hashed yet"),
+    "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
+}
+VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
+LORA = info("lora", "style", short_hash="0123456789ab")
+
+
+class Library:
+    """Three checkpoints, a VAE, a LoRA, a style and a wildcard."""
+
+    def checkpoint(self, name: str | None) -> ModelInfo:
+        return MODELS[(name or "painter").partition(" [")[0]]
+
+    def vae(self, name: str) -> ModelInfo | None:
+        return None if name == "Automatic" else VAE
+
+    def lora(self, name: str) -> ModelInfo:
+        assert name == "style"
+        return LORA
+
+    def style(self, name: str) -> Style:
+        assert name == "photo"
+        return Style(name, "{prompt}, 35mm", "blurry")
+
+    def wildcard(self, name: str) -> list[str]:
+        assert name == "colour"
+        return ["red", "sea green", "(gold:1.2)"]
+
+
+def as_read(text: str) -> str:
+    """Readers take the space around lines away, and empty lines at the beginning."""
+    return "\n".join(line.strip() for line in text.split("\n")).lstrip("\n")
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<([:\\"), max_size=20)
+PIECES = [
+    "a cat",
+    ", ",
+    "\n",
+    "(x:1.2)",
+    "[y]",
+    "\\(",
+    "Steps: 3, ab: 1, cd: 2",
+    "[a:b:0.5]",
+    "[a|b]",
+    " AND ",
+    " BREAK ",
+    "{big|small}",
+    "__colour__",
+    "# a remark\n",
+]
+NEGATIVES = st.lists(st.sampled_from(PIECES) | WORDS, max_size=8).map("".join).map(as_read)
+PROMPTS = st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>"]) | WORDS, max_size=8).map("".join).map(as_read)
+NAMED: dict[str, st.SearchStrategy[Any]] = {
+    "prompt": PROMPTS,
+    "negative_prompt": NEGATIVES,
+    "sampler": st.sampled_from([name for spec in SAMPLERS for name in (spec.name, *spec.aliases)]),
+    "schedule": st.sampled_from([spec.label for spec in SCHEDULES]),
+    "model": st.sampled_from([None, *MODELS]),
+    "vae": st.sampled_from(["Automatic", "nice"]),
+    "styles": st.sampled_from([(), ("photo",)]),
+}
+"""Fields whose values are names of something."""
+
+
+def values(annotation: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
+    """What a field of this type may hold."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return st.one_of(st.none() if kind is type(None) else values(kind, field) for kind in arguments)
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        return st.lists(values(arguments[0], field), max_size=2).map(tuple)
+    if annotation is bool:
+        return st.booleans()
+    low: Any = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
+    high: Any = next((item.le for item in field.metadata if hasattr(item, "le")), None)
+    if annotation is int:
+        return st.integers(low, high)
+    if annotation is float:
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return models(annotation)
+    return st.just(field.get_default(call_default_factory=True))
+
+
+def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
+    """Any object of a model; a field has its default as often as another value."""
+    fields = {
+        name: NAMED[name]
+        if name in NAMED
+        else st.just(field.get_default(call_default_factory=True)) | values(field.annotation, field)
+        for name, field in model.model_fields.items()
+    }
+
+    def made(drawn: dict[str, Any]) -> BaseModel | None:
+        try:
+            return model.model_validate(drawn)
+        except ValidationError:  # values that the bounds allow and a validator does not
+            return None
+
+    return st.fixed_dictionaries(fields).map(made).filter(lambda whole: whole is not None)
+
+
+def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -> bool:
+    """Whether a sampler option makes a difference to the pixels; one that is not listed always does."""
+    sigmas = not spec.timesteps
+    eta = spec.eta(options) if spec.default_eta is not None else 0
+    noisy = sigmas and bool((spec.churn and options.s_churn) or eta or spec.name == "Restart")
+    rules = {
+        "eta": spec.default_eta is not None,
+        "s_churn": spec.churn,
+        "s_tmin": spec.churn and options.s_churn > 0,
+        "s_tmax": spec.churn and options.s_churn > 0,
+        "s_noise": noisy,
+        "sigma_min": sigmas,
+        "sigma_max": sigmas,
+        "rho": sigmas and find_schedule(schedule).default_rho > 0,
+        "discard_penultimate": not spec.discard_penultimate,
+        "ensd": spec.uses_ensd and eta != 0,
+        "sgm_noise_multiplier": sigmas,
+        "old_karras": sigmas,
+    }
+    return rules.get(name, spec.continuous_time if name.startswith("uni_pc_") else True)
+
+
+def acting(resolved: ResolvedRequest) -> dict[str, Any]:
+    """The sampler options that act, with defaults that depend on sampler and schedule written out."""
+    spec, options = find_sampler(resolved.sampler), resolved.sampler_options
+    written = {
+        **options.model_dump(),
+        "eta": spec.eta(options),
+        "rho": options.rho or find_schedule(resolved.schedule).default_rho,
+    }
+    return {name: value for name, value in written.items() if acts(name, spec, options, resolved.schedule)}
+
+
+def painted(resolved: ResolvedRequest, index: int) -> dict[str, Any]:
+    """Everything about one picture. Emphasis and the way of prompt editing show in what is encoded."""
+    elsewhere = {"batch_size", "batch_count", "options", "emphasis", "old_prompt_editing"}
+    found = {**resolved.model_dump(exclude=elsewhere), "sampler_options": acting(resolved)}
+    found["seeds"] = found["seeds"][index]
+    if found["variation"]:
+        found["variation"]["seeds"] = found["variation"]["seeds"][index]
+    return found
+
+
+@given(models(GenerationRequest), st.data())
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataObject) -> None:
+    lines = [line.strip() for text in (request.prompt, request.negative_prompt) for line in text.split("\n")]
+    assume(not any(line.startswith("Negative prompt:") for line in lines))
+    if request.width * request.height * request.batch_size > MAX_PIXELS:
+        request = request.model_copy(update={"batch_size": 1})
+    try:
+        first = resolve(request, Library(), lambda: 7)
+    except (InvalidRequest, UnknownName):
+        assume(False)
+        raise
+    index = data.draw(st.integers(0, request.picture_count - 1))
+    text = write_infotext(first, index, "1.2.3")
+    parsed = parse_infotext(text)
+    second = resolve(make_request(parsed.request), Library(), lambda: 8)
+    assert [note for note in parsed.notes if "drawn from" not in note] == []
+    assert painted(second, 0) == painted(first, index)
+    drawn = first.model_copy(update={"options": RunOptions()})  # what was drawn is written, not what it was drawn from
+    assert write_infotext(second, 0, "1.2.3") == write_infotext(drawn, index, "1.2.3")
+
+
+def test_every_field_is_drawn() -> None:
+    """A field of a type that `values` does not know would only ever have its default."""
+    known = (bool, int, float, str, BaseModel)
+    for model in (GenerationRequest, SamplerOptions):
+        for name, field in model.model_fields.items():
+            kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+            drawn = get_origin(field.annotation) is Literal or all(
+                isinstance(kind, type) and issubclass(kind, known) for kind in kinds
+            )
+            assert drawn, name
+            assert name in NAMED or str not in kinds or get_origin(field.annotation) is Literal, name
