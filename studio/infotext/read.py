@@ -33,7 +33,11 @@ _KEY_CHARACTERS = re.compile(r"[\w \-/]*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])+"')
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
 _ONE_LINE = re.compile(r"[^,\s]\s+(?=Steps: \d)")
+_WHITE = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
+_JSON_STARTS = ("{", "[")
+MAX_BROKEN_JSON = 32
+"""After so many values of one line that begin like JSON and are none, no more are tried: every attempt may read the whole line."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,21 @@ def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedI
 def find_pairs(line: str) -> list[tuple[str, str]]:
     """All `Key: value` pairs of a line in order; quoted values still quoted."""
     pairs: list[tuple[str, str]] = []
-    position = 0
+    position, broken = 0, 0
     while (colon := line.find(":", position)) >= 0:
         key = _key(line[position:colon])
         if not key:
             position = colon + 1
             continue
-        value, position = _value(line, colon + 1)
-        pairs.append((key, value))
+        white = _WHITE.match(line, colon + 1)
+        start = white.end() if white else colon + 1
+        end = _whole_end(line, start, broken < MAX_BROKEN_JSON)
+        broken += end is None and line[start : start + 1] in _JSON_STARTS
+        if end is None or line[end : end + 1] not in ("", ","):
+            comma = line.find(",", start)
+            end = comma if comma >= 0 else len(line)
+        pairs.append((key, line[start:end]))
+        position = end + 1
     return pairs
 
 
@@ -165,21 +176,12 @@ def _key(text: str) -> str:
     return key if len(key) >= 2 else ""
 
 
-def _value(line: str, start: int) -> tuple[str, int]:
-    """The value that begins at `start`, and where the search goes on."""
-    while start < len(line) and line[start].isspace():
-        start += 1
+def _whole_end(line: str, start: int, try_json: bool) -> int | None:
+    """Where a quoted text, or a JSON object or list, that begins at `start` ends; None when there is none."""
     quoted = _QUOTED.match(line, start)
-    end = quoted.end() if quoted else _json_end(line, start)
-    if end is None or line[end : end + 1] not in ("", ","):
-        comma = line.find(",", start)
-        end = comma if comma >= 0 else len(line)
-    return line[start:end], end + 1
-
-
-def _json_end(line: str, start: int) -> int | None:
-    """Where a JSON object or list that begins at `start` ends; None when there is none."""
-    if line[start : start + 1] not in ("{", "["):
+    if quoted:
+        return quoted.end()
+    if not try_json or line[start : start + 1] not in _JSON_STARTS:
         return None
     try:
         return _DECODER.raw_decode(line, start)[1]
