@@ -65,7 +65,7 @@ def as_read(text: str) -> str:
     return "\n".join(line.strip() for line in text.split("\n")).lstrip("\n")
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<([:\\"), max_size=20)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<([:\\#"), max_size=20)
 PIECES = [
     "a cat",
     ", ",
@@ -80,7 +80,7 @@ PIECES = [
     " BREAK ",
     "{big|small}",
     "__colour__",
-    "# a remark\n",
+    "\n# a remark\n",
 ]
 NEGATIVES = st.lists(st.sampled_from(PIECES) | WORDS, max_size=8).map("".join).map(as_read)
 PROMPTS = st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>"]) | WORDS, max_size=8).map("".join).map(as_read)
@@ -206,9 +206,11 @@ def test_every_field_is_drawn() -> None:
     known = (bool, int, float, str, BaseModel)
     for model in (GenerationRequest, SamplerOptions):
         for name, field in model.model_fields.items():
+            if name in NAMED:
+                continue
             kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
             drawn = get_origin(field.annotation) is Literal or all(
                 isinstance(kind, type) and issubclass(kind, known) for kind in kinds
             )
             assert drawn, name
-            assert name in NAMED or str not in kinds or get_origin(field.annotation) is Literal, name
+            assert str not in kinds or get_origin(field.annotation) is Literal, name
