@@ -37,3 +37,11 @@ def load_as_fp32(config: Path) -> None:
     """Make transformers load the fp16 weights beside the JSON file ``config`` in fp32 when a caller names no dtype, as diffusers does."""
     facts = json.loads(config.read_text("utf-8"))
     atomic_write(config, json.dumps({**facts, "dtype": "float32"}, indent=2).encode() + b"\n")
+
+
+def forget_origin(model: Path) -> None:
+    """Take out of the JSON files below ``model`` where on this machine diffusers had loaded a part from."""
+    for config in model.rglob("config.json"):
+        facts = json.loads(config.read_text("utf-8"))
+        if facts.pop("_name_or_path", None) is not None:
+            atomic_write(config, json.dumps(facts, indent=2).encode() + b"\n")

@@ -126,7 +126,7 @@ def test_a_link_that_leads_out_is_not_followed(paths: Paths, tmp_path: Path) -> 
 
 
 def test_the_text_lies_beside_the_picture_when_asked_for(paths: Paths) -> None:
-    name = save(paths, resolved(), save_txt=True, save_to_dirs=False)[0]
+    name = save(paths, resolved(RunOptions(text_file=True)), save_to_dirs=False)[0]
     assert (paths.outputs / name).with_suffix(".txt").read_text() == "a fox\nSeed: 7\n"
 
 
@@ -137,8 +137,8 @@ def test_a_text_that_cannot_be_written_is_told(paths: Paths, monkeypatch: pytest
         atomic_write(path, data)
 
     monkeypatch.setattr("studio.jobs.saving.atomic_write", no_text)
-    order = resolved()
-    saved = save_picture(painted(order)[0], order, 0.0, paths, Settings(save_txt=True))
+    order = resolved(RunOptions(text_file=True))
+    saved = save_picture(painted(order)[0], order, 0.0, paths, Settings())
     assert Path(saved.path or "").is_file()
     assert saved.warning == "The picture was saved, but its text was not: The disk is full."
 

@@ -98,6 +98,12 @@ def test_plain_diffusers_loads_the_export_and_paints(whole: RunFolder) -> None:
     assert picture.shape == (32, 32, 3) and np.isfinite(picture).all()
 
 
+def test_the_export_does_not_say_where_it_was_made(whole: RunFolder) -> None:
+    texts = [path.read_text("utf-8") for path in whole.model.rglob("*.json") if path.name != "vocab.json"]
+    assert len(texts) >= 5
+    assert [text for text in texts if str(whole.path) in text or "_name_or_path" in text] == []
+
+
 def test_exported_latents_are_centred_and_scaled_and_the_preview_fits_them(whole: RunFolder) -> None:
     shipped = AutoencoderKL.from_pretrained(whole.model / "vae").eval()
     trained = AutoencoderKL.from_pretrained(whole.path / "autoencoder").eval()

@@ -29,7 +29,7 @@ from studio.training.methods.scratch.diffusion import Networks
 from studio.training.methods.scratch.models import build_scheduler, build_text_encoder, latent_scale
 from studio.training.methods.scratch.pool import Pool
 from studio.training.methods.scratch.text import TOKENIZER_FOLDER, CompactVocabulary, load_tokenizer
-from studio.training.publish import load_as_fp32, publish
+from studio.training.publish import forget_origin, load_as_fp32, publish
 
 _PREVIEW_PICTURES = 256
 
@@ -57,6 +57,7 @@ def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Network
     StableDiffusionPipeline(**half, requires_safety_checker=False).save_pretrained(temporary)
     _ship_tokenizer(temporary / "tokenizer")
     load_as_fp32(temporary / "text_encoder" / "config.json")
+    forget_origin(temporary)
     atomic_write(temporary / "preview.json", json.dumps(fit_preview(context, shipped)).encode() + b"\n")
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)
