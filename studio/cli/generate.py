@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from studio.app import Studio, build
-from studio.cli.interrupt import interruptible
-from studio.cli.options import add_common, add_fields, given, open_settings, say
+from studio.app import Studio
+from studio.cli.options import add_common, add_fields, given
+from studio.cli.painting import opened_studio
 from studio.errors import StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
@@ -58,20 +58,11 @@ def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> 
 
 def run(arguments: argparse.Namespace) -> int:
     """Paint and print where the pictures are. Ctrl-C keeps what is finished."""
-    settings, paths, notes = open_settings(arguments)
-    for note in notes:
-        say(note)
-    studio = build(settings, paths, queue=False)
-    cancel = CancelToken()
-    try:
+    with opened_studio(arguments) as (studio, cancel):
         wanted = getattr(arguments, "model", None)
         defaults = studio.default_request(studio.library.checkpoint(wanted) if wanted else None)
         options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
-        request = request_from(arguments, defaults)
-        with interruptible(cancel.interrupt, "stopping after this step (Ctrl-C again to quit at once)"):
-            images = _paint(studio, request, options, cancel, quiet=arguments.json)
-    finally:
-        studio.close()
+        images = _paint(studio, request_from(arguments, defaults), options, cancel, quiet=arguments.json)
     return _report(images, as_json=arguments.json)
 
 

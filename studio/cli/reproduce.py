@@ -6,12 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from studio.app import build
-from studio.cli.interrupt import interruptible
-from studio.cli.options import add_common, open_settings, say
+from studio.cli.options import add_common
+from studio.cli.painting import opened_studio
 from studio.errors import EngineError, NotFound
 from studio.paths import atomic_write
-from studio.schema.engine import CancelToken
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -32,16 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     file = Path(arguments.file).expanduser()
     if not file.is_file():
         raise NotFound(f"There is no file {str(file)!r}.", field="file")
-    settings, paths, notes = open_settings(arguments)
-    for note in notes:
-        say(note)
-    studio = build(settings, paths, queue=False)
-    cancel = CancelToken()
-    try:
-        with interruptible(cancel.interrupt, "stopping after this step (Ctrl-C again to quit at once)"):
-            found = studio.reproduce(file.read_bytes(), cancel)
-    finally:
-        studio.close()
+    with opened_studio(arguments) as (studio, cancel):
+        found = studio.reproduce(file.read_bytes(), cancel)
     if found is None:
         raise EngineError("Nothing was painted: the check was stopped.")
     if arguments.out:
