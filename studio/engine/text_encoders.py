@@ -57,7 +57,7 @@ def encode_tokens(
 
     What stands after the first end token is replaced by each encoder's own padding. `clip_skip` n takes the n-th last
     layer where the family listens to it (SD 1.x and 2.x; SDXL always reads the second last). Every chunk is encoded by
-    itself. `inserted` stand in for the vectors of the tokens at their places; what leads out of a row is cut off.
+    itself. `inserted` stand in for the vectors of the tokens at their places.
     Raises `InvalidRequest` when the encoder has fewer than `clip_skip` layers.
     """
     states, pooled = [], None
@@ -81,8 +81,7 @@ def _vectors_inserted(module: Any, places: Sequence[tuple[int, int, torch.Tensor
 
     def replace(layer: torch.nn.Module, ids: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         for row, start, vectors in places:
-            room = output[row, start : start + len(vectors)]
-            room.copy_(vectors[: len(room)])
+            output[row, start : start + len(vectors)] = vectors.to(output)
         return output
 
     hook = module.get_input_embeddings().register_forward_hook(replace)

@@ -29,10 +29,10 @@ def word_of(embedding: ModelInfo) -> str:
 
 
 def embedding_words(embeddings: Iterable[ModelInfo], checkpoint: ModelInfo) -> EmbeddingWords:
-    """Sort `embeddings` for `checkpoint`. Of several with one word the first that fits counts."""
+    """Sort `embeddings` for `checkpoint`. Of several with one word that fit, the one in the uppermost folder counts."""
     usable: dict[str, ModelInfo] = {}
     refused: dict[str, str] = {}
-    for info in embeddings:
+    for info in sorted(embeddings, key=lambda info: info.name.count("/")):
         word = word_of(info)
         if info.problem is None and fits(info, checkpoint):
             usable.setdefault(word, info)

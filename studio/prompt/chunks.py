@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class PlacedEmbedding:
-    """The vectors of `name` replace those of the tokens from `offset` on, counted within the 75; what leads out of the 77 is cut off."""
+    """The vectors of `name` replace those of the tokens from `offset` on, counted within the 75."""
 
     offset: int
     name: str
