@@ -91,20 +91,17 @@ def resolve(
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
     worded, templates = _worded(request, library, seed)
-    prompt, tags = extract_networks(worded["prompt"])
-    negative, _ = extract_networks(worded["negative_prompt"])
     options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
-    calls = model_calls(sampler, request.steps)
-    positive = tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt))
-    against = (_branch(negative, 1.0, calls, request),)
-    embeddings, notes = _embeddings((*positive, *against), model, library)
+    tags = extract_networks(worded["prompt"])[1]
+    positive, negative = _plans(worded, model_calls(sampler, request.steps), request)
+    embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
     return ResolvedRequest(
-        positive=PromptPlan(text=worded["prompt"], branches=positive),
-        negative=PromptPlan(text=worded["negative_prompt"], branches=against),
+        positive=positive,
+        negative=negative,
         embeddings=embeddings,
         notes=notes,
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
@@ -203,6 +200,16 @@ def _worded(request: GenerationRequest, library: ModelLookup, seed: int) -> tupl
             raise
     drawn = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
     return worded, drawn
+
+
+def _plans(worded: dict[str, str], calls: int, request: GenerationRequest) -> tuple[PromptPlan, PromptPlan]:
+    """Prompt and negative prompt taken apart; only the first may be put together with AND."""
+    prompt, negative = (extract_networks(worded[field])[0] for field in ("prompt", "negative_prompt"))
+    branches = tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt))
+    return (
+        PromptPlan(text=worded["prompt"], branches=branches),
+        PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
+    )
 
 
 def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:

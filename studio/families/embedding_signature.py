@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from studio.families.header import Header, Shapes, shapes
 from studio.families.lora_signature import describe_lora
+from studio.families.signature import conversion_names
 from studio.schema.models import Family
 
 SDXL_KEYS = ("clip_l", "clip_g")
@@ -58,11 +59,11 @@ def describe_embedding(header: Header) -> EmbeddingSignature:
 
 def embedding_pickle_problem(name: str) -> str:
     """What to tell about a .pt or .bin file called `name` among the embeddings."""
-    target = name.rpartition(".")[0] + ".safetensors"
+    source, target = conversion_names(name)
     return (
         f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
         'python -c "import torch, safetensors.torch as s; torch.serialization.add_safe_globals([torch.nn.ParameterDict]); '
-        f"d = torch.load({name!r}, map_location='cpu', weights_only=True); d = d.get('string_to_param', d); "
+        f"d = torch.load({source!r}, map_location='cpu', weights_only=True); d = d.get('string_to_param', d); "
         "s.save_file({k if k[:5] == 'clip_' else 'emb_params': v.detach().clone() for k, v in d.items() if hasattr(v, 'clone')}, "
         f'{target!r})"'
     )

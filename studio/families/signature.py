@@ -6,6 +6,7 @@ for the user.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 _VARIANT_OF_CHANNELS: dict[int, Variant] = {8: "edit", 9: "inpaint"}
 _REFINER_CONTEXT = 1280
+_PLAIN_NAME = re.compile(r"[\w .,+()-]+")
 _TOKEN_TABLES = ("embeddings.token_embedding.weight", "token_embedding.weight")
 
 # A key that only files of one foreign architecture have -> what to call it.
@@ -80,12 +82,19 @@ def describe_checkpoint(header: Header) -> CheckpointSignature:
 
 def pickle_problem(name: str) -> str:
     """What to tell about a .ckpt, .pt or .bin file called `name`."""
-    target = name.rpartition(".")[0] + ".safetensors"
+    source, target = conversion_names(name)
     return (
         f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
-        f"python -c \"import torch, safetensors.torch as s; d = torch.load({name!r}, map_location='cpu', weights_only=True); "
+        f"python -c \"import torch, safetensors.torch as s; d = torch.load({source!r}, map_location='cpu', weights_only=True); "
         f"s.save_file({{k: v.clone() for k, v in d.get('state_dict', d).items() if hasattr(v, 'clone')}}, {target!r})\""
     )
+
+
+def conversion_names(name: str) -> tuple[str, str]:
+    """A pickle file's name and that of what it is converted to, for a command to be pasted: a name that a shell might read otherwise is left out."""
+    stem, _, suffix = name.rpartition(".")
+    stem = stem if _PLAIN_NAME.fullmatch(stem) else "FILE"
+    return f"{stem}.{suffix}", f"{stem}.safetensors"
 
 
 def _text_widths(found: Shapes, spec: FamilySpec) -> tuple[int, ...]:

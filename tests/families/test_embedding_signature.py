@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from studio.families import describe_embedding
 from studio.families.embedding_signature import embedding_pickle_problem
+from studio.families.signature import pickle_problem
 from tests.library.models import LORA
 
 Shapes = dict[str, list[int]]
@@ -74,6 +76,14 @@ def test_what_is_none_says_why(tensors: Shapes, reason: str) -> None:
 def test_any_header_is_judged(odd: dict[str, Any]) -> None:
     found = describe_embedding(odd)
     assert found.problem is not None or (1 <= found.vectors <= 75 and len(found.keys) == len(found.widths) >= 1)
+
+
+@pytest.mark.parametrize("explain", [embedding_pickle_problem, pickle_problem])
+@pytest.mark.parametrize("name", ["$(touch x).pt", "`touch x`.pt", 'a";touch x;".pt', "a'.pt", "a\nb.pt", "!!.pt"])
+def test_a_command_to_be_pasted_holds_no_name_that_a_shell_reads(explain: Callable[[str], str], name: str) -> None:
+    command = explain(name).partition("python -c")[2]
+    assert name[:-3] not in command
+    assert "'FILE.pt'" in command and "'FILE.safetensors'" in command
 
 
 @pytest.mark.parametrize(
