@@ -67,8 +67,8 @@ class Library:
         return self._list("lora")
 
     def embeddings(self) -> list[ModelInfo]:
-        """All embeddings. Their folder is looked at again each time: a prompt names them without saying so, and a new one must count."""
-        self._embeddings.refresh()
+        """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
+        self._embeddings.look()
         return self._list("embedding")
 
     def embedding_hashes(self) -> dict[str, str]:

@@ -80,6 +80,29 @@ def _walk(root: Path, folder: Path, seen: set[tuple[int, int]], depth: int) -> I
             yield Found(path, path.relative_to(root).with_suffix("").as_posix(), False, stamp)
 
 
+def folder_times(root: Path) -> dict[str, int]:
+    """When each folder that `find_models` looks into was last changed, in ns: by files that came, went or got another name. Hidden ones are left out."""
+    times: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    pending = [(str(root), 0)]
+    while pending:
+        folder, depth = pending.pop()
+        try:
+            stat = os.stat(folder)
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        times[folder] = stat.st_mtime_ns
+        if depth < MAX_DEPTH:
+            pending += [
+                (entry.path, depth + 1) for entry in entries if not entry.name.startswith(".") and _is_dir(entry)
+            ]
+    return times
+
+
 def describe(found: Found, place: ModelKind) -> tuple[ModelInfo, tuple[Path, ...]]:
     """What a found file or folder is, and its weight files; `place` is the kind its folder is for.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from studio.errors import UnknownName
 from studio.families import EmbeddingSignature
-from studio.library import Library
+from studio.library import Library, shelf
 from studio.library.embeddings import embedding_words, fits, word_of
 from studio.paths import Paths
 from studio.schema.models import ModelInfo
@@ -74,6 +75,31 @@ def test_the_list_is_always_as_the_folder_is(library: Library, paths: Paths) -> 
     assert [each.vectors for each in library.embeddings()] == [5]
     path.unlink()
     assert library.embeddings() == []
+
+
+def test_nothing_is_read_again_while_no_folder_changes(
+    library: Library, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(paths.embeddings / "sub" / "a.safetensors", EMBEDDING)
+    (paths.embeddings / "empty").mkdir()
+    looked: list[Path] = []
+    original = shelf.find_models
+    monkeypatch.setattr(shelf, "find_models", lambda root, skip: looked.append(root) or original(root, skip))
+
+    def long_ago() -> None:
+        for folder in (paths.embeddings, paths.embeddings / "sub", paths.embeddings / "empty"):
+            os.utime(folder, ns=(1, 1))
+
+    long_ago()
+    assert [len(library.embeddings()) for _ in range(3)] == [1, 1, 1]
+    assert len(looked) == 1
+    save(paths.embeddings / "empty" / "b.safetensors", EMBEDDING)
+    assert len(library.embeddings()) == 2
+    assert len(library.embeddings()) == 2, "a folder that has just changed is looked at again"
+    assert len(looked) == 3
+    long_ago()
+    assert [len(library.embeddings()) for _ in range(2)] == [2, 2]
+    assert len(looked) == 4
 
 
 def test_the_hash_is_of_the_whole_file(library: Library, paths: Paths) -> None:
