@@ -122,19 +122,25 @@ def test_embedding_cards_put_words_in_and_out(page: Page) -> None:
     for typed, left in [
         (r"blurry, (SOFT \(V2\):1.2), dark", "blurry, dark"),
         (r"soft \(v2\), dark", "dark"),
-        (r"<lora:soft (v2):1> a soft (v2)", "<lora:soft (v2):1> a"),
+        (r"<lora:soft \(v2\):1> a soft \(v2\)", r"<lora:soft \(v2\):1> a"),
     ]:
         negative.fill(typed)
         expect(cards).to_have_attribute("aria-pressed", "true")
         cards.click()
         expect(negative).to_have_value(left)
+    negative.fill("soft (v2)")
+    expect(page.locator("#txt2img_neg_prompt .ls-counter")).to_have_text("3/75")
+    expect(cards).to_have_attribute("aria-pressed", "false")
     negative.fill("")
     page.locator("#txt2img_embedding_search").fill("")
 
 
 def test_an_embedding_of_another_family_is_told(page: Page, server: Server) -> None:
     server.settle(0.0)
-    generate(page, "a grand fox")
+    generate(page, "a grand fox, soft \\(v2\\)")
+    grand, soft = (page.locator(".ls-embedding", has_text=name) for name in ("grand", "soft"))
+    expect(soft).to_have_attribute("aria-pressed", "true")
+    expect(grand).to_have_attribute("aria-pressed", "false")
     expect(page.locator(".ls-toast", has_text="'grand' was made for Stable Diffusion XL")).to_be_visible()
     done(page, server)
 

@@ -51,7 +51,7 @@ const embeddings = new Cards({
   list: api.embeddings,
   preview: api.embeddingPreviewUrl,
   facts: (embedding) => embedding.vectors && `${FAMILIES[embedding.family]}, ${plural(embedding.vectors, "vector")}`,
-  uses: (embedding) => texts().some((text) => hasWord(text, wordOf(embedding))),
+  uses: (embedding) => fits(embedding) && texts().some((text) => hasWord(text, wordOf(embedding))),
   toggle: toggleEmbedding,
 });
 const pngInfo = new PngInfo((sent) => {
@@ -120,6 +120,13 @@ function toggleLoraTag(lora) {
   type(area(), toggleLora(area().value, lora.name, settings.lora_weight));
 }
 
+/** Whether the selected checkpoint takes the embedding; the server decides by the same rule. */
+function fits(embedding) {
+  const model = models.find((each) => each.name === form.model);
+  if (!model) return true;
+  return model.text_widths.length ? String(model.text_widths) === String(embedding.text_widths) : model.family === embedding.family;
+}
+
 const wordOf = (embedding) => embedding.name.split("/").at(-1);
 
 /** Out of the prompt field that has it, or into the one that was in use last. */
@@ -167,6 +174,7 @@ function sizeFor(native, ratio) {
 async function readModels() {
   models = await api.models().catch(() => models);
   drawSizes();
+  embeddings.update();
 }
 
 /** Facts about this server, beside the settings. */

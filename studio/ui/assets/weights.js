@@ -110,9 +110,9 @@ export function toggleWord(text, word) {
   return `${before}${!before ? "" : before.endsWith(",") ? " " : ", "}${word.replace(/[\\()[\]]/g, "\\$&")}`;
 }
 
-/** A whole word or words outside of tags; brackets may be escaped, and blanks may be any. */
+/** A whole word or words outside of tags; brackets must be escaped, else they weigh, and blanks may be any. */
 function wordSource(word) {
-  const literal = (sign) => (/[\\()[\]]/.test(sign) ? `\\\\?\\${sign}` : sign.replace(/[.*+?^${}|/]/, "\\$&"));
+  const literal = (sign) => (/[\\()[\]]/.test(sign) ? `\\\\\\${sign}` : sign.replace(/[.*+?^${}|/]/, "\\$&"));
   const inner = word.trim().split(/\s+/).map((part) => [...part].map(literal).join("")).join("\\s+");
   const edge = String.raw`[\p{L}\p{N}_]`;
   const starts = new RegExp(`^${edge}`, "u").test(word.trim());
