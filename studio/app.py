@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from studio.infotext import ParsedInfotext, PictureInfo
     from studio.jobs import JobQueue
     from studio.library import Library
+    from studio.library.embeddings import EmbeddingWords
     from studio.reproduce import Original, Reproduction
 
 
@@ -111,13 +112,13 @@ class Studio:
         )
 
     def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:
-        """See `studio.resolve.resolve`; seeds of -1 are drawn here."""
+        """See `studio.resolve.resolve`; seeds of -1 are drawn here, and what `options` leave open about files is as the settings say."""
         return resolve(
             request,
             self.library,
             lambda: secrets.randbelow(MAX_SEED + 1),
             selected_checkpoint=self.settings.sd_model_checkpoint,
-            options=options,
+            options=options and self._filed(options),
         )
 
     def submit(self, request: GenerationRequest, options: RunOptions | None = None, source: str = "ui") -> JobRecord:
@@ -125,19 +126,18 @@ class Studio:
 
         Raises what `resolve` raises, and `QueueFull`.
         """
-        options = self._filed(options or RunOptions(preview_every=self.settings.preview_every))
-        resolved = self.resolve(request, options)
-        return self.queue.submit(fixed(request, resolved), resolved.options, source)
+        resolved = self.resolve(request, options or RunOptions(preview_every=self.settings.preview_every))
+        job = self.queue.submit(fixed(request, resolved), resolved.options, source)
+        return job.model_copy(update={"notes": resolved.notes})
 
-    def paint(self, request: GenerationRequest, options: RunOptions, cancel: CancelToken) -> Iterator[Event]:
-        """Run one request without the queue, save its pictures and their grid: what the `generate` command does."""
+    def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+        """Run what `resolve` made of a request without the queue, save its pictures and their grid: what the `generate` command does."""
         from studio.jobs.saving import read_file, save_grid, save_picture
 
         def data(picture: ImageReady) -> bytes:
             return picture.png or read_file(Path(picture.path or ""), f"picture {picture.index}")
 
-        options = self._filed(options)
-        resolved, settings, started = self.resolve(request, options), self.settings, time.time()
+        options, settings, started = resolved.options, self.settings, time.time()
         pictures: list[ImageReady] = []
         for event in self.engine.run(resolved, cancel):
             if isinstance(event, ImageReady):
@@ -190,27 +190,35 @@ class Studio:
 
         A prompt in the middle of being typed may have a weight that is no number yet: its brackets are then counted as text.
         """
-        from studio.prompt import chunk_prompt, count_longest
+        from studio.prompt import EmbeddingNames, chunk_prompt, count_longest
         from studio.prompt.tokenizer import shipped_tokenizer
 
+        names = EmbeddingNames(self.embedding_words().vectors)
         try:
-            return count_longest(text)
+            return count_longest(text, embeddings=names)
         except InvalidRequest:
             used = len(shipped_tokenizer().encode(text))
-            return used, 75 * len(chunk_prompt([(text, 1.0)], shipped_tokenizer()))
+            return used, 75 * len(chunk_prompt([(text, 1.0)], shipped_tokenizer(), embeddings=names))
+
+    def embedding_words(self) -> EmbeddingWords:
+        """The embeddings that a prompt may name with the selected checkpoint; none where there is no checkpoint."""
+        from studio.library.embeddings import EmbeddingWords, embedding_words
+
+        model = self._selected()
+        return embedding_words(self.library.embeddings(), model) if model else EmbeddingWords({}, {})
 
     def read_picture(self, data: bytes) -> PictureInfo:
         """What is written inside a picture file. Raises `DamagedFile`."""
         from studio.infotext import read_picture
 
-        info = read_picture(data, self.library.lora_hashes())
+        info = read_picture(data, self.library.lora_hashes(), self.library.embedding_hashes())
         return replace(info, request=self._local(info.request))
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""
         from studio.infotext import parse_infotext
 
-        parsed = parse_infotext(text, self.library.lora_hashes())
+        parsed = parse_infotext(text, self.library.lora_hashes(), self.library.embedding_hashes())
         return replace(parsed, request=self._local(parsed.request))
 
     # -- choosing and remembering -------------------------------------------------------------------------------------

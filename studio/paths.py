@@ -43,6 +43,11 @@ class Paths:
         return self.root / "loras"
 
     @property
+    def embeddings(self) -> Path:
+        """Embeddings (textual inversion)."""
+        return self.root / "embeddings"
+
+    @property
     def vae(self) -> Path:
         """Separate VAE files."""
         return self.checkpoints / "vae"

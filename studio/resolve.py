@@ -5,11 +5,13 @@ Pure: reads the request, the settings and the library; touches no model weights,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
+from studio.library.embeddings import embedding_words
 from studio.prompt.composition import split_composition
+from studio.prompt.embeddings import EmbeddingNames
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
@@ -18,7 +20,15 @@ from studio.prompt.wildcards import expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
+from studio.schema.resolved import (
+    EmbeddingUse,
+    LoraUse,
+    PromptBranch,
+    PromptPlan,
+    ResolvedRequest,
+    VariationPlan,
+    WeightedText,
+)
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -40,6 +50,14 @@ class ModelLookup(Protocol):
 
     def lora(self, name: str) -> ModelInfo:
         """By name or alias. Raises `UnknownName`."""
+        ...
+
+    def embeddings(self) -> list[ModelInfo]:
+        """All embeddings, also those that cannot be used."""
+        ...
+
+    def embedding(self, name: str) -> ModelInfo:
+        """By `ModelInfo.name`, with its hash. Raises `UnknownName`."""
         ...
 
     def style(self, name: str) -> Style:
@@ -73,20 +91,19 @@ def resolve(
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
     worded, templates = _worded(request, library, seed)
-    prompt, tags = extract_networks(worded["prompt"])
-    negative, _ = extract_networks(worded["negative_prompt"])
     options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
-    calls = model_calls(sampler, request.steps)
+    tags = extract_networks(worded["prompt"])[1]
+    positive, negative = _plans(worded, model_calls(sampler, request.steps), request)
+    embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
     return ResolvedRequest(
-        positive=PromptPlan(
-            text=worded["prompt"],
-            branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
-        ),
-        negative=PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
+        positive=positive,
+        negative=negative,
+        embeddings=embeddings,
+        notes=notes,
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
@@ -185,6 +202,16 @@ def _worded(request: GenerationRequest, library: ModelLookup, seed: int) -> tupl
     return worded, drawn
 
 
+def _plans(worded: dict[str, str], calls: int, request: GenerationRequest) -> tuple[PromptPlan, PromptPlan]:
+    """Prompt and negative prompt taken apart; only the first may be put together with AND."""
+    prompt, negative = (extract_networks(worded[field])[0] for field in ("prompt", "negative_prompt"))
+    branches = tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt))
+    return (
+        PromptPlan(text=worded["prompt"], branches=branches),
+        PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
+    )
+
+
 def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
     """One part of a prompt over the model calls."""
     stretches = parse_schedule(text, calls, old=request.old_prompt_editing)
@@ -199,6 +226,24 @@ def _branch(text: str, weight: float, calls: int, request: GenerationRequest) ->
 def _weigh(text: str, emphasis: Emphasis) -> WeightedText:
     """The text in weighted parts. With emphasis "None" brackets are ordinary characters, as in A1111."""
     return ((text, 1.0),) if emphasis == "None" else tuple(parse_weights(text))
+
+
+def _embeddings(
+    branches: Iterable[PromptBranch], model: ModelInfo, library: ModelLookup
+) -> tuple[tuple[EmbeddingUse, ...], tuple[str, ...]]:
+    """The embeddings that the wordings of `branches` name; and why others, whose names stand there too, are not used."""
+    words = embedding_words(library.embeddings(), model)
+    if not (words.usable or words.refused):
+        return (), ()
+    known = EmbeddingNames(words.vectors)
+    all_names = EmbeddingNames({**words.vectors, **dict.fromkeys(words.refused, 1)})
+    used: dict[str, EmbeddingUse] = {}
+    notes: dict[str, str] = {}
+    for text in (text for branch in branches for text in branch.texts):
+        for name in (found.name for found in known.found_in(text)):
+            used[name] = used.get(name) or EmbeddingUse(name=name, model=library.embedding(words.usable[name].name))
+        notes |= {f.name: words.refused[f.name] for f in all_names.found_in(text) if f.name in words.refused}
+    return tuple(used.values()), tuple(notes.values())
 
 
 def _check_budget(width: int, height: int, batch_size: int) -> None:

@@ -18,7 +18,11 @@ REQUEST = GenerationRequest(prompt="a fox", width=64, height=64, steps=1, seed=5
 def painted(folder: Path, options: RunOptions) -> list[ImageReady]:
     studio = make_studio(folder, save_to_dirs=False, samples_filename_pattern="[prompt_hash]-[seed]")
     try:
-        return [event for event in studio.paint(REQUEST, options, CancelToken()) if isinstance(event, ImageReady)]
+        return [
+            event
+            for event in studio.paint(studio.resolve(REQUEST, options), CancelToken())
+            if isinstance(event, ImageReady)
+        ]
     finally:
         studio.close()
 
@@ -58,7 +62,8 @@ def test_the_settings_decide_on_files_where_the_job_does_not(
 ) -> None:
     studio = make_studio(tmp_path, samples_format="jpg", save_txt=True)
     try:
-        events = list(studio.paint(REQUEST.model_copy(update={"batch_size": 1}), options, CancelToken()))
+        resolved = studio.resolve(REQUEST.model_copy(update={"batch_size": 1}), options)
+        events = list(studio.paint(resolved, CancelToken()))
     finally:
         studio.close()
     (picture,) = (event for event in events if isinstance(event, ImageReady))

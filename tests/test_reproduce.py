@@ -32,7 +32,7 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 
 
 def painted(studio: Studio, request: GenerationRequest = ASKED) -> ImageReady:
-    events = studio.paint(request, RunOptions(save=False, preview_every=0), CancelToken())
+    events = studio.paint(studio.resolve(request, RunOptions(save=False, preview_every=0)), CancelToken())
     return next(event for event in events if isinstance(event, ImageReady))
 
 

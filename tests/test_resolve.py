@@ -41,6 +41,12 @@ class Shelf:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
 
+    def embeddings(self) -> list[ModelInfo]:
+        return [info for (kind, _), info in self.models.items() if kind == "embedding"]
+
+    def embedding(self, name: str) -> ModelInfo:
+        return self.models["embedding", name].model_copy(update={"short_hash": "0123456789ab"})
+
     def style(self, name: str) -> Style:
         if name != "ink":
             raise UnknownName.of("style", name, ["ink"], field="styles")
@@ -60,6 +66,12 @@ SHELF = Shelf(
     model("ink", "lora"),
     model("big", "lora", family="sdxl"),
     model("odd", "lora", family="unknown"),
+    model("wash", "embedding", vectors=2, text_widths=(768,)),
+    model("old/wash", "embedding", vectors=5, text_widths=(768,)),
+    model("xl/wash", "embedding", vectors=7, text_widths=(768, 1280), family="sdxl"),
+    model("grand", "embedding", vectors=3, text_widths=(768, 1280), family="sdxl"),
+    model("tiny", "embedding", vectors=1, text_widths=(32,), family="unknown"),
+    model("pickled", "embedding", problem="pickled.pt is a pickle file."),
 )
 
 
@@ -112,6 +124,39 @@ def test_model_order_request_then_selected_then_first() -> None:
     assert run(GenerationRequest(), selected="other").model.name == "other"
     assert run(GenerationRequest()).model.name == "base"
     assert run(GenerationRequest(vae="soft")).vae == SHELF.models["vae", "soft"]
+
+
+def test_embeddings_are_found_in_both_prompts_each_once() -> None:
+    resolved = run(GenerationRequest(prompt="(WASH:1.2), [a fox:wash:0.5] AND washes", negative_prompt="a wash"))
+    (use,) = resolved.embeddings
+    assert (use.name, use.model.vectors, use.model.short_hash) == ("wash", 2, "0123456789ab")
+    assert resolved.notes == ()
+    assert run(GenerationRequest(prompt="a fox")).embeddings == ()
+    assert run(GenerationRequest(negative_prompt="[a:b|wash]")).embeddings == (use,)
+
+
+@pytest.mark.parametrize(
+    "word, reason",
+    [
+        ("grand", "'grand' was made for Stable Diffusion XL (vectors 768 and 1280 wide), the checkpoint 'base' is"),
+        ("tiny", "'tiny' was made for another kind of model (vectors 32 wide), the checkpoint"),
+        ("pickled", "'pickled' cannot be used, so its name was read as ordinary words: pickled.pt is a pickle"),
+    ],
+)
+def test_an_embedding_that_does_not_fit_is_words_and_a_note(word: str, reason: str) -> None:
+    resolved = run(GenerationRequest(prompt=f"a {word} wash, {word}"))
+    assert [use.name for use in resolved.embeddings] == ["wash"]
+    (note,) = resolved.notes
+    assert reason in note
+
+
+def test_the_widths_of_the_text_encoders_decide_where_they_are_known() -> None:
+    small = Shelf(
+        model("base", text_widths=(32,)), *(info for info in SHELF.models.values() if info.kind != "checkpoint")
+    )
+    resolved = resolve(GenerationRequest(prompt="tiny wash"), small, lambda: 5)
+    assert [use.name for use in resolved.embeddings] == ["tiny"]
+    assert "'wash' was made for Stable Diffusion 1.x (vectors 768 wide)" in resolved.notes[0]
 
 
 def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:

@@ -1,4 +1,4 @@
-"""Tiny random models of every family, as diffusers folders and as original-layout single files, and LoRAs for them.
+"""Tiny random models of every family, as diffusers folders and as original-layout single files, LoRAs and embeddings for them.
 
 All are made once per process below one temporary folder that goes with it, seeded, in about a tenth of a second each; asking
 again gives the same path, so a test that changes a file must copy it first. Same architecture as the real thing, only thinner.
@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from studio.families import describe_checkpoint, describe_folder, describe_lora
+from studio.families import describe_checkpoint, describe_embedding, describe_folder, describe_lora
 from studio.schema.models import ModelInfo, ModelKind
 from tests import tiny_original as original
 
@@ -201,6 +201,16 @@ def tiny_lora(
     return path
 
 
+@functools.cache
+def tiny_embedding(family: str, vectors: int = 3, key: str = "emb_params", seed: int = 0) -> Path:
+    """An embedding for the tiny model's text encoder(s), as strong as its own tokens' vectors; `key` is what a single tensor is called."""
+    path = _root() / f"{family}-{vectors}-{seed}.safetensors"
+    widths = [options["hidden_size"] for options in _TEXT[family]]
+    drawn = _seeded(seed + 100, lambda: [torch.randn(vectors, width) for width in widths])
+    save_file(dict(zip(("clip_l", "clip_g") if len(drawn) > 1 else (key,), drawn, strict=True)), path)
+    return path
+
+
 def _factors(layer: torch.nn.Linear, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(rank, layer.in_features) / rank, torch.randn(layer.out_features, rank) * 0.1
 
@@ -231,10 +241,15 @@ def tiny_info(source: Path | str, kind: ModelKind = "checkpoint") -> ModelInfo:
     if kind == "lora":
         lora = describe_lora(read_header(path))
         return ModelInfo(**common, layout="file", size=path.stat().st_size, family=lora.family, problem=lora.problem)
+    if kind == "embedding":
+        embedding = describe_embedding(read_header(path))
+        return ModelInfo(**common, layout="file", size=path.stat().st_size, family=embedding.family, problem=embedding.problem,
+                         vectors=embedding.vectors, text_widths=embedding.widths)  # fmt: skip
     found = describe_folder(path) if path.is_dir() else describe_checkpoint(read_header(path))
     size = sum(file.stat().st_size for file in path.rglob("*.safetensors")) if path.is_dir() else path.stat().st_size
     return ModelInfo(**common, layout="folder" if path.is_dir() else "file", size=size, family=found.family, native_size=found.native_size,
-                     prediction_type=found.prediction_type, inpaint=found.variant == "inpaint", problem=found.problem)  # fmt: skip
+                     prediction_type=found.prediction_type, inpaint=found.variant == "inpaint", problem=found.problem,
+                     text_widths=found.text_widths)  # fmt: skip
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

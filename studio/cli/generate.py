@@ -11,12 +11,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from studio.app import Studio
-from studio.cli.options import add_common, add_fields, given
+from studio.cli.options import add_common, add_fields, given, say
 from studio.cli.painting import opened_studio
 from studio.errors import StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.resolved import ResolvedRequest
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
@@ -62,13 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = getattr(arguments, "model", None)
         defaults = studio.default_request(studio.library.checkpoint(wanted) if wanted else None)
         options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
-        images = _paint(studio, request_from(arguments, defaults), options, cancel, quiet=arguments.json)
+        resolved = studio.resolve(request_from(arguments, defaults), options)
+        for note in resolved.notes:
+            say(note)
+        images = _paint(studio, resolved, cancel, quiet=arguments.json)
     return _report(images, as_json=arguments.json)
 
 
-def _paint(
-    studio: Studio, request: GenerationRequest, options: RunOptions, cancel: CancelToken, *, quiet: bool
-) -> list[ImageReady]:
+def _paint(studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, quiet: bool) -> list[ImageReady]:
     """Run the job under a progress bar and collect its pictures."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -83,8 +85,8 @@ def _paint(
     )
     images: list[ImageReady] = []
     with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("starting", total=request.steps * request.batch_count, rate="")
-        for event in studio.paint(request, options, cancel):
+        task = bar.add_task("starting", total=resolved.steps * resolved.batch_count, rate="")
+        for event in studio.paint(resolved, cancel):
             if isinstance(event, ImageReady):
                 images.append(event)
             elif shown := _bar_update(event):

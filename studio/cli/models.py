@@ -12,7 +12,7 @@ from studio.schema.models import ModelInfo
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
-    parser = subparsers.add_parser("models", help="list checkpoints, VAEs and LoRAs")
+    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs and embeddings")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -23,7 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the library. Files that cannot be used are listed with the reason."""
     _, paths, _ = open_settings(arguments)
     library = Library(paths)
-    groups = {"checkpoints": library.checkpoints(), "vaes": library.vaes(), "loras": library.loras()}
+    groups = {
+        "checkpoints": library.checkpoints(),
+        "vaes": library.vaes(),
+        "loras": library.loras(),
+        "embeddings": library.embeddings(),
+    }
     library.close()
     if arguments.json:
         print(
@@ -42,5 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _line(model: ModelInfo) -> str:
     size = f"{model.size / 1e9:.1f} GB" if model.size >= 1e9 else f"{model.size / 1e6:.0f} MB"
-    facts = [model.title, model.family, size] + ([f"unusable: {model.problem}"] if model.problem else [])
+    vectors = [f"{model.vectors} vector{'' if model.vectors == 1 else 's'}"] if model.vectors else []
+    facts = [model.title, model.family, size, *vectors] + ([f"unusable: {model.problem}"] if model.problem else [])
     return "  ".join(facts)

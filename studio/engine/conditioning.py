@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from studio.engine.denoise import Condition
+from studio.engine.embeddings import NO_VECTORS, LoadedEmbeddings
 from studio.engine.emphasis import apply_emphasis
 from studio.engine.text_encoders import TextStates, encode_tokens
 from studio.prompt.chunks import Tokenizer, chunk_prompt
@@ -38,19 +39,26 @@ class Conditioner:
         self._cache: OrderedDict[Hashable, TextStates] = OrderedDict()
 
     def encode(
-        self, text: WeightedText, *, clip_skip: int, emphasis: Emphasis, loras: Hashable, is_negative: bool
+        self,
+        text: WeightedText,
+        *,
+        clip_skip: int,
+        emphasis: Emphasis,
+        loras: Hashable,
+        is_negative: bool,
+        embeddings: LoadedEmbeddings = NO_VECTORS,
     ) -> TextStates:
         """Text states of one wording: one [1, T, D] tensor per encoder, T = 77 · chunks, and the pooled vector of the first chunk.
 
-        `loras` stands for the weights that are merged into the text encoders at the moment. For families that
+        `loras` stands for the weights that are merged into the text encoders at the moment, `embeddings` are those that the text may name. For families that
         want it (SDXL), an empty negative prompt gives zeros.
         """
         zero = is_negative and self._model.family.zero_empty_negative and not any(words.strip() for words, _ in text)
-        key = (text, clip_skip, emphasis, loras, zero)
+        key = (text, clip_skip, emphasis, loras, zero, embeddings.key)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        states = self._encode(text, clip_skip, emphasis)
+        states = self._encode(text, clip_skip, emphasis, embeddings)
         self._cache[key] = states.zeroed() if zero else states
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)
@@ -60,12 +68,14 @@ class Conditioner:
         """The U-Net's condition for a pass of `width` x `height` pixels."""
         return Condition(states.joined(), self._model.added_conditions(states.pooled, width, height))
 
-    def _encode(self, text: WeightedText, clip_skip: int, emphasis: Emphasis) -> TextStates:
-        chunks = chunk_prompt(text, self._tokenizer)
+    def _encode(
+        self, text: WeightedText, clip_skip: int, emphasis: Emphasis, embeddings: LoadedEmbeddings
+    ) -> TextStates:
+        chunks = chunk_prompt(text, self._tokenizer, embeddings=embeddings.names)
         device = next(self._model.unet.parameters()).device
         tokens = torch.tensor([chunk.tokens for chunk in chunks], device=device)
         weights = torch.tensor([chunk.weights for chunk in chunks], device=device)
-        encoded = encode_tokens(self._model, tokens, clip_skip)
+        encoded = encode_tokens(self._model, tokens, clip_skip, embeddings.placed(chunks))
         pooled = None if encoded.pooled is None else encoded.pooled[:1]
         return TextStates(tuple(_weigh_and_join(emphasis, states, weights) for states in encoded.states), pooled)
 

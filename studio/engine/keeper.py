@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from studio.engine.conditioning import Conditioner
+from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_schedule import zero_terminal
@@ -32,6 +33,7 @@ class LoadedCheckpoint:
 
     model: LoadedModel
     loras: LoraStack
+    embeddings: EmbeddingVectors
     conditioner: Conditioner
     table: NoiseTable
     fingerprint: Fingerprint
@@ -74,7 +76,12 @@ class ModelKeeper:
             hardware.prepare_attention(model.unet, model.vae)
             table = _table(model, model.alphas_cumprod)
             self._loaded = LoadedCheckpoint(
-                model, LoraStack(model), Conditioner(model, self._tokenizer), table, current
+                model,
+                LoraStack(model),
+                EmbeddingVectors(model, self._tokenizer),
+                Conditioner(model, self._tokenizer),
+                table,
+                current,
             )
         return self._loaded
 

@@ -24,7 +24,8 @@ from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
 class TextToImage:
     """The txt2img pass of one job.
 
-    Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does.
+    Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what `EmbeddingVectors.load`
+    raises.
     """
 
     def __init__(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, hardware: Hardware) -> None:
@@ -36,6 +37,7 @@ class TextToImage:
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+        self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
         guided = needs_negative([self._scale * branch.weight for branch in branches]) or self._plan.needs_uncond
         with torch.inference_mode():
@@ -102,6 +104,7 @@ class TextToImage:
             emphasis=resolved.emphasis,
             loras=self._loaded.loras.text_key(),
             is_negative=is_negative,
+            embeddings=self._embeddings,
         )
         return conditioner.condition(states, resolved.width, resolved.height)
 

@@ -5,7 +5,8 @@ One file for all families; what differs (layer, padding, pooled text) is data in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,23 +40,55 @@ class TextStates:
         return TextStates(tuple(torch.zeros_like(state) for state in self.states), pooled)
 
 
+@dataclass(frozen=True)
+class InsertedVectors:
+    """Token vectors that are not in the encoders' tables: from place `start` of row `row` on, one [n, width] for each encoder."""
+
+    row: int
+    start: int
+    vectors: tuple[torch.Tensor, ...]
+
+
 @torch.no_grad()
-def encode_tokens(model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1) -> TextStates:
+def encode_tokens(
+    model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1, inserted: Sequence[InsertedVectors] = ()
+) -> TextStates:
     """Encode chunks of ids, int64 [N, 77]: begin token, 75 tokens, end token, filled up with end tokens.
 
     What stands after the first end token is replaced by each encoder's own padding. `clip_skip` n takes the n-th last
     layer where the family listens to it (SD 1.x and 2.x; SDXL always reads the second last). Every chunk is encoded by
-    itself. Raises `InvalidRequest` when the encoder has fewer than `clip_skip` layers.
+    itself. `inserted` stand in for the vectors of the tokens at their places.
+    Raises `InvalidRequest` when the encoder has fewer than `clip_skip` layers.
     """
     states, pooled = [], None
-    for module, encoder in zip(model.text_encoders, model.family.encoders, strict=True):
+    for index, (module, encoder) in enumerate(zip(model.text_encoders, model.family.encoders, strict=True)):
         device = next(module.parameters()).device
         ids = padded(tokens, encoder.pad_token_id).to(device)
-        output = module(input_ids=ids, output_hidden_states=True)
+        with _vectors_inserted(module, [(each.row, each.start, each.vectors[index]) for each in inserted]):
+            output = module(input_ids=ids, output_hidden_states=True)
         states.append(_layer(module, encoder, output.hidden_states, output.last_hidden_state, clip_skip))
         if encoder.pooled:
             pooled = output.text_embeds
     return TextStates(tuple(states), pooled)
+
+
+@contextmanager
+def _vectors_inserted(module: Any, places: Sequence[tuple[int, int, torch.Tensor]]) -> Iterator[None]:
+    """While this lasts, the encoder's token vectors [N, L, width] are replaced from (row, start) on.
+
+    CLIP's text models take ids only, so the output of their embedding layer is changed before positions are added.
+    """
+
+    def replace(layer: torch.nn.Module, ids: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        for row, start, vectors in places:
+            output[row, start : start + len(vectors)] = vectors.to(output)
+        return output
+
+    hook = module.get_input_embeddings().register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def padded(tokens: torch.Tensor, pad_token_id: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ A family is one file (`sd1.py`, `sd2.py`, `sdxl.py`) and a row in `table.py`.
 
 from __future__ import annotations
 
+from studio.families.embedding_signature import EmbeddingSignature, describe_embedding
 from studio.families.folder import describe_folder, folder_weight_files, is_model_folder, is_network_folder
 from studio.families.lora_signature import LoraSignature, describe_lora
 from studio.families.signature import CheckpointSignature, describe_checkpoint
@@ -14,11 +15,13 @@ from studio.families.table import FAMILIES, family
 __all__ = [
     "FAMILIES",
     "CheckpointSignature",
+    "EmbeddingSignature",
     "EncoderSpec",
     "FamilySpec",
     "LoraSignature",
     "PreviewFactors",
     "describe_checkpoint",
+    "describe_embedding",
     "describe_folder",
     "describe_lora",
     "family",

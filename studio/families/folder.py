@@ -78,6 +78,7 @@ def describe_folder(path: Path) -> CheckpointSignature:
         prediction_type=prediction,
         states_prediction=True,
         zero_terminal_snr=configs.scheduler.get("rescale_betas_zero_snr") is True,
+        text_widths=_text_widths(configs),
         problem=_folder_problem(path, configs, name, variant),
     )
 
@@ -168,6 +169,14 @@ def _json(path: Path, relative: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadFolder(f"{relative} is damaged: it is no JSON object.")
     return data
+
+
+def _text_widths(configs: FolderConfigs) -> tuple[int, ...]:
+    """Width of the token vectors of each text encoder; empty unless all are told."""
+    parts: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
+    widths = [configs.components[part].get("hidden_size") for part in parts if part in configs.components]
+    known = tuple(width for width in widths if isinstance(width, int))
+    return known if len(known) == len(widths) else ()
 
 
 def _family_and_variant(configs: FolderConfigs) -> tuple[Family, Variant]:

@@ -6,11 +6,13 @@ for the user.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from studio.families.header import Header, Shapes, metadata, shapes, starts
 from studio.families.lora_signature import describe_lora
+from studio.families.spec import FamilySpec
 from studio.families.table import family
 from studio.schema.models import Family, PredictionType
 
@@ -21,6 +23,8 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 _VARIANT_OF_CHANNELS: dict[int, Variant] = {8: "edit", 9: "inpaint"}
 _REFINER_CONTEXT = 1280
+_PLAIN_NAME = re.compile(r"[\w .,+()-]+")
+_TOKEN_TABLES = ("embeddings.token_embedding.weight", "token_embedding.weight")
 
 # A key that only files of one foreign architecture have -> what to call it.
 _FOREIGN = {
@@ -56,6 +60,8 @@ class CheckpointSignature:
     prediction_type: PredictionType = "epsilon"
     states_prediction: bool = False
     zero_terminal_snr: bool = False
+    text_widths: tuple[int, ...] = ()
+    """Width of the token vectors of each text encoder; empty where they are not inside."""
     problem: str | None = None
 
 
@@ -76,18 +82,35 @@ def describe_checkpoint(header: Header) -> CheckpointSignature:
 
 def pickle_problem(name: str) -> str:
     """What to tell about a .ckpt, .pt or .bin file called `name`."""
-    target = name.rpartition(".")[0] + ".safetensors"
+    source, target = conversion_names(name)
     return (
         f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
-        f"python -c \"import torch, safetensors.torch as s; d = torch.load({name!r}, map_location='cpu', weights_only=True); "
+        f"python -c \"import torch, safetensors.torch as s; d = torch.load({source!r}, map_location='cpu', weights_only=True); "
         f"s.save_file({{k: v.clone() for k, v in d.get('state_dict', d).items() if hasattr(v, 'clone')}}, {target!r})\""
     )
 
 
+def conversion_names(name: str) -> tuple[str, str]:
+    """A pickle file's name and that of what it is converted to, for a command to be pasted: a name that a shell might read otherwise is left out."""
+    stem, _, suffix = name.rpartition(".")
+    stem = stem if _PLAIN_NAME.fullmatch(stem) else "FILE"
+    return f"{stem}.{suffix}", f"{stem}.safetensors"
+
+
+def _text_widths(found: Shapes, spec: FamilySpec) -> tuple[int, ...]:
+    """Of the encoders whose table of token vectors is in the file."""
+    tables = (
+        found.get(f"{prefix}{tail}", ())
+        for encoder in spec.encoders
+        if (prefix := encoder_prefix(found, encoder.prefixes)) is not None
+        for tail in _TOKEN_TABLES
+    )
+    return tuple(shape[1] for shape in tables if len(shape) == 2)
+
+
 def encoder_prefix(found: Shapes, prefixes: tuple[str, ...]) -> str | None:
     """Which of an encoder's possible prefixes the file uses, None when the encoder is not in it."""
-    tails = ("embeddings.token_embedding.weight", "token_embedding.weight")
-    return next((prefix for prefix in prefixes for tail in tails if prefix + tail in found), None)
+    return next((prefix for prefix in prefixes for tail in _TOKEN_TABLES if prefix + tail in found), None)
 
 
 def vae_prefix(found: Shapes) -> str | None:
@@ -123,6 +146,7 @@ def _checkpoint(found: Shapes, meta: dict[str, str]) -> CheckpointSignature:
         prediction_type=stated or ("epsilon" if variant != "base" else spec.prediction_type),
         states_prediction=stated is not None or variant != "base",
         zero_terminal_snr="ztsnr" in found or meta.get("ss_zero_terminal_snr") == "True",
+        text_widths=_text_widths(found, spec),
         problem=_checkpoint_problem(found, parts, variant, [encoder.name for encoder in spec.encoders]),
     )
 
@@ -209,7 +233,7 @@ def _other(found: Shapes) -> str:
     if starts(found, "control_model.") or starts(found, "controlnet_"):
         return "This is a ControlNet, not a checkpoint."
     if "emb_params" in found or {"clip_l", "clip_g"} & found.keys() or starts(found, "string_to_param"):
-        return "This is a textual inversion embedding, not a checkpoint."
+        return "This is an embedding (textual inversion), not a checkpoint: put it into the embeddings folder."
     if "input_blocks.0.0.weight" in found or "conv_in.weight" in found:
         return "The file holds a bare U-Net; a checkpoint needs the text encoder and the autoencoder too."
     first = ", ".join(sorted(found)[:3])

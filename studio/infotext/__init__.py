@@ -4,7 +4,7 @@ keys        the names of parameters        quote     the quoting rule
 write       a resolved request -> text
 read        text -> prompts and pairs      legacy    what older versions meant
 fields      pairs -> request fields        unused    what nothing here acts on
-dialects    models named outside prompts   loras     tags by hash
+dialects    models named outside prompts   loras     tags by hash            embeddings  words by hash
 pictures    reading PNG, JPEG, WebP, AVIF, GIF       encode, exif   writing them
 comfyui, fooocus, novelai (code_names)     other programs' metadata as A1111's text
 stealth     text hidden in pixels

@@ -1,7 +1,8 @@
-"""Models and LoRAs that other programs name outside the prompt.
+"""Models, LoRAs and embeddings that a text names outside the prompt.
 
     Lora hashes: "name: 12hex, ..."                 A1111        Lora weights: "name: 0.1, ..."       Fooocus
-    Hashes: {"model": "10hex", "lora:name": "10hex", "vae": ...}                       Civitai's extension for A1111
+    TI hashes: "name: 12hex, ..."                   A1111        TI: "name, ..."                      Forge
+    Hashes: {"model": "10hex", "lora:name": "10hex", "embed:name": ..., "vae": ...}    Civitai's extension for A1111
     Civitai resources: [{"type": "lora", "weight": 0.8, "hash": ..., "modelName": ...}]               Civitai's generator
     Lora_0 Model name / Model hash / Strength model / Strength clip                    savers for ComfyUI
 
@@ -20,7 +21,8 @@ from typing import Any
 LORA_TYPES = frozenset({"lora", "locon", "lycoris", "dora"})
 MAX_LORAS = 100
 """More than this in one text is no picture's."""
-DIALECT_KEYS = ("Lora hashes", "Lora weights", "Hashes", "Civitai resources", "Civitai metadata")
+MAX_EMBEDDINGS = 100
+DIALECT_KEYS = ("Lora hashes", "Lora weights", "TI hashes", "TI", "Hashes", "Civitai resources", "Civitai metadata")
 
 _NUMBERED = re.compile(r"Lora_(\d{1,3}) (Model name|Model hash|Strength model|Strength clip)")
 _NOT_IN_TAGS = re.compile(r"[<>:\r\n]+")
@@ -63,6 +65,15 @@ def named_loras(pairs: Mapping[str, str]) -> list[NamedLora]:
         else:
             found[key] = NamedLora(old.name, old.digits or lora.digits, old.weights or lora.weights)
     return list(found.values())[:MAX_LORAS]
+
+
+def named_embeddings(pairs: Mapping[str, str]) -> dict[str, str]:
+    """Every embedding the pairs name, at most `MAX_EMBEDDINGS`: its hash by its word, "" where only the word stands there."""
+    found = {name.strip(): "" for name in pairs.get("TI", "").split(",")}
+    civitai = {name.removeprefix("embed:"): value for name, value in _hashes(pairs).items() if name[:6] == "embed:"}
+    for name, value in {**civitai, **named_hashes(pairs.get("TI hashes", ""))}.items():
+        found[name] = _digits(value)
+    return {name: digits for name, digits in list(found.items())[:MAX_EMBEDDINGS] if name}
 
 
 def implied_pairs(pairs: Mapping[str, str]) -> dict[str, str]:

@@ -17,10 +17,10 @@ def repoint_loras(prompt: str, hashes: Mapping[str, str], local: Mapping[str, st
 
     `hashes` is name in the tag -> hash, `local` is hash -> name of the file here.
     """
-    known = _index(local)
+    known = index_hashes(local)
 
     def repointed(tag: NetworkTag) -> NetworkTag:
-        name = _local_name(hashes.get(tag.items[0], ""), known) if tag.kind == "lora" else None
+        name = local_name(hashes.get(tag.items[0], ""), known) if tag.kind == "lora" else None
         return tag if name is None else replace(tag, items=(name, *tag.items[1:]))
 
     return replace_networks(prompt, repointed)
@@ -36,11 +36,11 @@ def with_loras(prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str]
     result = repoint_loras(prompt, {lora.name: lora.digits for lora in loras if lora.name}, local)
     if result != prompt:
         notes.append("LoRA tags were pointed at local files with the same hash.")
-    known = _index(local)
+    known = index_hashes(local)
     tagged = {tag.name.casefold() for text in (prompt, result) for tag in extract_networks(text)[1]}
     added: list[str] = []
     for lora in loras:
-        here = _local_name(lora.digits, known)
+        here = local_name(lora.digits, known)
         names = {name.casefold() for name in (here, lora.name) if name}
         if names & tagged:
             continue
@@ -58,12 +58,13 @@ def with_loras(prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str]
     return " ".join([result, *added]) if result else " ".join(added), notes
 
 
-def _index(local: Mapping[str, str]) -> dict[str, str]:
-    """Name by hash, at every length a hash is quoted in."""
+def index_hashes(local: Mapping[str, str]) -> dict[str, str]:
+    """Name by hash, at every length a hash is quoted in; `local` is short hash -> name."""
     return {short_hash[:length]: name for length in LENGTHS for short_hash, name in local.items()} | dict(local)
 
 
-def _local_name(digits: str, known: Mapping[str, str]) -> str | None:
+def local_name(digits: str, known: Mapping[str, str]) -> str | None:
+    """The name of the local file with this hash, in what `index_hashes` made; None when there is none."""
     digits = digits.lower()
     length = next((length for length in LENGTHS if len(digits) >= length), len(digits))
     return known.get(digits) or known.get(digits[:length])

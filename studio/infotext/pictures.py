@@ -53,8 +53,10 @@ class PictureInfo:
     notes: list[str] = field(default_factory=list)
 
 
-def read_picture(data: bytes, loras: Mapping[str, str] | None = None) -> PictureInfo:
-    """Find and parse the generation text in a picture file; `loras` as in `parse_infotext`.
+def read_picture(
+    data: bytes, loras: Mapping[str, str] | None = None, embeddings: Mapping[str, str] | None = None
+) -> PictureInfo:
+    """Find and parse the generation text in a picture file; `loras` and `embeddings` as in `parse_infotext`.
 
     Text is looked for where programs write it, then hidden in the pixels (which decodes them). Raises `DamagedFile` for a
     file that is no picture of the known formats, too large, or broken before its text.
@@ -73,7 +75,7 @@ def read_picture(data: bytes, loras: Mapping[str, str] | None = None) -> Picture
     if len(text) > MAX_INFOTEXT:
         message = f"The picture holds {len(text):,} characters of generation text; at most {MAX_INFOTEXT:,} are read."
         raise DamagedFile(message, field="image")
-    parsed = parse_infotext(text, loras)
+    parsed = parse_infotext(text, loras, embeddings)
     return PictureInfo(text, items, *size, request=parsed.request, notes=[*notes, *parsed.notes])
 
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.infotext.dialects import implied_pairs, named_loras, unnamed_resources
+from studio.infotext.dialects import implied_pairs, named_embeddings, named_loras, unnamed_resources
+from studio.infotext.embeddings import with_embeddings
 from studio.infotext.fields import request_fields
 from studio.infotext.keys import TEMPLATE_KEYS
 from studio.infotext.legacy import modernise
@@ -56,11 +57,14 @@ class ParsedInfotext:
     notes: list[str] = field(default_factory=list)
 
 
-def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedInfotext:
+def parse_infotext(
+    text: str, loras: Mapping[str, str] | None = None, embeddings: Mapping[str, str] | None = None
+) -> ParsedInfotext:
     """Take generation text apart. Any text is accepted, and nothing raises; one without parameters is a prompt.
 
     `loras` is short hash -> name of the LoRAs that are here: tags in `request["prompt"]` whose hash the text tells are
-    pointed at the file with that hash, and LoRAs that it names outside the prompt get a tag. Where there are parameters the
+    pointed at the file with that hash, and LoRAs that it names outside the prompt get a tag. `embeddings` is word -> short hash, "" while it is not
+    known, of the embeddings that are here: words in both prompts whose hash the text tells become the local ones. Where there are parameters the
     prompts of the request are those that painted the picture, so what would draw wildcards and choices in them is escaped.
     `request["model"]` is `name [hash]` where the text has both. A prompt that no request can hold is left out of `request`,
     with a note.
@@ -75,8 +79,9 @@ def parse_infotext(text: str, loras: Mapping[str, str] | None = None) -> ParsedI
         prompt, pairs = modernise(prompt, negative, pairs)
         fields, notes = request_fields({**implied_pairs(pairs), **pairs})
         local, more = with_loras(prompt, named_loras(pairs), loras or {})
-        painted = (literal(local), literal(negative))
-        notes += more
+        painted, renamed = with_embeddings((local, negative), named_embeddings(pairs), embeddings or {})
+        painted = (literal(painted[0]), literal(painted[1]))
+        notes += [*more, *renamed]
         if named := unnamed_resources(pairs):
             shown = "; ".join(named[:SHOWN_RESOURCES]) + ("; …" if len(named) > SHOWN_RESOURCES else "")
             notes.append(f"Made with models that Civitai names without a hash, so they cannot be found here: {shown}.")

@@ -14,7 +14,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "refiner": ("Refiner",),
     "inpainting": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "img2img": ("Denoising strength", "Init image hash", "Noise multiplier", "Extra noise", "Image CFG scale"),
-    "embeddings (textual inversion)": ("TI hashes", "TI"),
     "hypernetworks": ("Hypernet",),
     "ControlNet": ("ControlNet",),
     "ADetailer": ("ADetailer",),

@@ -49,6 +49,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
     pairs.update(_loras(resolved))
+    pairs.update(_embeddings(resolved))
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
     if resolved.old_prompt_editing and _has_brackets(resolved):
@@ -105,6 +106,16 @@ def _loras(resolved: ResolvedRequest) -> Pairs:
         if use.model.short_hash
     }
     return {"Lora hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}
+
+
+def _embeddings(resolved: ResolvedRequest) -> Pairs:
+    """`word: hash` of every embedding whose hash is known, the word without the separators."""
+    hashes = {
+        use.name.replace(":", "").replace(",", ""): use.model.short_hash
+        for use in resolved.embeddings
+        if use.model.short_hash
+    }
+    return {"TI hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}
 
 
 def _has_syntax(resolved: ResolvedRequest) -> bool:

@@ -3,6 +3,7 @@
 header    a .safetensors header, read without mapping and checked
 hashes    AUTOMATIC1111's hashes, and a cache of them that survives restarts
 scan      folders -> entries; one entry -> `ModelInfo`
+embeddings the words that stand for embeddings in prompts, for one checkpoint
 lookup    a name, title, stem or hash -> an entry
 styles    `StyleBook`: styles.csv, read and written in place
 wildcards `WildcardFolder`: the text files behind `__name__`

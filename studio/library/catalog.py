@@ -10,8 +10,10 @@ import threading
 from pathlib import Path
 
 from studio.errors import UnknownModel, UnknownName
+from studio.library.embeddings import word_of
 from studio.library.hashes import (
     CHECKPOINT_DIGITS,
+    EMBEDDING_DIGITS,
     LEGACY_OFFSET,
     LORA_DIGITS,
     HashCache,
@@ -36,7 +38,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs and LoRAs below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, LoRAs and embeddings below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -47,6 +49,7 @@ class Library:
         self.styles = StyleBook(paths.root)
         self.wildcards = WildcardFolder(paths.wildcards)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
+        self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -62,6 +65,15 @@ class Library:
     def loras(self) -> list[ModelInfo]:
         """All LoRAs."""
         return self._list("lora")
+
+    def embeddings(self) -> list[ModelInfo]:
+        """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
+        self._embeddings.look()
+        return self._list("embedding")
+
+    def embedding_hashes(self) -> dict[str, str]:
+        """The word of every usable embedding, and its short hash, "" while that is not known."""
+        return {word_of(info): info.short_hash or "" for info in self._list("embedding") if not info.problem}
 
     def lora_hashes(self) -> dict[str, str]:
         """Short hash -> name of every LoRA whose hash is known: A1111's, and Forge's, which is over the whole file."""
@@ -103,6 +115,13 @@ class Library:
             raise UnknownName.of("LoRA", name, [model.name for model in self.loras()], field="prompt")
         return info
 
+    def embedding(self, name: str) -> ModelInfo:
+        """The embedding called `name`. Raises `UnknownName` with near matches."""
+        info = self._find("embedding", name)
+        if info is None:
+            raise UnknownName.of("embedding", name, [model.name for model in self.embeddings()], field="prompt")
+        return info
+
     def style(self, name: str) -> Style:
         """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
         return self.styles.find(name)
@@ -117,6 +136,7 @@ class Library:
         """Look at the folders again. Only new and changed files are read."""
         self._models.refresh()
         self._loras.refresh()
+        self._embeddings.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -130,7 +150,7 @@ class Library:
     def unhashed_files(self) -> list[File]:
         """Weight files of sound models whose hashes are not known."""
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
-        entries += self._loras.entries("lora")
+        entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -149,7 +169,7 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        return self._loras if kind == "lora" else self._models
+        return {"lora": self._loras, "embedding": self._embeddings}.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:
         return [self._with_hashes(entry) for entry in self._shelf(kind).entries(kind)]
@@ -190,7 +210,8 @@ class Library:
             return info.model_copy(update={"model_id": folder_id(zip(names, digests, strict=True))})
         hashes = known[0]
         sha256 = hashes.sha256 if hashes else None
-        short = lora_short_hash(info.metadata, hashes) if info.kind == "lora" else sha256 and sha256[:CHECKPOINT_DIGITS]
+        digits = EMBEDDING_DIGITS if info.kind == "embedding" else CHECKPOINT_DIGITS
+        short = lora_short_hash(info.metadata, hashes) if info.kind == "lora" else sha256 and sha256[:digits]
         return info.model_copy(update={"sha256": sha256, "short_hash": short})
 
 

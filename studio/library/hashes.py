@@ -2,6 +2,7 @@
 
 checkpoint, VAE    first 10 hex digits of the file's SHA-256
 legacy (2022)      first 8 of the SHA-256 of 64 KiB from offset 1 MiB; read only
+embedding          first 12 hex digits of the file's SHA-256
 LoRA               first 12 of `sshs_model_hash` from its metadata, else of the SHA-256 of the bytes after the header
 diffusers folder   no A1111 hash: 12 digits over all its weight files
 """
@@ -20,7 +21,7 @@ from studio.errors import DamagedFile, StorageError
 from studio.library.header import data_start
 from studio.paths import atomic_write
 
-CHECKPOINT_DIGITS, LEGACY_DIGITS, LORA_DIGITS = 10, 8, 12
+CHECKPOINT_DIGITS, LEGACY_DIGITS, LORA_DIGITS, EMBEDDING_DIGITS = 10, 8, 12, 12
 LEGACY_OFFSET, LEGACY_LENGTH = 0x100000, 0x10000
 _BLOCK = 1 << 20
 _FORMAT = 1

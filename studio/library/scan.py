@@ -10,12 +10,14 @@ from pathlib import Path
 from studio.errors import DamagedFile
 from studio.families import (
     describe_checkpoint,
+    describe_embedding,
     describe_folder,
     describe_lora,
     folder_weight_files,
     is_model_folder,
     is_network_folder,
 )
+from studio.families.embedding_signature import embedding_pickle_problem
 from studio.families.signature import CheckpointSignature, pickle_problem
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
@@ -78,6 +80,29 @@ def _walk(root: Path, folder: Path, seen: set[tuple[int, int]], depth: int) -> I
             yield Found(path, path.relative_to(root).with_suffix("").as_posix(), False, stamp)
 
 
+def folder_times(root: Path) -> dict[str, int]:
+    """When each folder that `find_models` looks into was last changed, in ns: by files that came, went or got another name. Hidden ones are left out."""
+    times: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    pending = [(str(root), 0)]
+    while pending:
+        folder, depth = pending.pop()
+        try:
+            stat = os.stat(folder)
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        times[folder] = stat.st_mtime_ns
+        if depth < MAX_DEPTH:
+            pending += [
+                (entry.path, depth + 1) for entry in entries if not entry.name.startswith(".") and _is_dir(entry)
+            ]
+    return times
+
+
 def describe(found: Found, place: ModelKind) -> tuple[ModelInfo, tuple[Path, ...]]:
     """What a found file or folder is, and its weight files; `place` is the kind its folder is for.
 
@@ -107,7 +132,8 @@ def _blank(found: Found, place: ModelKind) -> ModelInfo:
 
 def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
     if path.suffix.lower() != SAFE:
-        return info.model_copy(update={"problem": pickle_problem(path.name)})
+        explain = embedding_pickle_problem if place == "embedding" else pickle_problem
+        return info.model_copy(update={"problem": explain(path.name)})
     try:
         header = read_header(path)
     except DamagedFile as error:
@@ -116,6 +142,8 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         return info.model_copy(update={"problem": f"{path.name} cannot be opened: {error.strerror}."})
     if place == "lora":
         return _lora(info, header)
+    if place == "embedding":
+        return _embedding(info, header)
     return _checkpoint(info, describe_checkpoint(header), place)
 
 
@@ -144,6 +172,7 @@ def _checkpoint(info: ModelInfo, signature: CheckpointSignature, place: ModelKin
         "native_size": signature.native_size,
         "prediction_type": signature.prediction_type,
         "inpaint": signature.variant == "inpaint",
+        "text_widths": signature.text_widths,
         "problem": problem,
     }
     return info.model_copy(update=facts)
@@ -160,6 +189,17 @@ def _lora(info: ModelInfo, header: dict[str, object]) -> ModelInfo:
         "metadata": metadata,
         "alias": "" if alias.casefold() in FORBIDDEN_ALIASES else alias[:MAX_TRIGGER],
         "trigger": next((metadata[key] for key in TRIGGER_KEYS if metadata.get(key)), "")[:MAX_TRIGGER],
+    }
+    return info.model_copy(update=facts)
+
+
+def _embedding(info: ModelInfo, header: dict[str, object]) -> ModelInfo:
+    signature = describe_embedding(header)
+    facts = {
+        "family": signature.family,
+        "problem": signature.problem,
+        "vectors": signature.vectors,
+        "text_widths": signature.widths,
     }
     return info.model_copy(update=facts)
 

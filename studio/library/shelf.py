@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from studio.library.scan import Found, Stamp, describe, find_models, folder_stamp, preview_of
+from studio.library.scan import Found, Stamp, describe, find_models, folder_stamp, folder_times, preview_of
 from studio.schema.models import ModelInfo, ModelKind
+
+SETTLED_NS = 2_000_000_000
+"""A folder whose time is as recent may change again without another time: file systems count in ticks, some in two seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Shelf:
         self._places = places
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] | None = None
+        self._times: dict[str, int] = {}
+        self._settled = False
 
     def entries(self, kind: ModelKind) -> list[Entry]:
         """Entries of one kind, sorted by name."""
@@ -69,9 +75,17 @@ class Shelf:
         with self._lock:
             return (self._entries or {}).get(path)
 
+    def look(self) -> None:
+        """`refresh` if a folder has changed since, or so shortly before that its time cannot tell. What is written into a file in place goes unnoticed."""
+        with self._lock:
+            if not self._settled or self._folder_times() != self._times:
+                self.refresh()
+
     def refresh(self) -> None:
         """Look at the folders again."""
         with self._lock:
+            self._times = self._folder_times()
+            self._settled = time.time_ns() - max(self._times.values(), default=0) > SETTLED_NS
             fresh: dict[str, Entry] = {}
             taken: set[tuple[ModelKind, str]] = set()
             for place in self._places:
@@ -80,6 +94,9 @@ class Shelf:
                     if entry is not None:
                         fresh.setdefault(entry.info.path, entry)
             self._entries = fresh
+
+    def _folder_times(self) -> dict[str, int]:
+        return {path: at for place in self._places for path, at in folder_times(place.root).items()}
 
     def _described(self, found: Found, kind: ModelKind) -> Entry:
         old = (self._entries or {}).get(str(found.path))

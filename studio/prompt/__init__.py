@@ -9,14 +9,16 @@ One file for each part of the language, in the order they are applied:
     composition `a AND b :0.5` -> parts with weights
     schedule    `[from:to:when]`, `[a|b]` -> what each part reads like over the steps
     weights     `(word:1.2)`, `[word]`, BREAK -> (text, weight) pairs
+    embeddings  names of embeddings in tokens
     tokenizer   CLIP's byte-pair encoding, text -> ids
     chunks      ids -> chunks of 75 between start and end, as the text encoder takes them; counting
 """
 
-from studio.prompt.chunks import Chunk, Tokenizer, chunk_prompt, count_tokens
+from studio.prompt.chunks import Chunk, PlacedEmbedding, Tokenizer, chunk_prompt, count_tokens
 from studio.prompt.comments import strip_comments
 from studio.prompt.composition import split_composition
 from studio.prompt.counter import count_longest
+from studio.prompt.embeddings import NO_EMBEDDINGS, EmbeddingNames, NamedEmbedding
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import Stretch, active_stretch, parse_schedule
 from studio.prompt.styles import Style, apply_styles, extract_style, recognise_styles
@@ -25,9 +27,13 @@ from studio.prompt.weights import parse_weights
 from studio.prompt.wildcards import expand, literal
 
 __all__ = [
+    "NO_EMBEDDINGS",
     "Chunk",
     "ClipTokenizer",
+    "EmbeddingNames",
+    "NamedEmbedding",
     "NetworkTag",
+    "PlacedEmbedding",
     "Stretch",
     "Style",
     "Tokenizer",

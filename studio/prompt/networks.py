@@ -67,6 +67,16 @@ def replace_networks(text: str, replacement: Callable[[NetworkTag], NetworkTag])
     return _TAG.sub(lambda match: str(replacement(_tag(match))), text[:end]) + text[end:]
 
 
+def outside_networks(text: str, change: Callable[[str], str]) -> str:
+    """`text` with everything that stands between its tags changed."""
+    changed: list[str] = []
+    position = 0
+    for match in _TAG.finditer(text, 0, text.rfind(">") + 1):
+        changed += [change(text[position : match.start()]), match[0]]
+        position = match.end()
+    return "".join([*changed, change(text[position:])])
+
+
 def lora_weights(tag: NetworkTag) -> tuple[float, float]:
     """(text encoder weight, U-Net weight) of a lora tag, both finite. Raises `InvalidRequest` for what is no number."""
     text_encoder = _argument(tag, 1, "te", 1.0)

@@ -53,4 +53,7 @@ class JobRecord(_Record):
     steps: int = 0
     error: dict[str, Any] | None = None
     images: tuple[ImageRecord, ...] = ()
+    notes: tuple[str, ...] = Field(
+        (), description="Sentences about what is not done as written; only in the answer to asking for the job"
+    )
     grid: str | None = Field(None, description="Where the grid of the pictures was written; None when there is none")

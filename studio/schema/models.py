@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["sd1", "sd2", "sdxl", "unknown"]
-ModelKind = Literal["checkpoint", "lora", "vae"]
+ModelKind = Literal["checkpoint", "lora", "vae", "embedding"]
 Layout = Literal["file", "folder"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -31,7 +31,7 @@ class ModelInfo(BaseModel):
     mtime: float = Field(description="Modification time, seconds since the epoch")
     sha256: str | None = None
     short_hash: str | None = Field(
-        None, description="10 hex digits for checkpoints and VAEs, 12 for LoRAs, as A1111 shows them"
+        None, description="10 hex digits for checkpoints and VAEs, 12 for LoRAs and embeddings, as A1111 shows them"
     )
     model_id: str | None = Field(
         None, description="For diffusers folders, which have no A1111 hash: 12 hex over the weight files"
@@ -39,6 +39,12 @@ class ModelInfo(BaseModel):
     native_size: int = Field(512, description="Pixels per side the model was trained at")
     prediction_type: PredictionType = "epsilon"
     inpaint: bool = False
+    text_widths: tuple[int, ...] = Field(
+        (),
+        description="Width of the token vectors of each text encoder: what a checkpoint has, what an embedding is for; "
+        "empty where the file does not tell",
+    )
+    vectors: int = Field(0, description="Embedding: how many tokens it takes in a prompt")
     problem: str | None = Field(None, description="Why the model cannot be used, in one sentence; empty when it can")
     trigger: str = Field("", description="LoRA: trigger words from its metadata")
     alias: str = Field("", description="LoRA: ss_output_name from its metadata")

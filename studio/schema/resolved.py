@@ -35,6 +35,13 @@ class LoraUse(_Frozen):
     unet_weight: float
 
 
+class EmbeddingUse(_Frozen):
+    """An embedding that a prompt names, with its file found."""
+
+    name: str = Field(description="The word that stands for it")
+    model: ModelInfo
+
+
 WeightedText = tuple[tuple[str, float], ...]
 """(text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention)."""
 
@@ -71,6 +78,7 @@ class ResolvedRequest(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
+    embeddings: tuple[EmbeddingUse, ...] = Field((), description="Each once, in the order the prompts name them")
     model: ModelInfo
     vae: ModelInfo | None = Field(description="A separate VAE; None is the checkpoint's own")
     sampler: str = Field(description="A1111 display name, known to the table")
@@ -95,4 +103,5 @@ class ResolvedRequest(_Frozen):
     noise_schedule: NoiseSchedule = "Default"
     rng: RngSource
     kind: Literal["txt2img"] = "txt2img"
+    notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)

@@ -45,7 +45,7 @@ class Handlers:
     def submit(self, values: Mapping[Component, Any]) -> Updates:
         """Generate: the form becomes a job in the queue."""
         record = self.studio.submit(self.form.read(values))
-        return self._say({"job": record.id, "position": record.position})
+        return self._say({"job": record.id, "position": record.position, "notes": list(record.notes)})
 
     def open_page(self, browser: str) -> Updates:
         """A page was opened: fresh lists, and the form as this browser left it."""

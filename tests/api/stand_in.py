@@ -90,6 +90,23 @@ class StandInLibrary:
             return self.loras()[0]
         raise UnknownName.of("LoRA", name, ["ink"], field="prompt")
 
+    def embeddings(self) -> list[ModelInfo]:
+        facts: dict[str, Any] = {"vectors": 4, "text_widths": (768,), "short_hash": "fedcba987654"}
+        return [
+            model("embedding", "soft/wash", **facts),
+            model("embedding", "grand", family="sdxl", vectors=2, text_widths=(768, 1280)),
+            model("embedding", "pickled", problem="pickled.pt is a pickle file."),
+        ]
+
+    def embedding(self, name: str) -> ModelInfo:
+        for info in self.embeddings():
+            if name == info.name:
+                return info
+        raise UnknownName.of("embedding", name, ["soft/wash"], field="prompt")
+
+    def embedding_hashes(self) -> dict[str, str]:
+        return {"wash": "fedcba987654", "grand": ""}
+
     def style(self, name: str) -> Style:
         return self.styles.find(name)
 

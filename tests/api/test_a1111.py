@@ -288,9 +288,21 @@ def test_the_lists(client: httpx.Client) -> None:
     assert client.get(f"{API}/upscalers").json()[0]["name"] == "None"
     for empty in ("latent-upscale-modes", "face-restorers", "hypernetworks", "script-info"):
         assert client.get(f"{API}/{empty}").json() == []
-    for refresh in ("checkpoints", "loras", "vae"):
+    nothing = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
+    assert client.get(f"{API}/embeddings").json() == {
+        "loaded": {"wash": {**nothing, "shape": 768, "vectors": 4}},
+        "skipped": {"grand": {**nothing, "shape": 2048, "vectors": 2}},
+    }
+    for refresh in ("checkpoints", "loras", "vae", "embeddings"):
         assert client.post(f"{API}/refresh-{refresh}").json() == {}
     assert client.post(f"{API}/img2img", json={}).status_code == 404
+
+
+def test_an_embedding_for_another_family_is_a_warning(client: httpx.Client) -> None:
+    answer = txt2img(client, prompt="a wash fox", negative_prompt="grand").json()
+    (warning,) = json.loads(answer["info"])["warnings"]
+    assert "'grand' was made for Stable Diffusion XL" in warning
+    assert 'TI hashes: "wash: fedcba987654"' in json.loads(answer["info"])["infotexts"][0]
 
 
 def test_png_info(client: httpx.Client) -> None:

@@ -231,6 +231,7 @@ def test_lists_and_state(client: httpx.Client, studio: Studio) -> None:
     assert [model["name"] for model in client.get(f"{V1}/models").json()] == ["sprout", "oak/old", "broken"]
     assert client.get(f"{V1}/vaes").json()[0]["name"] == "sharp"
     assert client.get(f"{V1}/loras").json()[0]["alias"] == "ink-style"
+    assert [each["name"] for each in client.get(f"{V1}/embeddings").json()] == ["soft/wash", "grand", "pickled"]
     assert "Euler a" in [sampler["name"] for sampler in client.get(f"{V1}/samplers").json()]
     assert {"name": "karras", "label": "Karras", "aliases": []} in client.get(f"{V1}/schedules").json()
     before = studio.library.refreshed  # type: ignore[attr-defined]
@@ -254,6 +255,29 @@ def test_a_preview_beside_a_lora_is_served_by_its_content(
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     file.write_bytes(b"<html><script>alert(1)</script>")
     assert client.get(f"{V1}/loras/preview", params={"name": "ink"}).status_code == 404
+
+
+def test_embeddings_have_previews_too(
+    client: httpx.Client, studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.api.stand_in import model
+
+    file = folder / "wash.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n...")
+    monkeypatch.setattr(studio.library, "embedding", lambda name: model("embedding", name, preview=str(file)))
+    answer = client.get(f"{V1}/embeddings/preview", params={"name": "soft/wash"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    file.unlink()
+    answer = client.get(f"{V1}/embeddings/preview", params={"name": "soft/wash"})
+    assert (answer.status_code, "Embedding 'soft/wash'" in answer.text) == (404, True)
+
+
+def test_embeddings_count_and_tell_when_they_are_not_used(client: httpx.Client) -> None:
+    assert client.post(f"{V1}/tokens", json={"text": "a wash fox"}).json() == {"used": 6, "limit": 75}
+    assert client.post(f"{V1}/tokens", json={"text": "(wash:1.2.3)"}).json()["used"] > 4, "a weight being typed"
+    answer = generate(client, prompt="a wash fox, grand")
+    assert ["'grand' was made for Stable Diffusion XL" in note for note in answer["notes"]] == [True]
+    assert client.get(f"{V1}/jobs/{answer['id']}").json()["notes"] == []
 
 
 def test_open_folder_takes_ids_and_no_shell(

@@ -87,6 +87,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models.save(
             paths.loras / f"{name}.safetensors", models.LORA, {"ss_output_name": name, "ss_tag_frequency": "{}"}, number
         )
+    models.save(paths.embeddings / "soft (v2).safetensors", models.EMBEDDING)
+    models.save(paths.embeddings / "xl" / "grand.safetensors", models.EMBEDDING_XL)
+    models.save(paths.embeddings / f"{EVIL}.pt", {})
     engine = PaintingEngine(step_seconds=0.01)
     studio = build(Settings(sd_model_checkpoint="oak"), paths, engine=engine)
     with serving(studio, lambda app: mount_page(app, studio)) as url:

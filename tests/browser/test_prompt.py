@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import READY, Server, forget
-from tests.browser.steps import PROMPT, done, set_number
+from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,52 @@ def test_lora_cards_put_tags_in_and_out(page: Page) -> None:
     expect(cards.first).to_have_attribute("aria-pressed", "false")
     page.locator("#txt2img_lora_search").fill("")
     expect(cards).to_have_count(5)
+
+
+def test_embedding_cards_put_words_in_and_out(page: Page) -> None:
+    field, negative, cards = page.locator(PROMPT), page.locator(NEGATIVE), page.locator(".ls-embedding")
+    field.fill("a fox")
+    negative.fill("")
+    expect(cards).to_have_count(3)
+    expect(cards.and_(page.locator(":disabled"))).to_have_attribute("title", re.compile("pickle file"))
+    page.locator("#txt2img_embedding_search").fill("soft")
+    expect(cards).to_have_count(1)
+    expect(cards).to_have_attribute("title", re.compile("SD 1, 3 vectors"))
+    field.focus()
+    cards.click()
+    expect(field).to_have_value(r"a fox, soft \(v2\)")
+    expect(page.locator("#txt2img_prompt .ls-counter")).to_have_text("6/75")
+    expect(cards).to_have_attribute("aria-pressed", "true")
+    cards.click()
+    expect(field).to_have_value("a fox")
+    expect(cards).to_have_attribute("aria-pressed", "false")
+    negative.focus()
+    cards.click()
+    expect(negative).to_have_value(r"soft \(v2\)")
+    for typed, left in [
+        (r"blurry, (SOFT \(V2\):1.2), dark", "blurry, dark"),
+        (r"soft \(v2\), dark", "dark"),
+        (r"<lora:soft \(v2\):1> a soft \(v2\)", r"<lora:soft \(v2\):1> a"),
+    ]:
+        negative.fill(typed)
+        expect(cards).to_have_attribute("aria-pressed", "true")
+        cards.click()
+        expect(negative).to_have_value(left)
+    negative.fill("soft (v2)")
+    expect(page.locator("#txt2img_neg_prompt .ls-counter")).to_have_text("3/75")
+    expect(cards).to_have_attribute("aria-pressed", "false")
+    negative.fill("")
+    page.locator("#txt2img_embedding_search").fill("")
+
+
+def test_an_embedding_of_another_family_is_told(page: Page, server: Server) -> None:
+    server.settle(0.0)
+    generate(page, "a grand fox, soft \\(v2\\)")
+    grand, soft = (page.locator(".ls-embedding", has_text=name) for name in ("grand", "soft"))
+    expect(soft).to_have_attribute("aria-pressed", "true")
+    expect(grand).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".ls-toast", has_text="'grand' was made for Stable Diffusion XL")).to_be_visible()
+    done(page, server)
 
 
 def test_keys(page: Page, server: Server) -> None:

@@ -65,6 +65,8 @@ def test_hostile_text_is_shown_as_text(open_page: Open, server: Server, evil_pic
     unharmed(page)
     tab(page, "Library")
     page.locator(".ls-gallery .ls-tile").first.click()
+    page.locator("#library_embeddings").click()
+    expect(page.locator(".ls-model", has_text=EVIL).first).to_be_visible()
     page.locator("#library_loras").click()
     expect(page.locator(".ls-model", has_text=EVIL)).to_be_visible()
     unharmed(page)

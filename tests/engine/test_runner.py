@@ -22,10 +22,10 @@ from studio.infotext import read_picture
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
+from studio.schema.resolved import EmbeddingUse, LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
 from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
-from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
+from tests.tiny_models import tiny_embedding, tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
 
 ACCEPTED = 2
 """8-bit levels between a picture of a batch and the same one alone: kernels sum in another order for another batch size."""
@@ -214,6 +214,20 @@ def test_long_prompts_and_breaks_run(engine: DiffusersEngine, sd1: ModelInfo) ->
     (picture,) = images_of(engine, sd1, positive=long)
     (other,) = images_of(engine, sd1, positive=long, negative=prompt_plan("dog " * 100))
     assert not np.array_equal(pixels(picture), pixels(other))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_embeddings_paint_from_either_prompt_and_come_and_go(engine: DiffusersEngine, family: str) -> None:
+    info = tiny_info(family)
+    file = tiny_info(tiny_embedding(family), "embedding").model_copy(update={"short_hash": "0123456789ab"})
+    used = (EmbeddingUse(name="fox", model=file),)
+    plain = images_of(engine, info)[0]
+    named = images_of(engine, info, embeddings=used)[0]
+    against = [images_of(engine, info, negative_prompt="a fox", embeddings=each)[0] for each in ((), used)]
+    assert distance(plain, named) > 0
+    assert distance(*against) > 0
+    assert 'TI hashes: "fox: 0123456789ab"' in named.infotext
+    assert pixels(images_of(engine, info)[0]).tolist() == pixels(plain).tolist()
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

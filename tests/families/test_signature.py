@@ -117,7 +117,7 @@ def test_checkpoints_that_cannot_be_painted_with_say_why(
     [
         ({f"{UNET}joint_blocks.0.context_block.adaLN_modulation.1.weight": [1]}, "Stable Diffusion 3"),
         ({"double_blocks.0.img_attn.qkv.weight": [9, 3]}, "Flux"),
-        ({"emb_params": [4, 768]}, "textual inversion"),
+        ({"emb_params": [4, 768]}, "put it into the embeddings folder"),
         ({"clip_l": [4, 768], "clip_g": [4, 1280]}, "textual inversion"),
         ({"conv_in.weight": [320, 4, 3, 3]}, "bare U-Net"),
         ({"control_model.x": [1]}, "ControlNet"),

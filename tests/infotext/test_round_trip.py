@@ -36,10 +36,11 @@ MODELS = {
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
+EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
 
 
 class Library:
-    """Three checkpoints, a VAE, a LoRA, a style and a wildcard."""
+    """Three checkpoints, a VAE, a LoRA, an embedding, a style and a wildcard."""
 
     def checkpoint(self, name: str | None) -> ModelInfo:
         return MODELS[(name or "painter").partition(" [")[0]]
@@ -50,6 +51,13 @@ class Library:
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
         return LORA
+
+    def embeddings(self) -> list[ModelInfo]:
+        return [EMBEDDING]
+
+    def embedding(self, name: str) -> ModelInfo:
+        assert name == EMBEDDING.name
+        return EMBEDDING
 
     def style(self, name: str) -> Style:
         assert name == "photo"
@@ -71,6 +79,7 @@ PIECES = [
     ", ",
     "\n",
     "(x:1.2)",
+    "(soft \\(V2\\):1.2)",
     "[y]",
     "\\(",
     "Steps: 3, ab: 1, cd: 2",
@@ -193,7 +202,7 @@ def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataOb
         raise
     index = data.draw(st.integers(0, request.picture_count - 1))
     text = write_infotext(first, index, "1.2.3")
-    parsed = parse_infotext(text)
+    parsed = parse_infotext(text, embeddings={EMBEDDING.name: EMBEDDING.short_hash or ""})
     second = resolve(make_request(parsed.request), Library(), lambda: 8)
     assert [note for note in parsed.notes if "drawn from" not in note] == []
     assert painted(second, 0) == painted(first, index)

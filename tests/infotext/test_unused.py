@@ -64,8 +64,6 @@ NAMED = [
     *("Refiner switch by sampling steps: True", "Mask mode: Inpaint not masked", "Mask blur: 4", "Mask rounding: 1"),
     *("Inpaint area: Only masked", "Masked area padding: 16", "Masked content: fill"),
     *(
-        'TI hashes: "a: 0123456789ab"',
-        "TI: a",
         "Hypernet: h",
         "Hypernet strength: 0.5",
         "Noise Schedule: Zero Terminal",

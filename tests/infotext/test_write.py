@@ -26,6 +26,8 @@ CHECKPOINT = info("checkpoint", "painter", short_hash="0123456789")
 FOLDER = info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef")
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
+EMBEDDING = info("embedding", "sub/soft, wash", path="/m/soft, wash.safetensors", vectors=2, short_hash="ba9876543210")
+NEW = info("embedding", "not hashed yet", vectors=2)
 
 
 class Shelf:
@@ -41,6 +43,12 @@ class Shelf:
         if name != "style":
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
+
+    def embeddings(self) -> list[ModelInfo]:
+        return [EMBEDDING, NEW]
+
+    def embedding(self, name: str) -> ModelInfo:
+        return {EMBEDDING.name: EMBEDDING, NEW.name: NEW}[name]
 
     def style(self, name: str) -> Style:
         raise UnknownName.of("style", name, [])
@@ -82,6 +90,11 @@ def test_the_whole_text() -> None:
         'RNG: CPU, Lora hashes: "style: 0123456789ab", Emphasis: No norm, Discard penultimate sigma: True, '
         "Schedule min sigma: 0.1, SGM noise multiplier: True, Eta: 0.5, Version: Latent Studio 1.2.3"
     )
+
+
+def test_hashes_of_embeddings() -> None:
+    text = written(prompt="soft, wash <lora:style:1>", negative_prompt="not hashed yet", emphasis="Ignore")
+    assert ', Lora hashes: "style: 0123456789ab", TI hashes: "soft wash: ba9876543210", Version' in text
 
 
 def test_the_seed_is_the_pictures_own() -> None:

@@ -14,10 +14,12 @@ SD1: dict[str, list[int]] = {
     f"{UNET}input_blocks.0.0.weight": [1, 4, 1, 1],
     f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [1, 768],
     "first_stage_model.decoder.conv_in.weight": [1, 4, 1, 1],
-    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": [1, 1],
+    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": [1, 768],
 }
 INPAINT = {**SD1, f"{UNET}input_blocks.0.0.weight": [1, 9, 1, 1]}
 VAE = {"decoder.conv_in.weight": [1, 4, 1, 1], "encoder.conv_in.weight": [1, 3, 1, 1]}
+EMBEDDING = {"emb_params": [3, 768]}
+EMBEDDING_XL = {"clip_l": [2, 768], "clip_g": [2, 1280]}
 LORA_KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 LORA = {f"{LORA_KEY}.lora_down.weight": [1, 768], f"{LORA_KEY}.lora_up.weight": [320, 1]}
 

@@ -11,6 +11,7 @@ import pytest
 from studio.errors import InvalidRequest
 from studio.prompt import (
     ClipTokenizer,
+    EmbeddingNames,
     active_stretch,
     apply_styles,
     chunk_prompt,
@@ -50,8 +51,10 @@ def clip() -> ClipTokenizer:
     return ClipTokenizer()
 
 
-def uses_embeddings(case: dict[str, Any]) -> bool:
-    return any("embeddings" in chunk for chunk in case["chunks"])
+@cache
+def embeddings() -> EmbeddingNames:
+    """Those that the reference knew, in all cases."""
+    return EmbeddingNames({each["name"]: each["vectors"] for each in load_json("chunks.json")["embeddings"]})
 
 
 @pytest.mark.parametrize("case", prompts(), ids=lambda case: repr(case["text"])[:40])
@@ -145,23 +148,24 @@ def test_vectors_token_ids(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in chunked() if not case.get("needs_ftfy") and not uses_embeddings(case)],
+    [case for case in chunked() if not case.get("needs_ftfy")],
     ids=lambda case: repr(case["text"])[:40],
 )
 def test_vectors_chunks(case: dict[str, Any]) -> None:
-    chunks = chunk_prompt(parse_weights(case["text"]), clip())
+    chunks = chunk_prompt(parse_weights(case["text"]), clip(), embeddings=embeddings())
     assert len(chunks) == len(case["chunks"])
     for chunk, wanted in zip(chunks, case["chunks"], strict=True):
         assert list(chunk.padded_with(wanted["pad_id"])) == wanted["tokens"] + [wanted["pad_id"]] * wanted["pad_count"]
         weights = [weight for weight, count in wanted["multipliers_rle"] for _ in range(count)]
         assert len(weights) == len(chunk.weights)
         assert all(math.isclose(got, want, rel_tol=1e-12) for got, want in zip(chunk.weights, weights, strict=True))
+        assert [vars(place) for place in chunk.embeddings] == wanted.get("embeddings", [])
     for chunk, wanted in zip(chunks, case["clip_g_chunks"], strict=True):
         ids = list(chunk.padded_with(wanted["pad_id"]))
         used = len(ids) - wanted["pad_count"]
         assert set(ids[used:]) <= {wanted["pad_id"]}
         assert ids[:used][-len(wanted["tokens_tail"]) :] == wanted["tokens_tail"]
-    assert count_tokens(case["text"], clip()) == (case["token_count"], case["counter_limit"])
+    assert count_tokens(case["text"], clip(), embeddings()) == (case["token_count"], case["counter_limit"])
 
 
 def test_vectors_special_ids() -> None:

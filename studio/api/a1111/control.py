@@ -113,6 +113,7 @@ def png_info(studio: StudioDep, body: PngInfoBody) -> PngInfoAnswer:
 
 @router.post("/refresh-checkpoints")
 @router.post("/refresh-loras")
+@router.post("/refresh-embeddings")
 @router.post("/refresh-vae")
 def refresh(studio: StudioDep) -> dict[str, Any]:
     """Look for new, changed and removed model files."""

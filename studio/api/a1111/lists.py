@@ -1,4 +1,4 @@
-"""What there is: models, samplers, schedules, LoRAs. Features that are not built have empty lists."""
+"""What there is: models, samplers, schedules, LoRAs, embeddings. Features that are not built have empty lists."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from studio.api.common import StudioDep
+from studio.library.embeddings import word_of
 from studio.prompt.styles import Style
 from studio.samplers.table import SAMPLERS, SCHEDULES
+from studio.schema.models import ModelInfo
 
 router = APIRouter()
 
@@ -57,6 +59,23 @@ class Lora(BaseModel):
     alias: str
     path: str
     metadata: dict[str, Any]
+
+
+class Embedding(BaseModel):
+    """An embedding. `shape` is the width of its vectors (SDXL: of both together); where it was trained no .safetensors file tells."""
+
+    step: int | None = None
+    sd_checkpoint: str | None = None
+    sd_checkpoint_name: str | None = None
+    shape: int
+    vectors: int
+
+
+class Embeddings(BaseModel):
+    """Embeddings by word."""
+
+    loaded: dict[str, Embedding]
+    skipped: dict[str, Embedding]
 
 
 class Upscaler(BaseModel):
@@ -130,9 +149,17 @@ def upscalers() -> list[Upscaler]:
 
 
 @router.get("/embeddings")
-def embeddings() -> dict[str, dict[str, Any]]:
-    """None yet."""
-    return {"loaded": {}, "skipped": {}}
+def embeddings(studio: StudioDep) -> Embeddings:
+    """Embeddings by word: those that the selected checkpoint takes, and those for others."""
+    words = studio.embedding_words()
+    usable = {word: _embedding(info) for word, info in words.usable.items()}
+    others = (info for info in studio.library.embeddings() if not info.problem)
+    skipped = {word: _embedding(info) for info in others if (word := word_of(info)) not in usable}
+    return Embeddings(loaded=usable, skipped=skipped)
+
+
+def _embedding(info: ModelInfo) -> Embedding:
+    return Embedding(shape=sum(info.text_widths), vectors=info.vectors)
 
 
 @router.get("/scripts")

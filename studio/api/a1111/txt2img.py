@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -43,7 +44,7 @@ async def txt2img(studio: StudioDep, body: Txt2ImgBody) -> ImagesAnswer:
         raise in_their_words(from_dict(ended.error or {}))
     if ended.status in ACTIVE:
         raise EngineError(f"The server is stopping; job {ended.id} waits for its next start.")
-    return await run_in_threadpool(_answer, studio, body, order, ended)
+    return await run_in_threadpool(_answer, studio, body, order, ended, job.notes)
 
 
 def _submit(studio: Studio, body: Txt2ImgBody) -> tuple[Order, JobRecord]:
@@ -82,13 +83,13 @@ async def _ended(studio: Studio, job_id: int) -> JobRecord:
                 continue
 
 
-def _answer(studio: Studio, body: Txt2ImgBody, order: Order, job: JobRecord) -> ImagesAnswer:
+def _answer(studio: Studio, body: Txt2ImgBody, order: Order, job: JobRecord, notes: Sequence[str]) -> ImagesAnswer:
     images: list[str] = []
     if body.send_images in (True, None):
         sent = [studio.queue.grid_bytes(job.id)] if job.grid else []
         images = [base64.b64encode(data).decode() for data in (*sent, *(_png(studio, record) for record in job.images))]
     parameters = body.model_dump(include=set(Txt2ImgBody.model_fields))
-    info = _info(studio, order, job)
+    info = _info(studio, order, job, notes)
     return ImagesAnswer(images=images, parameters=parameters, info=json.dumps(info, ensure_ascii=False))
 
 
@@ -99,10 +100,10 @@ def _png(studio: Studio, record: ImageRecord) -> bytes:
         raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
 
 
-def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
+def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) -> dict[str, Any]:
     """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored.
 
-    A grid stands before the pictures, with the text of the first.
+    `notes` are those that the job was taken with. A grid stands before the pictures, with the text of the first.
     """
     request, images = job.request, job.images
     texts = [image.infotext for image in images]
@@ -143,7 +144,8 @@ def _info(studio: Studio, order: Order, job: JobRecord) -> dict[str, Any]:
         "is_using_inpainting_conditioning": model.inpaint,
         "version": studio.version,
     }
-    return {**info, "warnings": order.warnings} if order.warnings else info
+    warnings = [*order.warnings, *notes]
+    return {**info, "warnings": warnings} if warnings else info
 
 
 def _subseed(request: GenerationRequest, image: ImageRecord) -> int:

@@ -52,16 +52,22 @@ def loras(studio: StudioDep) -> list[ModelInfo]:
     return list(studio.library.loras())
 
 
+@router.get("/embeddings")
+def embeddings(studio: StudioDep) -> list[ModelInfo]:
+    """All embedding files, also those with a `problem`."""
+    return list(studio.library.embeddings())
+
+
 @router.get("/loras/preview", response_class=Response)
 def lora_preview(studio: StudioDep, name: str) -> Response:
     """The picture that lies beside a LoRA file."""
-    path = studio.library.lora(name).preview
-    data = _picture(Path(path)) if path else b""
-    kind = picture_type(data)
-    if kind is None:
-        raise NotFound(f"LoRA {name!r} has no preview picture.")
-    headers = {"cache-control": "private, max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
-    return Response(data, media_type=kind, headers=headers)
+    return _preview(f"LoRA {name!r}", studio.library.lora(name))
+
+
+@router.get("/embeddings/preview", response_class=Response)
+def embedding_preview(studio: StudioDep, name: str) -> Response:
+    """The picture that lies beside an embedding file."""
+    return _preview(f"Embedding {name!r}", studio.library.embedding(name))
 
 
 @router.post("/refresh")
@@ -82,6 +88,16 @@ def samplers() -> list[Sampler]:
 def schedules() -> list[Schedule]:
     """All schedule types."""
     return [Schedule(name=spec.name, label=spec.label, aliases=list(spec.aliases)) for spec in SCHEDULES]
+
+
+def _preview(label: str, info: ModelInfo) -> Response:
+    """The picture beside a file. Raises `NotFound`, calling the file `label`."""
+    data = _picture(Path(info.preview)) if info.preview else b""
+    kind = picture_type(data)
+    if kind is None:
+        raise NotFound(f"{label} has no preview picture.")
+    headers = {"cache-control": "private, max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
+    return Response(data, media_type=kind, headers=headers)
 
 
 def _picture(path: Path) -> bytes:

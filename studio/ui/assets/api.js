@@ -69,6 +69,7 @@ export const infotext = (text) => post("infotext", { text });
 export const tokens = (text) => post("tokens", { text });
 export const models = () => get("models");
 export const loras = () => get("loras");
+export const embeddings = () => get("embeddings");
 export const vaes = () => get("vaes");
 export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
@@ -76,5 +77,6 @@ export const saveForm = (browser, form) => request("PUT", `form/${encodeURICompo
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
 export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;
+export const embeddingPreviewUrl = (name) => `${ROOT}/embeddings/preview?name=${encodeURIComponent(name)}`;
 /** URLs come from the server as absolute paths; behind a prefix they must stay relative to the page. */
 export const local = (url) => (url ? url.replace(/^\//, "") : url);

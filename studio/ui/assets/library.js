@@ -1,14 +1,15 @@
-// The Library tab: checkpoints, LoRAs, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, VAEs as lists, and all pictures made so far.
 
 import * as api from "./api.js";
-import { button, bytes, copy, debounce, el, setSource, setText, show, toast } from "./dom.js";
+import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
 
 const PAGE = 48;
-const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", unknown: "unknown" };
+export const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", unknown: "unknown" };
 const KINDS = [
   ["pictures", "Pictures"],
   ["models", "Checkpoints"],
   ["loras", "LoRA"],
+  ["embeddings", "Embeddings"],
   ["vaes", "VAE"],
 ];
 
@@ -18,7 +19,7 @@ export class Library {
   #before = null;
   #loaded = false;
 
-  /** `use(name)` selects a checkpoint, `insert(lora)` puts a LoRA into the prompt, `send(image)` fills the form. */
+  /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form. */
   constructor(actions) {
     this.actions = actions;
   }
@@ -54,8 +55,8 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, vaes] = await Promise.all([api.models(), api.loras(), api.vaes()]);
-      this.#lists = { models, loras, vaes };
+      const [models, loras, embeddings, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.vaes()]);
+      this.#lists = { models, loras, embeddings, vaes };
     } catch (error) {
       toast(error.message, "bad");
     }
@@ -98,7 +99,8 @@ export class Library {
   #model(model) {
     const facts = [
       FAMILIES[model.family] ?? model.family,
-      model.native_size && model.kind !== "vae" && model.kind !== "lora" ? `${model.native_size} px` : "",
+      model.native_size && model.kind === "checkpoint" ? `${model.native_size} px` : "",
+      model.vectors ? plural(model.vectors, "vector") : "",
       bytes(model.size),
       model.layout === "folder" ? "folder" : "",
       model.inpaint ? "inpainting" : "",
@@ -107,6 +109,7 @@ export class Library {
     const actions = {
       checkpoint: () => button("use", () => this.actions.use(model.name), { kind: "small", title: "Select this checkpoint" }),
       lora: () => button("insert", () => this.actions.insert(model), { kind: "small", title: "Put it into the prompt" }),
+      embedding: () => button("insert", () => this.actions.insert(model), { kind: "small", title: "Put its name into the prompt" }),
     };
     return el(
       "div",

@@ -1,18 +1,18 @@
 // The page's script: finds the panels that the server left empty, fills them, and answers the calls of the form.
 
 import * as api from "./api.js";
-import { debounce, el, toast } from "./dom.js";
+import { Cards } from "./cards.js";
+import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { ask, installKeys } from "./keys.js";
-import { Library } from "./library.js";
-import { Loras } from "./loras.js";
+import { FAMILIES, Library } from "./library.js";
 import { PngInfo, table } from "./pnginfo.js";
-import { area, Prompts, type } from "./prompt.js";
+import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
-import { toggleLora } from "./weights.js";
+import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
@@ -34,12 +34,31 @@ const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, fol
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
-const loras = new Loras(() => settings.lora_weight);
+const loras = new Cards({
+  kind: "lora",
+  title: "LoRA",
+  folder: "loras",
+  list: api.loras,
+  preview: api.loraPreviewUrl,
+  facts: (lora) => lora.trigger && `trigger words: ${lora.trigger}`,
+  uses: (lora) => hasLora(texts()[0], lora.name),
+  toggle: toggleLoraTag,
+});
+const embeddings = new Cards({
+  kind: "embedding",
+  title: "Embeddings",
+  folder: "embeddings",
+  list: api.embeddings,
+  preview: api.embeddingPreviewUrl,
+  facts: (embedding) => embedding.vectors && `${FAMILIES[embedding.family]}, ${plural(embedding.vectors, "vector")}`,
+  uses: (embedding) => fits(embedding) && texts().some((text) => hasWord(text, wordOf(embedding))),
+  toggle: toggleEmbedding,
+});
 const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
   selectTab("txt2img");
 });
-const library = new Library({ use: useModel, insert: insertLora, send: (image) => sendText(image.infotext) });
+const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext) });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
@@ -97,8 +116,30 @@ function useModel(name) {
   toast(`Checkpoint: ${name}`, "good");
 }
 
-function insertLora(lora) {
+function toggleLoraTag(lora) {
   type(area(), toggleLora(area().value, lora.name, settings.lora_weight));
+}
+
+/** Whether the selected checkpoint takes the embedding; the server decides by the same rule. */
+function fits(embedding) {
+  const model = models.find((each) => each.name === form.model);
+  if (!model) return true;
+  return model.text_widths.length ? String(model.text_widths) === String(embedding.text_widths) : model.family === embedding.family;
+}
+
+const wordOf = (embedding) => embedding.name.split("/").at(-1);
+
+/** Out of the prompt field that has it, or into the one that was in use last. */
+function toggleEmbedding(embedding) {
+  const word = wordOf(embedding);
+  const fields = [currentArea(), area(), area("negative_prompt")];
+  const node = fields.find((field) => hasWord(field.value, word)) ?? fields[0];
+  type(node, toggleWord(node.value, word));
+}
+
+/** A LoRA or an embedding of the Library, into the prompt. */
+function insert(model) {
+  (model.kind === "lora" ? toggleLoraTag : toggleEmbedding)(model);
   selectTab("txt2img");
 }
 
@@ -133,6 +174,7 @@ function sizeFor(native, ratio) {
 async function readModels() {
   models = await api.models().catch(() => models);
   drawSizes();
+  embeddings.update();
 }
 
 /** Facts about this server, beside the settings. */
@@ -193,6 +235,7 @@ const panels = {
   tools: (panel) => prompts.mountTools(panel),
   sizes: mountSizes,
   loras: (panel) => loras.mount(panel),
+  embeddings: (panel) => embeddings.mount(panel),
   stage: (panel) => stage.mount(panel),
   queue: (panel) => queue.mount(panel),
   pnginfo: (panel) => pngInfo.mount(panel),
@@ -228,7 +271,8 @@ const calls = {
   formChanged(names, ...values) {
     names.forEach((name, index) => (form[name] = values[index]));
     prompts.update(form);
-    loras.update(form.prompt ?? "");
+    loras.update();
+    embeddings.update();
     drawSizes();
     if (restored) keepForm();
   },
@@ -259,6 +303,7 @@ const calls = {
     if (told.refreshed) {
       readModels();
       loras.load();
+      embeddings.load();
     }
     if (told.settings) {
       Object.assign(settings, told.settings);

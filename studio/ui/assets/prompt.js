@@ -10,6 +10,12 @@ const LOOKS_LIKE_INFOTEXT = /(^|\n)\s*Steps:\s*\d+\s*,/;
 /** The textarea of a prompt field. */
 export const area = (name = "prompt") => document.querySelector(`#${FIELDS[name]} textarea`);
 
+let current = "prompt";
+/** The prompt field that was in use last. */
+export const currentArea = () => area(current);
+/** The texts of both prompt fields. */
+export const texts = () => Object.keys(FIELDS).map((name) => area(name)?.value ?? "");
+
 /** Replace the text as if it had been typed, so that Gradio hears of it. */
 export function type(node, text, start = text.length, end = start) {
   if (!node) return;
@@ -40,6 +46,7 @@ export class Prompts {
       host.append(counter);
       const paint = inFrame(() => this.#paint(name));
       node.addEventListener("input", paint);
+      node.addEventListener("focus", () => (current = name));
       node.addEventListener("scroll", () => (back.scrollTop = node.scrollTop));
       new ResizeObserver(paint).observe(node);
       node.addEventListener("keydown", (event) => this.#weightKey(event, node));

@@ -1,4 +1,4 @@
-// Editing the text of a prompt: attention weights and LoRA tags. Pure functions on strings, no page in them.
+// Editing the text of a prompt: attention weights, LoRA tags and words of embeddings. Pure functions on strings, no page in them.
 
 const STEP = 0.1;
 const TAG_STEP = 0.05;
@@ -94,6 +94,31 @@ export function toggleLora(text, name, weight) {
 }
 
 const loraPattern = (name, flags = "") => new RegExp(`\\s?<lora:${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?::[^<>]*)?>`, flags);
+
+/** Whether `text` names the embedding, in whatever case. */
+export const hasWord = (text, word) => new RegExp(wordSource(word), "iu").test(text);
+
+/** `text` with the word of an embedding at its end, its brackets escaped; or without it, and the weight it had, when it was there. */
+export function toggleWord(text, word) {
+  const source = wordSource(word);
+  if (hasWord(text, word)) {
+    const weighted = String.raw`\(+\s*${source}\s*(?::\s*-?[\d.]+\s*)?\)+`;
+    const without = text.replace(new RegExp(`\\s*,?\\s*(?:${weighted}|${source})`, "giu"), "");
+    return without.replace(/^[\s,]+/, "");
+  }
+  const before = text.trimEnd();
+  return `${before}${!before ? "" : before.endsWith(",") ? " " : ", "}${word.replace(/[\\()[\]]/g, "\\$&")}`;
+}
+
+/** A whole word or words outside of tags; brackets must be escaped, else they weigh, and blanks may be any. */
+function wordSource(word) {
+  const literal = (sign) => (/[\\()[\]]/.test(sign) ? `\\\\\\${sign}` : sign.replace(/[.*+?^${}|/]/, "\\$&"));
+  const inner = word.trim().split(/\s+/).map((part) => [...part].map(literal).join("")).join("\\s+");
+  const edge = String.raw`[\p{L}\p{N}_]`;
+  const starts = new RegExp(`^${edge}`, "u").test(word.trim());
+  const ends = new RegExp(`${edge}$`, "u").test(word.trim());
+  return `${starts ? `(?<!${edge})` : ""}${inner}${ends ? `(?!${edge})` : ""}(?![^<>]*>)`;
+}
 
 const KINDS = {
   tag: String.raw`<[a-zA-Z]+:[^<>\n]+>`,

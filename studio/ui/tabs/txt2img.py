@@ -17,6 +17,7 @@ def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str]) -> gr
             generate = _prompts(form, styles)
             _settings(form, fresh)
             panel("loras")
+            panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
             panel("stage", elem_id="txt2img_stage")
             panel("queue", elem_id="txt2img_queue")

@@ -1,0 +1,102 @@
+"""The vectors of embeddings (textual inversion), read from their files and put where their names stand in a prompt."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from studio.engine.loading import LoadedModel
+from studio.engine.loading_weights import Weights, check_finite
+from studio.engine.text_encoders import InsertedVectors
+from studio.errors import IncompatibleFile, NotFound
+from studio.families.embedding_signature import describe_embedding, embedding_pickle_problem
+from studio.families.layout import Source
+from studio.prompt.chunks import Chunk, Tokenizer
+from studio.prompt.embeddings import NO_EMBEDDINGS, EmbeddingNames
+from studio.schema.resolved import EmbeddingUse
+
+KEPT_FILES = 64
+"""Files whose vectors stay in memory, at most 0.6 MB each; the longest unused go first."""
+
+Vectors = tuple[Tensor, ...]
+"""One float32 [n, width] on the CPU for each text encoder."""
+_Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class LoadedEmbeddings:
+    """The embeddings of one request. `key` is equal exactly while names and files are; for caches of encoded prompts."""
+
+    names: EmbeddingNames
+    vectors: dict[str, Vectors]
+    key: Hashable
+
+    def placed(self, chunks: Sequence[Chunk]) -> list[InsertedVectors]:
+        """The vectors at their places in `chunks`, which were made with `names`."""
+        return [
+            InsertedVectors(row, 1 + place.offset, self.vectors[place.name])  # 1: the start token
+            for row, chunk in enumerate(chunks)
+            for place in chunk.embeddings
+        ]
+
+
+NO_VECTORS = LoadedEmbeddings(NO_EMBEDDINGS, {}, ())
+
+
+class EmbeddingVectors:
+    """Reads embeddings for one loaded model; a file is read again only when it changed on disk."""
+
+    def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._files: OrderedDict[_Stamp, Vectors] = OrderedDict()
+
+    def load(self, uses: Iterable[EmbeddingUse]) -> LoadedEmbeddings:
+        """The vectors of `uses`. Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for a file that is none or does not fit the model."""
+        stamps = {use.name: _stamp(use) for use in uses}
+        if not stamps:
+            return NO_VECTORS
+        vectors = {use.name: self._vectors(use, stamps[use.name]) for use in uses}
+        names = EmbeddingNames({name: len(parts[0]) for name, parts in vectors.items()}, self._tokenizer.encode)
+        return LoadedEmbeddings(names, vectors, tuple(stamps.items()))
+
+    def _vectors(self, use: EmbeddingUse, stamp: _Stamp) -> Vectors:
+        if stamp not in self._files:
+            self._files[stamp] = self._read(use)
+            if len(self._files) > KEPT_FILES:
+                self._files.popitem(last=False)
+        self._files.move_to_end(stamp)
+        return self._files[stamp]
+
+    def _read(self, use: EmbeddingUse) -> Vectors:
+        path = Path(use.model.path)
+        if path.suffix.lower() != ".safetensors":
+            raise IncompatibleFile(embedding_pickle_problem(path.name), field="prompt")
+        weights = Weights([path])
+        signature = describe_embedding(weights.header)
+        wanted = tuple(module.get_input_embeddings().embedding_dim for module in self._model.text_encoders)  # type: ignore[operator]
+        if signature.problem or signature.widths != wanted:
+            widths = " and ".join(map(str, signature.widths))
+            reason = (
+                signature.problem or f"Its vectors are {widths} wide, the model's {' and '.join(map(str, wanted))}."
+            )
+            raise IncompatibleFile(f"Embedding {use.name!r}: {reason}", field="prompt")
+        tensors = {key: weights.tensor(Source(key)) for key in signature.keys}
+        check_finite(path.name, tensors)
+        return tuple(
+            tensor.float().reshape(-1, width).clone()
+            for tensor, width in zip(tensors.values(), signature.widths, strict=True)
+        )
+
+
+def _stamp(use: EmbeddingUse) -> _Stamp:
+    """What tells one state of a file from another."""
+    try:
+        status = Path(use.model.path).stat()
+    except OSError:
+        raise NotFound(f"The embedding {use.name!r} is not there any more.", field="prompt") from None
+    return use.model.path, status.st_mtime_ns, status.st_size
