@@ -31,6 +31,7 @@ from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
     from studio.infotext import ParsedInfotext, PictureInfo
+    from studio.inspection import Inspection
     from studio.jobs import JobQueue
     from studio.library import Library
     from studio.reproduce import Original, Reproduction
@@ -198,6 +199,12 @@ class Studio:
         except InvalidRequest:
             used = len(shipped_tokenizer().encode(text))
             return used, 75 * len(chunk_prompt([(text, 1.0)], shipped_tokenizer()))
+
+    def inspect(self, request: GenerationRequest) -> Inspection:
+        """What the prompts of `request` come to; see `studio.inspection`."""
+        from studio.inspection import inspect_request
+
+        return inspect_request(request, self.library, selected_checkpoint=self.settings.sd_model_checkpoint)
 
     def read_picture(self, data: bytes) -> PictureInfo:
         """What is written inside a picture file. Raises `DamagedFile`."""
