@@ -114,6 +114,7 @@ class _Side:
         self._mentions: dict[tuple[str, str], Mention] = {}
         self._notes: list[str] = []
         self._more = 0
+        self._unknown: list[str] = []
 
     def inspect(self) -> PromptInspection:
         merged = self._merged()
@@ -132,8 +133,7 @@ class _Side:
             self._refused("weight", written, BadWeight(written))
         self._remark(view, clean)
         mentions = sorted(self._mentions.values(), key=lambda mention: not mention.problem)
-        undrawn = wording in (merged, literal(merged))  # the second where all that could be drawn is unknown
-        drawn: Drawn = "no" if undrawn else "seed" if request.seed >= 0 else "example"
+        drawn: Drawn = "no" if wording == merged else "seed" if request.seed >= 0 else "example"
         return PromptInspection(
             drawn=drawn,
             wording="" if drawn == "no" else shortened(wording, SHOWN_WORDING),
@@ -157,12 +157,19 @@ class _Side:
         """With its wildcards and choices drawn; those that are unknown stay as they are written."""
         seed = self._request.seed if self._request.seed >= 0 else EXAMPLE_SEED
         wording = self._attempt("prompt", "", lambda: draw(self._field, merged, self._lines, seed))
-        return merged if wording is None else wording
+        if wording is None:
+            return merged
+        for written in self._unknown:
+            wording = wording.replace(literal(written), written)
+        return wording
 
     def _lines(self, name: str) -> Sequence[str]:
         written = f"__{name}__"
         lines = self._attempt("wildcard", written, partial(self._library.wildcard, name), _line_count)
-        return [literal(written)] if lines is None else lines
+        if lines is not None:
+            return lines
+        self._unknown.append(written)
+        return [literal(written)]
 
     def _networks(self, tags: Sequence[NetworkTag]) -> None:
         loras = [tag for tag in tags if tag.kind == "lora" and self._positive]

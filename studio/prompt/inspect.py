@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Literal
 
 from studio.prompt.chunks import CHUNK_LENGTH, Chunk, chunk_prompt
@@ -26,10 +26,12 @@ SHOWN_CHUNKS = 8
 """Chunks of a wording whose tokens are told."""
 LOOKED_THROUGH = 200_000
 """Characters of wordings that are read for one prompt. The first wording of a prompt is always read."""
-SHOWN_TEXT = 160
+SHOWN_TEXT, SHOWN_OWN = 160, 60
+"""Characters of a wording that are told, and of what differs in it."""
 
 Ending = Literal["BREAK", "comma", "full", "end"]
 _BREAK = re.compile(rf"\b{BREAK}\b")
+_WORD = re.compile(r"\w+|\W")
 _BREAK_MARK = (BREAK, BREAK_WEIGHT)
 
 
@@ -53,9 +55,11 @@ class ChunkView:
 
 @dataclass(frozen=True)
 class WordingView:
-    """One way a branch reads. `text` is its beginning; `tokens` counts all, `chunks` are the first of them."""
+    """One way a branch reads. `text` is its beginning, `own` what differs in it from the branch's other wordings (empty where
+    nothing is written in that place, or there are no others). `tokens` counts all, `chunks` are the first of them."""
 
     text: str
+    own: str
     tokens: int
     chunks: tuple[ChunkView, ...]
     more_chunks: int
@@ -76,7 +80,7 @@ class BranchView:
 
     weight: float
     segments: tuple[Segment, ...]
-    wordings: tuple[WordingView, ...]
+    wordings: list[WordingView]
     more_wordings: int
 
 
@@ -109,7 +113,7 @@ def inspect_prompt(
     for part, weight in parts[:SHOWN_BRANCHES]:
         stretches = parse_schedule(part, calls, old=old)
         places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
-        wordings = tuple(reader.read(list(places)))
+        wordings = reader.read(list(places))
         segments = _segments([(stretch.until, places[stretch.text]) for stretch in stretches], calls)
         reader.view.branches.append(BranchView(weight, segments, wordings, len(places) - len(wordings)))
     reader.view.more_branches = len(parts) - len(reader.view.branches)
@@ -160,16 +164,19 @@ class _Reader:
         self._characters = LOOKED_THROUGH
         self.view = PromptView()
 
-    def read(self, texts: Sequence[str]) -> Iterator[WordingView]:
+    def read(self, texts: Sequence[str]) -> list[WordingView]:
+        """The wordings of one branch, as many as there is room for."""
+        taken: list[str] = []
         for text in texts:
+            first = self._wordings == SHOWN_WORDINGS
+            if not first and (self._wordings == 0 or self._characters < len(text)):
+                break
             self._wordings -= 1
             self._characters -= len(text)
-            begun = self._wordings < SHOWN_WORDINGS - 1
-            if begun and (self._wordings < 0 or self._characters < 0):
-                return
-            yield self._wording(text)
+            taken.append(text)
+        return [self._wording(text, own) for text, own in zip(taken, _differences(taken), strict=True)]
 
-    def _wording(self, text: str) -> WordingView:
+    def _wording(self, text: str, own: str) -> WordingView:
         recorder = _Recorder(self._tokenizer)
         breaks: list[int] = []  # before which token each BREAK stands
         chunks = chunk_prompt(_watched(self._parts(text), recorder, breaks), recorder)
@@ -177,7 +184,13 @@ class _Reader:
         endings = _endings(breaks, [len(places) for places in held])
         pieces = recorder.pieces()
         views = tuple(self._chunk(*each, pieces) for each in zip(chunks[:SHOWN_CHUNKS], held, endings, strict=False))
-        return WordingView(shortened(text, SHOWN_TEXT), recorder.count, views, len(chunks) - len(views))
+        return WordingView(
+            text=shortened(text.strip(), SHOWN_TEXT),
+            own=shortened(own, SHOWN_OWN),
+            tokens=recorder.count,
+            chunks=views,
+            more_chunks=len(chunks) - len(views),
+        )
 
     def _parts(self, text: str) -> list[tuple[str, float]]:
         try:
@@ -222,6 +235,22 @@ def _endings(breaks: Sequence[int], lengths: Sequence[int]) -> list[Ending]:
         else:
             endings.append("full" if length == CHUNK_LENGTH else "comma")
     return endings
+
+
+def _differences(texts: Sequence[str]) -> list[str]:
+    """What is left of each text without the words at both ends that all have in common."""
+    if len(texts) < 2:
+        return ["" for _ in texts]
+    words = [_WORD.findall(text) for text in texts]
+    before = _alike(zip(*words, strict=False))
+    rests = [each[before:] for each in words]
+    after = _alike(zip(*(reversed(rest) for rest in rests), strict=False))
+    return ["".join(rest[: len(rest) - after]).strip() for rest in rests]
+
+
+def _alike(columns: Iterable[tuple[str, ...]]) -> int:
+    """How many columns from the first on are of one word each."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def shortened(text: str, length: int) -> str:

@@ -32,7 +32,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 class Piece(NamedTuple):
     """What a token stands for: its letters, lower-case as the vocabulary has them, and whether a word ends with it.
 
-    A token that is only some bytes of a character gives the whole character, as do its neighbours.
+    Of tokens that are only some bytes of a character the first gives the whole character, the others nothing.
     """
 
     text: str
@@ -57,12 +57,15 @@ class ClipTokenizer:
         """What each of the tokens of `encode(text)` stands for, in the same order."""
         from tokenizers.decoders import ByteLevel
 
-        letters = ByteLevel()
+        letters, told = ByteLevel(), 0
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
             bare = token.removesuffix(_WORD_END)
             shown = letters.decode([bare])
-            yield Piece(text[start:end] if "\ufffd" in shown else shown, bare != token or token in _SPECIAL)
+            if "\ufffd" in shown:
+                shown = text[max(start, told) : end]
+            told = end
+            yield Piece(shown, bare != token or token in _SPECIAL)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { debounce, el, toast } from "./dom.js";
 import { Stream } from "./events.js";
+import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { Library } from "./library.js";
 import { Loras } from "./loras.js";
@@ -34,6 +35,7 @@ const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, fol
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
+const inspector = new Inspector();
 const loras = new Loras(() => settings.lora_weight);
 const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
@@ -190,7 +192,8 @@ function markField(name) {
 const panels = {
   brand: (panel) => panel.replaceChildren(el("span", { class: "ls-logo", "aria-hidden": "true" }), el("h1", { class: "ls-brand" }, "Latent Studio")),
   status: (panel) => status.mount(panel),
-  tools: (panel) => prompts.mountTools(panel),
+  tools: (panel) => prompts.mountTools(panel, inspector.button),
+  inspector: (panel) => inspector.mount(panel),
   sizes: mountSizes,
   loras: (panel) => loras.mount(panel),
   stage: (panel) => stage.mount(panel),
@@ -228,6 +231,7 @@ const calls = {
   formChanged(names, ...values) {
     names.forEach((name, index) => (form[name] = values[index]));
     prompts.update(form);
+    inspector.update(form);
     loras.update(form.prompt ?? "");
     drawSizes();
     if (restored) keepForm();
@@ -290,7 +294,7 @@ mountPanels(() => {
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
   installTooltips();
-  installKeys(store);
+  installKeys(store, inspector);
 });
 window.addEventListener("pagehide", () => keepForm.flush());
 window.latentStudioReady(calls);
