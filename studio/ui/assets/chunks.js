@@ -21,7 +21,7 @@ export function chunkCards({ chunks, more_chunks: more }) {
 
 function card({ tokens, padding, ended }, index) {
   const used = LENGTH - padding;
-  const [words, kind, title] = ENDINGS[ended] ?? [];
+  const [ending, kind, title] = ENDINGS[ended] ?? [];
   return el(
     "li",
     { class: "ls-chunk", "aria-label": `Chunk ${index + 1}, ${used} of ${LENGTH} tokens` },
@@ -29,11 +29,21 @@ function card({ tokens, padding, ended }, index) {
     el(
       "div",
       { class: "ls-tokens" },
-      tokens.map((token, place) => chip(tokens, token, place)),
-      words && el("span", { class: `ls-token mark ${kind}`, title }, words),
+      words(tokens.map((token, place) => chip(tokens, token, place))),
+      ending && el("span", { class: `ls-token mark ${kind}`, title }, ending),
       padding > 0 && el("span", { class: "ls-token mark", title: "End tokens that fill the chunk up" }, `${padding} padding`),
     ),
   );
+}
+
+/** The chips in groups, one a word, so that lines break between words. */
+function words(chips) {
+  const groups = [];
+  for (const node of chips) {
+    if (!node.classList.contains("glued")) groups.push(el("span", { class: "ls-word" }));
+    groups.at(-1).append(node);
+  }
+  return groups;
 }
 
 function chip(tokens, { text, weight, joined }, place) {

@@ -69,7 +69,13 @@ export class Inspector {
     const open = !this.open;
     this.button.setAttribute("aria-expanded", String(open));
     show(this.panel, open);
-    if (open) this.#ask();
+    if (open) this.again();
+  }
+
+  /** Ask anew, as files may have changed. */
+  again() {
+    this.#asked = "";
+    this.#ask();
   }
 
   /** The form has changed. */

@@ -263,6 +263,7 @@ const calls = {
     if (told.refreshed) {
       readModels();
       loras.load();
+      inspector.again();
     }
     if (told.settings) {
       Object.assign(settings, told.settings);
