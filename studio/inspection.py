@@ -172,10 +172,9 @@ class _Side:
         return [literal(written)]
 
     def _networks(self, tags: Sequence[NetworkTag]) -> None:
-        loras = [tag for tag in tags if tag.kind == "lora" and self._positive]
-        model = self._model() if loras else None
+        model = self._model() if tags else None
         for tag in tags:
-            if tag in loras:
+            if tag.kind == "lora" and self._positive:
                 self._attempt("lora", str(tag), partial(find_lora, tag, model, self._library), _weights)
             else:
                 self._mention(Mention("network", str(tag), detail="ignored", place=self._place(str(tag))))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, takewhile
+from itertools import groupby, islice, takewhile
 from typing import Literal
 
 from studio.prompt.chunks import CHUNK_LENGTH, Chunk, chunk_prompt
@@ -132,26 +132,33 @@ def _segments(stretches: Sequence[tuple[int, int]], calls: int) -> tuple[Segment
 
 
 class _Counted(int):
-    """The id of a token of the text; those of start, end and padding are plain."""
+    """The id of a token of the text, its number in the wording being `place`; those of start, end and padding are plain."""
+
+    place: int
 
 
 class _Recorder:
-    """A tokenizer whose tokens are known again in the chunks. Counts them, and remembers their texts."""
+    """A tokenizer whose tokens are known again in the chunks. Counts them, and knows what they stand for."""
 
     def __init__(self, tokenizer: ClipTokenizer) -> None:
         self._tokenizer = tokenizer
         self._texts: list[str] = []
+        self._left = (piece for text in self._texts for piece in tokenizer.pieces(text))
+        self._pieces: list[Piece] = []
         self.count = 0
 
     def encode(self, text: str) -> list[int]:
-        counted: list[int] = [_Counted(token) for token in self._tokenizer.encode(text)]
-        self.count += len(counted)
+        counted = [_Counted(token) for token in self._tokenizer.encode(text)]
+        for token in counted:
+            token.place = self.count
+            self.count += 1
         self._texts.append(text)
-        return counted
+        return list(counted)
 
-    def pieces(self) -> Iterator[Piece]:
-        for text in self._texts:
-            yield from self._tokenizer.pieces(text)
+    def piece(self, token: _Counted) -> Piece:
+        """What `token` stands for; read only as far as it is asked for. Ask when all is encoded."""
+        self._pieces.extend(islice(self._left, max(0, token.place + 1 - len(self._pieces))))
+        return self._pieces[token.place]
 
 
 class _Reader:
@@ -180,15 +187,15 @@ class _Reader:
         recorder = _Recorder(self._tokenizer)
         breaks: list[int] = []  # before which token each BREAK stands
         chunks = chunk_prompt(_watched(self._parts(text), recorder, breaks), recorder)
-        held = [[place for place, token in enumerate(chunk.tokens) if isinstance(token, _Counted)] for chunk in chunks]
-        endings = _endings(breaks, [len(places) for places in held])
-        pieces = recorder.pieces()
-        views = tuple(self._chunk(*each, pieces) for each in zip(chunks[:SHOWN_CHUNKS], held, endings, strict=False))
+        lengths = [sum(isinstance(token, _Counted) for token in chunk.tokens) for chunk in chunks]
+        views = [
+            self._chunk(*each, recorder) for each in zip(chunks[:SHOWN_CHUNKS], _endings(breaks, lengths), strict=False)
+        ]
         return WordingView(
             text=shortened(text.strip(), SHOWN_TEXT),
             own=shortened(own, SHOWN_OWN),
             tokens=recorder.count,
-            chunks=views,
+            chunks=tuple(views),
             more_chunks=len(chunks) - len(views),
         )
 
@@ -203,12 +210,13 @@ class _Reader:
             self.view.breaks_in_weights = True
         return parts
 
-    def _chunk(self, chunk: Chunk, held: list[int], ended: Ending, pieces: Iterator[Piece]) -> ChunkView:
+    def _chunk(self, chunk: Chunk, ended: Ending, recorder: _Recorder) -> ChunkView:
         plain = self._emphasis == "Ignore"
         tokens: list[TokenView] = []
-        for place in held:
-            text, ends_word = next(pieces)
-            tokens.append(TokenView(text, 1.0 if plain else chunk.weights[place], not ends_word))
+        for token, weight in zip(chunk.tokens, chunk.weights, strict=True):
+            if isinstance(token, _Counted):
+                text, ends_word = recorder.piece(token)
+                tokens.append(TokenView(text, 1.0 if plain else weight, not ends_word))
         return ChunkView(tuple(tokens), CHUNK_LENGTH - len(tokens), ended)
 
 
