@@ -31,6 +31,7 @@ from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
     from studio.infotext import ParsedInfotext, PictureInfo
+    from studio.inspection import Inspection
     from studio.jobs import JobQueue
     from studio.library import Library
     from studio.library.embeddings import EmbeddingWords
@@ -206,6 +207,12 @@ class Studio:
 
         model = self._selected()
         return embedding_words(self.library.embeddings(), model) if model else EmbeddingWords({}, {})
+
+    def inspect(self, request: GenerationRequest) -> Inspection:
+        """What the prompts of `request` come to; see `studio.inspection`."""
+        from studio.inspection import inspect_request
+
+        return inspect_request(request, self.library, selected_checkpoint=self.settings.sd_model_checkpoint)
 
     def read_picture(self, data: bytes) -> PictureInfo:
         """What is written inside a picture file. Raises `DamagedFile`."""

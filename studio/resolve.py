@@ -5,7 +5,7 @@ Pure: reads the request, the settings and the library; touches no model weights,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
@@ -15,20 +15,12 @@ from studio.prompt.embeddings import EmbeddingNames
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
-from studio.prompt.weights import parse_weights
-from studio.prompt.wildcards import expand
+from studio.prompt.weights import weigh
+from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
-from studio.schema.resolved import (
-    EmbeddingUse,
-    LoraUse,
-    PromptBranch,
-    PromptPlan,
-    ResolvedRequest,
-    VariationPlan,
-    WeightedText,
-)
+from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions, SeedResize
+from studio.schema.resolved import EmbeddingUse, LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -104,7 +96,7 @@ def resolve(
         negative=negative,
         embeddings=embeddings,
         notes=notes,
-        loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
+        loras=tuple(find_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
         vae=_usable(vae) if vae else None,
         sampler=sampler.name,
@@ -187,17 +179,8 @@ def model_calls(sampler: SamplerSpec, steps: int) -> int:
 def _worded(request: GenerationRequest, library: ModelLookup, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Both prompts by field: with their styles, without comments, wildcards drawn. And the templates of those that were drawn."""
     styles = [library.style(name) for name in request.styles]
-    merged = {
-        "prompt": apply_styles(request.prompt, (style.prompt for style in styles)),
-        "negative_prompt": apply_styles(request.negative_prompt, (style.negative_prompt for style in styles)),
-    }
-    worded: dict[str, str] = {}
-    for field, text in merged.items():
-        try:
-            worded[field] = expand(text, library.wildcard, f"{field} {seed}")
-        except StudioError as error:
-            error.field = field
-            raise
+    merged = {field: with_styles(field, request, styles) for field in TEMPLATES}
+    worded = {field: draw(field, text, library.wildcard, seed) for field, text in merged.items()}
     drawn = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
     return worded, drawn
 
@@ -212,20 +195,29 @@ def _plans(worded: dict[str, str], calls: int, request: GenerationRequest) -> tu
     )
 
 
+def with_styles(field: str, request: GenerationRequest, styles: Sequence[Style]) -> str:
+    """The prompt `field` with the texts of `styles` merged in, without comments. Raises `InvalidRequest` as `apply_styles` does."""
+    return apply_styles(getattr(request, field), (getattr(style, field) for style in styles))
+
+
+def draw(field: str, text: str, lookup: Lookup, seed: int) -> str:
+    """The prompt `field` as `seed` words it: wildcards and choices drawn. Raises as `expand` does, naming `field`."""
+    try:
+        return expand(text, lookup, f"{field} {seed}")
+    except StudioError as error:
+        error.field = field
+        raise
+
+
 def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
     """One part of a prompt over the model calls."""
     stretches = parse_schedule(text, calls, old=request.old_prompt_editing)
     places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
     return PromptBranch(
-        texts=tuple(_weigh(text, request.emphasis) for text in places),
+        texts=tuple(tuple(weigh(text, request.emphasis)) for text in places),
         stretches=tuple((stretch.until, places[stretch.text]) for stretch in stretches),
         weight=weight,
     )
-
-
-def _weigh(text: str, emphasis: Emphasis) -> WeightedText:
-    """The text in weighted parts. With emphasis "None" brackets are ordinary characters, as in A1111."""
-    return ((text, 1.0),) if emphasis == "None" else tuple(parse_weights(text))
 
 
 def _embeddings(
@@ -261,15 +253,18 @@ def _usable(model: ModelInfo) -> ModelInfo:
     return model
 
 
-def _lora(tag: NetworkTag, model: ModelInfo, library: ModelLookup) -> LoraUse:
-    """The file behind one `<lora:…>` tag, checked against the checkpoint's family where both are known."""
+def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup) -> LoraUse:
+    """The file behind one `<lora:…>` tag, checked against the checkpoint's family where both are known.
+
+    Raises `UnknownName`, `IncompatibleFile` and `InvalidRequest` (weights that are no numbers, a dynamic rank).
+    """
     name = tag.positional[0] if tag.positional else ""
     if lora_rank(tag) is not None:
         raise InvalidRequest(
             f"{tag} asks for a dynamic rank, which is not supported: leave the fourth value (dyn) out.", field="prompt"
         )
     info = _usable(library.lora(name))
-    if info.family not in ("unknown", model.family):
+    if model is not None and info.family not in ("unknown", model.family):
         raise IncompatibleFile(
             f"LoRA {info.name!r} was made for {info.family}, the checkpoint {model.name!r} is {model.family}.",
             field="prompt",

@@ -12,6 +12,7 @@ One file for each part of the language, in the order they are applied:
     embeddings  names of embeddings in tokens
     tokenizer   CLIP's byte-pair encoding, text -> ids
     chunks      ids -> chunks of 75 between start and end, as the text encoder takes them; counting
+    inspect     all of it written down, for the inspector beside the prompt
 """
 
 from studio.prompt.chunks import Chunk, PlacedEmbedding, Tokenizer, chunk_prompt, count_tokens

@@ -8,9 +8,10 @@ repaired the text with ftfy first; curly quotes, ligatures and HTML entities giv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +24,19 @@ EOS = 49407
 COMMA = 267
 """A comma that ends a word."""
 
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+_WORD_END = "</w>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Piece(NamedTuple):
+    """What a token stands for: its letters, lower-case as the vocabulary has them, and whether a word ends with it.
+
+    Of tokens that are only some bytes of a character the first gives the whole character, the others nothing.
+    """
+
+    text: str
+    ends_word: bool
 
 
 class ClipTokenizer:
@@ -40,6 +53,20 @@ class ClipTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def pieces(self, text: str) -> Iterator[Piece]:
+        """What each of the tokens of `encode(text)` stands for, in the same order."""
+        from tokenizers.decoders import ByteLevel
+
+        letters, told = ByteLevel(), 0
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
+            bare = token.removesuffix(_WORD_END)
+            shown = letters.decode([bare])
+            if "\ufffd" in shown:
+                shown = text[max(start, told) : end]
+            told = end
+            yield Piece(shown, bare != token or token in _SPECIAL)
+
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
@@ -49,7 +76,7 @@ class ClipTokenizer:
             str(self._folder / "vocab.json"),
             str(self._folder / "merges.txt"),
             continuing_subword_prefix="",
-            end_of_word_suffix="</w>",
+            end_of_word_suffix=_WORD_END,
             unk_token="<|endoftext|>",
         )
         tokenizer = Tokenizer(model)
@@ -59,9 +86,7 @@ class ClipTokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-        tokenizer.add_special_tokens(
-            [AddedToken(token, special=True) for token in ("<|startoftext|>", "<|endoftext|>")]
-        )
+        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
         return tokenizer
 
 

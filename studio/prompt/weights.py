@@ -17,6 +17,7 @@ import re
 import sys
 
 from studio.errors import InvalidRequest
+from studio.schema.request import Emphasis
 
 BREAK = "BREAK"
 BREAK_WEIGHT = -1.0
@@ -34,6 +35,17 @@ _PIECE = re.compile(
 )
 _LARGEST = sys.float_info.max
 _BREAK = re.compile(r"\bBREAK\b")
+
+
+class BadWeight(InvalidRequest):
+    """A weight that is no number. `written` is what stands in its place, in the text after a colon."""
+
+    def __init__(self, written: str) -> None:
+        message = (
+            f"{written[:40]!r} in the prompt is not a weight: write a number such as (word:1.2), or \\( for a bracket."
+        )
+        super().__init__(message, field="prompt")
+        self.written = written
 
 
 class _Brackets:
@@ -69,7 +81,7 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 
     The pair ("BREAK", -1.0) starts a new chunk. Inside a weighted bracket that -1 is multiplied like any weight and
     BREAK becomes an ordinary word, as in AUTOMATIC1111, so that pictures made there come out the same. Weights are
-    finite: they stop at the largest float. Raises `InvalidRequest` for a weight that is no number, as in `(x:1.2.3)`.
+    finite: they stop at the largest float. Raises `BadWeight` for a weight that is no number, as in `(x:1.2.3)`.
     """
     rounds, squares = _Brackets(ROUND), _Brackets(SQUARE)
     pieces: list[tuple[str, float, int, int]] = []  # text, own weight, round bracket, square bracket
@@ -98,6 +110,11 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
         else:
             pieces.append((value, 1.0, *inside))
     return _weighted(pieces, rounds.products(), squares.products())
+
+
+def weigh(text: str, emphasis: Emphasis) -> list[tuple[str, float]]:
+    """`parse_weights` under an emphasis mode: with "None" brackets and BREAK are ordinary characters, as in A1111."""
+    return [(text, 1.0)] if emphasis == "None" else parse_weights(text)
 
 
 def _weighted(
@@ -131,10 +148,7 @@ def _number(text: str) -> float:
     try:
         return _times(float(text), 1.0)
     except ValueError:
-        raise InvalidRequest(
-            f"{text[:40]!r} in the prompt is not a weight: write a number such as (word:1.2), or \\( for a bracket.",
-            field="prompt",
-        ) from None
+        raise BadWeight(text) from None
 
 
 def _times(left: float, right: float) -> float:

@@ -67,6 +67,7 @@ export const reproduce = (file) => request("POST", "reproduce", { body: file, ty
 export const reproduction = (id) => get(`reproduce/${id}`);
 export const infotext = (text) => post("infotext", { text });
 export const tokens = (text) => post("tokens", { text });
+export const inspectPrompt = (form) => post("prompt/inspect", form);
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");

@@ -3,8 +3,8 @@
 import * as api from "./api.js";
 import { toast } from "./dom.js";
 
-/** Ctrl/Cmd+Enter generates, Alt+Enter skips, Escape interrupts (unless something is open that Escape closes). */
-export function installKeys(store) {
+/** Ctrl/Cmd+Enter generates, Alt+Enter skips, Alt+I opens and closes the prompt inspector, Escape interrupts (unless something is open that Escape closes). */
+export function installKeys(store, inspector) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
@@ -13,6 +13,9 @@ export function installKeys(store) {
     } else if (event.key === "Enter" && event.altKey) {
       event.preventDefault();
       ask(api.skip, store);
+    } else if (event.code === "KeyI" && event.altKey && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault(); // the place of the key, not its letter: with Option a Mac writes another
+      inspector.toggle();
     } else if (event.key === "Escape" && !event.defaultPrevented && !somethingOpen(event.target)) {
       ask(api.interrupt, store);
     }

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
+import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { PngInfo, table } from "./pnginfo.js";
@@ -34,6 +35,7 @@ const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, fol
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
+const inspector = new Inspector();
 const loras = new Cards({
   kind: "lora",
   title: "LoRA",
@@ -232,7 +234,8 @@ function markField(name) {
 const panels = {
   brand: (panel) => panel.replaceChildren(el("span", { class: "ls-logo", "aria-hidden": "true" }), el("h1", { class: "ls-brand" }, "Latent Studio")),
   status: (panel) => status.mount(panel),
-  tools: (panel) => prompts.mountTools(panel),
+  tools: (panel) => prompts.mountTools(panel, inspector.button),
+  inspector: (panel) => inspector.mount(panel),
   sizes: mountSizes,
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
@@ -273,6 +276,7 @@ const calls = {
     prompts.update(form);
     loras.update();
     embeddings.update();
+    inspector.update(form);
     drawSizes();
     if (restored) keepForm();
   },
@@ -304,6 +308,7 @@ const calls = {
       readModels();
       loras.load();
       embeddings.load();
+      inspector.again();
     }
     if (told.settings) {
       Object.assign(settings, told.settings);
@@ -335,7 +340,7 @@ mountPanels(() => {
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
   installTooltips();
-  installKeys(store);
+  installKeys(store, inspector);
 });
 window.addEventListener("pagehide", () => keepForm.flush());
 window.latentStudioReady(calls);

@@ -56,11 +56,13 @@ export class Prompts {
     }
   }
 
-  mountTools(panel) {
+  /** `more` are buttons of others for the tool row. */
+  mountTools(panel, ...more) {
     panel.classList.add("ls-chips");
     panel.replaceChildren(
       button("read", () => this.#read(), { picture: "read", kind: "chip", id: "paste", title: "Read generation parameters from the prompt, or from the last picture when it is empty" }),
       button("clear", () => this.#clear(), { picture: "close", kind: "chip", id: "txt2img_clear_prompt", title: "Empty both prompts" }),
+      ...more,
       el("span", { class: "ls-faint ls-hint" }, "Ctrl ↵ generates · Ctrl ↑↓ weighs words · drop a picture to read it"),
     );
   }

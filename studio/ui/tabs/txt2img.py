@@ -34,6 +34,7 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
             skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
         form.place("styles", choices=styles)
         panel("tools", elem_id="txt2img_tools")
+        panel("inspector", elem_id="txt2img_inspector")
     listen_js(interrupt.click, script("interrupt"))
     listen_js(skip.click, script("skip"))
     return generate
