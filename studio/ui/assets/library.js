@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, setSource, setText, show, toast } from "./dom.js";
 
 const PAGE = 48;
-const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", unknown: "unknown" };
+const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", sdxl_refiner: "SDXL refiner", unknown: "unknown" };
 const KINDS = [
   ["pictures", "Pictures"],
   ["models", "Checkpoints"],
