@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
+from studio.families import family
 from studio.prompt.composition import split_composition
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
@@ -17,8 +18,16 @@ from studio.prompt.weights import parse_weights
 from studio.prompt.wildcards import expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
+from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, Refiner, RunOptions, SeedResize
+from studio.schema.resolved import (
+    LoraUse,
+    PromptBranch,
+    PromptPlan,
+    RefinerPlan,
+    ResolvedRequest,
+    VariationPlan,
+    WeightedText,
+)
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -64,8 +73,8 @@ def resolve(
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
     Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
-    be used, a LoRA of another family), `DamagedFile` (a file of styles or wildcards), `NotAllowed` (a wildcard outside of
-    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
+    be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
+    outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
     """
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
@@ -75,7 +84,6 @@ def resolve(
     worded, templates = _worded(request, library, seed)
     prompt, tags = extract_networks(worded["prompt"])
     negative, _ = extract_networks(worded["negative_prompt"])
-    options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
@@ -89,6 +97,7 @@ def resolve(
         negative=PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
         loras=tuple(_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
+        refiner=_refiner(request.refiner, model, library, calls),
         vae=_usable(vae) if vae else None,
         sampler=sampler.name,
         schedule=running.label,
@@ -109,7 +118,7 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
-        options=options.model_copy(update=templates),
+        options=(options or RunOptions()).model_copy(update=templates),
     )
 
 
@@ -131,6 +140,9 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and request.variation.model_copy(update={"seed": resolved.variation.seeds[0]}),
         "seed_resize": resolved.seed_resize,
         "model": resolved.model.name,
+        "refiner": request.refiner
+        and resolved.refiner
+        and request.refiner.model_copy(update={"checkpoint": resolved.refiner.model.name}),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "sampler": resolved.sampler,
         "schedule": AUTOMATIC if own and find_schedule(own) == asked else asked.label,
@@ -214,6 +226,27 @@ def _usable(model: ModelInfo) -> ModelInfo:
     if model.problem:
         raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
     return model
+
+
+def _refiner(part: Refiner | None, base: ModelInfo, library: ModelLookup, calls: int) -> RefinerPlan | None:
+    """The checkpoint that finishes; None where it is the one that begins. It must paint in the same latent space."""
+    if part is None:
+        return None
+    try:
+        model = _usable(library.checkpoint(part.checkpoint))
+    except StudioError as error:
+        error.field = "refiner.checkpoint"
+        raise
+    if model.path == base.path:
+        return None
+    first, second = family(base.family), family(model.family)
+    if first.latent_space != second.latent_space:
+        raise IncompatibleFile(
+            f"{model.name!r} ({second.title}) cannot finish what {base.name!r} ({first.title}) began: their latents differ.",
+            field="refiner.checkpoint",
+        )
+    reached = (call for call in range(calls + 1) if call / calls >= part.switch_at)
+    return RefinerPlan(model=model, switch_at=part.switch_at, from_call=next(reached) if part.by_steps else None)
 
 
 def _lora(tag: NetworkTag, model: ModelInfo, library: ModelLookup) -> LoraUse:

@@ -16,12 +16,21 @@ from studio.cli.options import add_common, add_fields, given, open_settings, say
 from studio.errors import StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.request import (
+    GenerationRequest,
+    Refiner,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
     "variation": (Variation, "variation_"),
     "seed_resize": (SeedResize, "seed_resize_"),
+    "refiner": (Refiner, "refiner_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
 REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", *PARTS))

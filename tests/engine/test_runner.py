@@ -124,7 +124,7 @@ def test_a_batch_equals_its_pictures_alone(engine: DiffusersEngine, sd1: ModelIn
     assert [picture.png for picture in counted] == [picture.png for picture in singles]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd1-inpaint", "sprout"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd1-inpaint", "sprout", "sdxl_refiner"])
 def test_every_family_paints_and_follows_the_prompt(engine: DiffusersEngine, family: str) -> None:
     info = tiny_info(family)
     (one,) = images_of(engine, info, prompt="a red fox", negative_prompt="bad")

@@ -20,7 +20,15 @@ from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, make_request
+from studio.schema.request import (
+    GenerationRequest,
+    Refiner,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -91,6 +99,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "schedule": st.sampled_from([spec.label for spec in SCHEDULES]),
     "model": st.sampled_from([None, *MODELS]),
     "vae": st.sampled_from(["Automatic", "nice"]),
+    "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
 }
 """Fields whose values are names of something."""
@@ -204,11 +213,13 @@ def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataOb
 def test_every_field_is_drawn() -> None:
     """A field of a type that `values` does not know would only ever have its default."""
     known = (bool, int, float, str, BaseModel)
-    for model in (GenerationRequest, SamplerOptions):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner):
         for name, field in model.model_fields.items():
+            if name in NAMED:
+                continue
             kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
             drawn = get_origin(field.annotation) is Literal or all(
                 isinstance(kind, type) and issubclass(kind, known) for kind in kinds
             )
             assert drawn, name
-            assert name in NAMED or str not in kinds or get_origin(field.annotation) is Literal, name
+            assert str not in kinds or get_origin(field.annotation) is Literal, name
