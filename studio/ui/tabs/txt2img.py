@@ -48,10 +48,7 @@ def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
-        with gr.Accordion("Refiner", open=False, elem_id="txt2img_refiner"), gr.Row(elem_classes=["ls-row"]):
-            form.place("refiner.checkpoint", choices=refiners, scale=5, min_width=140)
-            form.place("refiner.switch_at", scale=5, min_width=120)
-            form.place("refiner.by_steps", scale=3, min_width=110)
+        _refiner(form, refiners)
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
             swap = _icon("Swap width and height", "txt2img_res_switch_btn", "swap")
@@ -70,6 +67,16 @@ def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _refiner(form: Form, refiners: Choices) -> None:
+    """The checkpoint that finishes the picture, and when it begins."""
+    with gr.Accordion("Refiner", open=False, elem_id="txt2img_refiner"):
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("refiner.checkpoint", choices=refiners, scale=6, min_width=140)
+            form.place("refiner.switch_at", scale=5, min_width=120)
+        with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+            form.place("refiner.by_steps", min_width=160)
 
 
 def _extra(form: Form) -> None:
