@@ -286,8 +286,8 @@ class Studio:
     def _local(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """`request` in the words of this installation; what is not here stays as it was written.
 
-        Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint and VAE
-        become the names they have here.
+        Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint, refiner
+        and VAE become the names they have here.
         """
         found = dict(request)
         with contextlib.suppress(StudioError):
@@ -299,6 +299,10 @@ class Studio:
             with contextlib.suppress(StudioError):
                 info = find(found[field]) if found.get(field) else None
                 found[field] = info.name if info else found.get(field)
+        if found.get("refiner"):
+            with contextlib.suppress(StudioError):
+                info = self.library.checkpoint(found["refiner"]["checkpoint"])
+                found["refiner"] = {**found["refiner"], "checkpoint": info.name}
         return {key: value for key, value in found.items() if key in request or key == "styles"}
 
     def _selected(self) -> ModelInfo | None:

@@ -88,6 +88,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes[name] = instead
             missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    if request.refiner:
+        try:
+            library.checkpoint(request.refiner.checkpoint)
+        except UnknownName:
+            changes["refiner"] = None
+            missing.append(f"Refiner {request.refiner.checkpoint!r} is not here: painted without it.")
     prompt = request.prompt
     for tag in extract_networks(prompt)[1]:
         try:

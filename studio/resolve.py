@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
+from studio.families import family
 from studio.library.embeddings import embedding_words
 from studio.prompt.composition import split_composition
 from studio.prompt.embeddings import EmbeddingNames
@@ -19,8 +20,16 @@ from studio.prompt.weights import weigh
 from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions, SeedResize
-from studio.schema.resolved import EmbeddingUse, LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
+from studio.schema.request import MAX_SEED, GenerationRequest, Refiner, RunOptions, SeedResize
+from studio.schema.resolved import (
+    EmbeddingUse,
+    LoraUse,
+    PromptBranch,
+    PromptPlan,
+    RefinerPlan,
+    ResolvedRequest,
+    VariationPlan,
+)
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -74,8 +83,8 @@ def resolve(
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
     Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
-    be used, a LoRA of another family), `DamagedFile` (a file of styles or wildcards), `NotAllowed` (a wildcard outside of
-    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
+    be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
+    outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
     """
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
@@ -83,13 +92,13 @@ def resolve(
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
     worded, templates = _worded(request, library, seed)
-    options = options or RunOptions()
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
     tags = extract_networks(worded["prompt"])[1]
-    positive, negative = _plans(worded, model_calls(sampler, request.steps), request)
+    calls = model_calls(sampler, request.steps)
+    positive, negative = _plans(worded, calls, request)
     embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
     return ResolvedRequest(
         positive=positive,
@@ -98,6 +107,7 @@ def resolve(
         notes=notes,
         loras=tuple(find_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
         model=model,
+        refiner=_refiner(request.refiner, model, library, calls),
         vae=_usable(vae) if vae else None,
         sampler=sampler.name,
         schedule=running.label,
@@ -118,7 +128,7 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
-        options=options.model_copy(update=templates),
+        options=(options or RunOptions()).model_copy(update=templates),
     )
 
 
@@ -140,6 +150,9 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and request.variation.model_copy(update={"seed": resolved.variation.seeds[0]}),
         "seed_resize": resolved.seed_resize,
         "model": resolved.model.name,
+        "refiner": request.refiner
+        and resolved.refiner
+        and request.refiner.model_copy(update={"checkpoint": resolved.refiner.model.name}),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "sampler": resolved.sampler,
         "schedule": AUTOMATIC if own and find_schedule(own) == asked else asked.label,
@@ -251,6 +264,27 @@ def _usable(model: ModelInfo) -> ModelInfo:
     if model.problem:
         raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
     return model
+
+
+def _refiner(part: Refiner | None, base: ModelInfo, library: ModelLookup, calls: int) -> RefinerPlan | None:
+    """The checkpoint that finishes; None where it is the one that begins. It must paint in the same latent space."""
+    if part is None:
+        return None
+    try:
+        model = _usable(library.checkpoint(part.checkpoint))
+    except StudioError as error:
+        error.field = "refiner.checkpoint"
+        raise
+    if model.path == base.path:
+        return None
+    first, second = family(base.family), family(model.family)
+    if first.latent_space != second.latent_space:
+        raise IncompatibleFile(
+            f"{model.name!r} ({second.title}) cannot finish what {base.name!r} ({first.title}) began: their latents differ.",
+            field="refiner.checkpoint",
+        )
+    reached = (call for call in range(calls + 1) if call / calls >= part.switch_at)
+    return RefinerPlan(model=model, switch_at=part.switch_at, from_call=next(reached) if part.by_steps else None)
 
 
 def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup) -> LoraUse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,8 @@ from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, Unknow
 from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.models import ModelInfo, ModelKind
-from studio.schema.request import MAX_SEED, GenerationRequest, SeedResize, Variation
-from studio.schema.resolved import ResolvedRequest, VariationPlan
+from studio.schema.request import MAX_SEED, GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.resolved import RefinerPlan, ResolvedRequest, VariationPlan
 
 
 def model(name: str, kind: ModelKind = "checkpoint", **facts: object) -> ModelInfo:
@@ -72,6 +74,9 @@ SHELF = Shelf(
     model("grand", "embedding", vectors=3, text_widths=(768, 1280), family="sdxl"),
     model("tiny", "embedding", vectors=1, text_widths=(32,), family="unknown"),
     model("pickled", "embedding", problem="pickled.pt is a pickle file."),
+    model("xl", family="sdxl"),
+    model("finisher", family="sdxl_refiner"),
+    model("two", family="sd2"),
 )
 
 
@@ -101,6 +106,44 @@ def test_a_variation_seed_of_minus_one_is_drawn_and_fixed() -> None:
     kept = fixed(asked, resolved)
     assert kept.variation == Variation(seed=1234, strength=0.5)
     assert run(kept, seed=99) == resolved
+
+
+def refiner_of(model: str, checkpoint: str, **changes: Any) -> RefinerPlan | None:
+    part = Refiner(
+        checkpoint=checkpoint, switch_at=changes.pop("switch_at", 0.7), by_steps=changes.pop("by_steps", False)
+    )
+    asked = GenerationRequest(seed=1, model=model, refiner=part, **changes)
+    resolved = run(asked)
+    kept = fixed(asked, resolved)
+    assert run(kept) == resolved
+    assert (kept.refiner is None) == (resolved.refiner is None)
+    return resolved.refiner
+
+
+def test_a_refiner_is_looked_up_and_must_share_the_latents() -> None:
+    found = refiner_of("xl", "finisher")
+    assert found == RefinerPlan(model=SHELF.models["checkpoint", "finisher"], switch_at=0.7, from_call=None)
+    assert refiner_of("base", "other") and refiner_of("base", "two") and refiner_of("finisher", "xl")
+    assert refiner_of("base", "base") is None, "a refiner that is the checkpoint itself changes nothing"
+    for checkpoint, error, said in (
+        ("xl", IncompatibleFile, "their latents differ"),
+        ("broken", IncompatibleFile, "truncated"),
+        ("bass", UnknownModel, "'base'"),
+    ):
+        with pytest.raises(error, match=said) as caught:
+            refiner_of("base", checkpoint)
+        assert caught.value.field == "refiner.checkpoint"
+
+
+@pytest.mark.parametrize(
+    "sampler, steps, switch_at, call",
+    [("Euler", 20, 0.8, 16), ("Euler", 10, 0.7, 7), ("Euler", 7, 0.5, 4), ("Heun", 10, 0.25, 5), ("Euler", 10, 0.0, 0)],
+)
+def test_by_steps_a_refiner_begins_at_the_first_call_that_has_gone_far_enough(
+    sampler: str, steps: int, switch_at: float, call: int
+) -> None:
+    found = refiner_of("base", "other", switch_at=switch_at, by_steps=True, sampler=sampler, steps=steps)
+    assert found and found.from_call == call
 
 
 def test_schedule_automatic_becomes_the_samplers_own_and_the_label_says_what_a1111_shows() -> None:

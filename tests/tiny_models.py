@@ -23,7 +23,7 @@ from studio.families import describe_checkpoint, describe_embedding, describe_fo
 from studio.schema.models import ModelInfo, ModelKind
 from tests import tiny_original as original
 
-FAMILIES = ("sd1", "sd2", "sdxl", "sd1-inpaint", "sprout")
+FAMILIES = ("sd1", "sd2", "sdxl", "sd1-inpaint", "sprout", "sdxl_refiner")
 _UNET: dict[str, dict[str, Any]] = {
     "sd1": {"attention_head_dim": 8, "cross_attention_dim": 32},
     "sd2": {"attention_head_dim": [1, 1, 1, 1], "cross_attention_dim": 64, "use_linear_projection": True},
@@ -33,6 +33,12 @@ _UNET: dict[str, dict[str, Any]] = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": [1, 1, 2],
         "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 64 + 6 * 256,
+    },
+    "sdxl_refiner": {
+        "block_out_channels": (32, 32, 64, 64), "attention_head_dim": [1, 1, 1, 1], "cross_attention_dim": 64, "use_linear_projection": True,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": 2,
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 64 + 5 * 256,
     },
     "sprout": {
         "block_out_channels": (16, 24, 32), "attention_head_dim": 4, "cross_attention_dim": 32, "norm_num_groups": 8, "sample_size": 16,
@@ -45,7 +51,7 @@ _TEXT: dict[str, tuple[dict[str, Any], ...]] = {
     "sd2": ({"hidden_size": 64, "hidden_act": "gelu"},),
     "sdxl": ({"hidden_size": 32}, {"hidden_size": 64, "hidden_act": "gelu", "projection_dim": 64}),
 }
-_TEXT |= {"sd1-inpaint": _TEXT["sd1"], "sprout": _TEXT["sd1"]}
+_TEXT |= {"sd1-inpaint": _TEXT["sd1"], "sprout": _TEXT["sd1"], "sdxl_refiner": _TEXT["sdxl"][1:]}
 
 
 @functools.cache
@@ -63,7 +69,7 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
 
 @functools.cache
 def tiny_components(family: str) -> dict[str, Any]:
-    """The modules: unet, vae, text_encoder and for SDXL text_encoder_2; float32, eval mode. Shared: do not change them."""
+    """The modules: unet, vae, text_encoder and for SDXL text_encoder_2 (its refiner has only that); float32, eval mode. Shared: do not change them."""
     return _seeded(FAMILIES.index(family), lambda: _make(family))
 
 
@@ -76,9 +82,9 @@ def _make(family: str) -> dict[str, Any]:
     vae = {"block_out_channels": levels, "down_block_types": ("DownEncoderBlock2D",) * len(levels),
            "up_block_types": ("UpDecoderBlock2D",) * len(levels), "layers_per_block": 1, "latent_channels": 4,
            "norm_num_groups": 1 if family == "sprout" else 32, "mid_block_add_attention": family != "sprout",
-           "scaling_factor": {"sdxl": 0.13025, "sprout": 0.37}.get(family, 0.18215)}  # fmt: skip
+           "scaling_factor": {"sdxl": 0.13025, "sdxl_refiner": 0.13025, "sprout": 0.37}.get(family, 0.18215)}  # fmt: skip
     made: dict[str, Any] = {"unet": UNet2DConditionModel(**unet), "vae": AutoencoderKL(**vae)}
-    for index, options in enumerate(_TEXT[family]):
+    for index, options in enumerate(_TEXT[family], start=family == "sdxl_refiner"):
         config = CLIPTextConfig(**{"num_hidden_layers": 3, "num_attention_heads": 1, "intermediate_size": 64, "bos_token_id": 49406,
                                    "eos_token_id": 49407, "projection_dim": 32, **options})  # fmt: skip
         made["text_encoder_2" if index else "text_encoder"] = (CLIPTextModelWithProjection if index else CLIPTextModel)(
@@ -89,7 +95,7 @@ def _make(family: str) -> dict[str, Any]:
 
 def scheduler_config(family: str) -> dict[str, Any]:
     """What goes into scheduler/scheduler_config.json."""
-    return {"_class_name": "EulerDiscreteScheduler" if family == "sdxl" else "DDIMScheduler", "beta_schedule": "scaled_linear",
+    return {"_class_name": "EulerDiscreteScheduler" if family.startswith("sdxl") else "DDIMScheduler", "beta_schedule": "scaled_linear",
             "beta_start": 0.00085, "beta_end": 0.020 if family == "sprout" else 0.012, "num_train_timesteps": 1000,
             "prediction_type": "v_prediction" if family == "sd2" else "epsilon"}  # fmt: skip
 
@@ -107,9 +113,11 @@ def tiny_folder(family: str) -> Path:
         name: ["transformers" if "text" in name else "diffusers", type(module).__name__]
         for name, module in modules.items()
     }
-    pipeline = {"sdxl": "StableDiffusionXLPipeline", "sd1-inpaint": "StableDiffusionInpaintPipeline"}.get(
-        family, "StableDiffusionPipeline"
-    )
+    pipeline = {
+        "sdxl": "StableDiffusionXLPipeline",
+        "sd1-inpaint": "StableDiffusionInpaintPipeline",
+        "sdxl_refiner": "StableDiffusionXLImg2ImgPipeline",
+    }.get(family, "StableDiffusionPipeline")
     index["scheduler"] = ["diffusers", scheduler_config(family)["_class_name"]]
     (folder / "model_index.json").write_text(
         json.dumps({"_class_name": pipeline, **index, "safety_checker": [None, None]})
@@ -137,8 +145,10 @@ def original_state(family: str) -> dict[str, torch.Tensor]:
         "model.diffusion_model.": original.original_unet(unet.state_dict(), 1, attention),
         "first_stage_model.": tiny_vae_state(family),
     }
-    text = modules["text_encoder"].state_dict()
-    if family == "sdxl":
+    text = next(module for name, module in modules.items() if "text" in name).state_dict()
+    if family == "sdxl_refiner":
+        parts["conditioner.embedders.0."] = original.original_open_clip(text)
+    elif family == "sdxl":
         parts["conditioner.embedders.0."] = original.original_clip(text)
         parts["conditioner.embedders.1."] = original.original_open_clip(modules["text_encoder_2"].state_dict())
     elif family == "sd2":

@@ -16,13 +16,22 @@ from studio.cli.painting import opened_studio
 from studio.errors import StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.request import (
+    GenerationRequest,
+    Refiner,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 from studio.schema.resolved import ResolvedRequest
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
     "variation": (Variation, "variation_"),
     "seed_resize": (SeedResize, "seed_resize_"),
+    "refiner": (Refiner, "refiner_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
 REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", *PARTS))

@@ -64,9 +64,10 @@ class Conditioner:
             self._cache.popitem(last=False)
         return self._cache[key]
 
-    def condition(self, states: TextStates, width: int, height: int) -> Condition:
+    def condition(self, states: TextStates, width: int, height: int, *, is_negative: bool = False) -> Condition:
         """The U-Net's condition for a pass of `width` x `height` pixels."""
-        return Condition(states.joined(), self._model.added_conditions(states.pooled, width, height))
+        added = self._model.added_conditions(states.pooled, width, height, is_negative=is_negative)
+        return Condition(states.joined(), added)
 
     def _encode(
         self, text: WeightedText, clip_skip: int, emphasis: Emphasis, embeddings: LoadedEmbeddings

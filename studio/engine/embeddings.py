@@ -79,18 +79,18 @@ class EmbeddingVectors:
         weights = Weights([path])
         signature = describe_embedding(weights.header)
         wanted = tuple(module.get_input_embeddings().embedding_dim for module in self._model.text_encoders)  # type: ignore[operator]
-        if signature.problem or signature.widths != wanted:
+        parts = list(zip(signature.keys, signature.widths, strict=True))[
+            -len(wanted) :
+        ]  # the SDXL refiner has the second encoder only
+        if signature.problem or tuple(width for _, width in parts) != wanted:
             widths = " and ".join(map(str, signature.widths))
             reason = (
                 signature.problem or f"Its vectors are {widths} wide, the model's {' and '.join(map(str, wanted))}."
             )
             raise IncompatibleFile(f"Embedding {use.name!r}: {reason}", field="prompt")
-        tensors = {key: weights.tensor(Source(key)) for key in signature.keys}
+        tensors = {key: weights.tensor(Source(key)) for key, _ in parts}
         check_finite(path.name, tensors)
-        return tuple(
-            tensor.float().reshape(-1, width).clone()
-            for tensor, width in zip(tensors.values(), signature.widths, strict=True)
-        )
+        return tuple(tensors[key].float().reshape(-1, width).clone() for key, width in parts)
 
 
 def _stamp(use: EmbeddingUse) -> _Stamp:

@@ -58,6 +58,13 @@ class Hardware:
             return torch.cuda.memory_allocated(self.device)
         return resident_bytes()
 
+    def free_memory(self) -> int:
+        """Bytes that could still be used: on the card for CUDA, else of this machine, within its container's limit."""
+        if self.device.type == "cuda":
+            cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return torch.cuda.mem_get_info(self.device)[0] + cached
+        return available_bytes()
+
     def free(self) -> None:
         """Give cached memory back to the device."""
         if self.device.type == "cuda":
@@ -106,6 +113,19 @@ def resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def available_bytes() -> int:
+    """Memory that this process may still take, as the machine and its container see it."""
+    import psutil
+
+    limits = [int(psutil.virtual_memory().available)]
+    try:
+        cgroup = Path("/sys/fs/cgroup")
+        limits.append(int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return max(0, min(limits))
 
 
 def _find_device(name: DeviceName) -> torch.device:

@@ -1,10 +1,12 @@
 """`ModelKeeper`: the loaded checkpoint, its LoRAs and its VAE; notices when their files change.
 
-One checkpoint is kept. Another one is loaded after it was dropped, so memory never holds two.
+One checkpoint is kept. Another one is loaded after it was put away, so memory never holds two: except a checkpoint and its
+refiner, where there is room for both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,13 @@ from studio.samplers.noise_table import NoiseTable
 from studio.schema.models import ModelInfo, PredictionType
 from studio.schema.request import AskedPrediction, NoiseSchedule
 
+WORKING_MEMORY = 3 * 2**30
+"""Bytes that stay free for painting when a second checkpoint is loaded beside the first."""
 Fingerprint = tuple[tuple[str, int, int], ...]
 """(path, bytes, modification time in ns) of every file that was read."""
 
 
-@dataclass
+@dataclass(eq=False)
 class LoadedCheckpoint:
     """A checkpoint with what belongs to it and lives as long."""
 
@@ -37,6 +41,10 @@ class LoadedCheckpoint:
     conditioner: Conditioner
     table: NoiseTable
     fingerprint: Fingerprint
+
+    def release(self) -> None:
+        """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
+        del self.model, self.loras, self.conditioner
 
     def table_for(self, schedule: NoiseSchedule) -> NoiseTable:
         """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise."""
@@ -53,29 +61,43 @@ class ModelKeeper:
     def __init__(self, hardware: Hardware) -> None:
         self._hardware = hardware
         self._tokenizer = ClipTokenizer()
-        self._loaded: LoadedCheckpoint | None = None
+        self._held: list[LoadedCheckpoint] = []
         self._vae: tuple[Fingerprint, LoadedVae] | None = None
 
     @property
     def model_name(self) -> str | None:
-        """Name of the loaded checkpoint."""
-        loaded = self._loaded
-        return loaded.model.info.name if loaded else None
+        """Name of the loaded checkpoint; of two the one that was loaded first."""
+        held = self._held[:1]
+        return held[0].model.info.name if held else None
 
     def has(self, info: ModelInfo) -> bool:
         """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
-        return self._loaded is not None and self._loaded.fingerprint == fingerprint(info)
+        return self._find(fingerprint(info)) is not None
 
-    def checkpoint(self, info: ModelInfo) -> LoadedCheckpoint:
-        """The checkpoint, loaded if need be. Raises `NotFound` and what `load_checkpoint` raises; then none is loaded."""
+    def has_room(self, info: ModelInfo) -> bool:
+        """Whether `info` is loaded, or can be without putting another one away: by the size of its file, which is taken for 16-bit."""
+        wanted = info.size * self._hardware.dtype.itemsize // 2
+        return self.has(info) or self._hardware.free_memory() >= wanted + WORKING_MEMORY
+
+    def holds(self, loaded: LoadedCheckpoint) -> bool:
+        """Whether `loaded` can still be painted with."""
+        return loaded in self._held
+
+    def checkpoint(self, info: ModelInfo, beside: ModelInfo | None = None) -> LoadedCheckpoint:
+        """The checkpoint, loaded if need be; others are put away first, except `beside` where there is room for both.
+
+        Raises `NotFound` and what `load_checkpoint` raises; then it is not loaded.
+        """
         current = fingerprint(info)
-        if self._loaded is None or self._loaded.fingerprint != current:
-            self.drop()
+        kept = {current} | ({fingerprint(beside)} if beside is not None and self.has_room(info) else set())
+        self._put_away([loaded for loaded in self._held if loaded.fingerprint not in kept])
+        found = self._find(current)
+        if found is None:
             hardware = self._hardware
             model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
             hardware.prepare_attention(model.unet, model.vae)
             table = _table(model, model.alphas_cumprod)
-            self._loaded = LoadedCheckpoint(
+            found = LoadedCheckpoint(
                 model,
                 LoraStack(model),
                 EmbeddingVectors(model, self._tokenizer),
@@ -83,7 +105,8 @@ class ModelKeeper:
                 table,
                 current,
             )
-        return self._loaded
+            self._held.append(found)
+        return found
 
     def vae(self, info: ModelInfo | None, loaded: LoadedCheckpoint) -> LoadedVae:
         """The separate VAE `info`, or the checkpoint's own. Raises `NotFound` and what `load_vae` raises."""
@@ -97,14 +120,25 @@ class ModelKeeper:
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""
-        if self._loaded is None and self._vae is None:
+        self._put_away(self._held)
+
+    def _find(self, current: Fingerprint) -> LoadedCheckpoint | None:
+        return next((loaded for loaded in self._held if loaded.fingerprint == current), None)
+
+    def _put_away(self, unwanted: Sequence[LoadedCheckpoint]) -> None:
+        """Unload these; with the last checkpoint goes the separate VAE, which was made to fit it."""
+        if not unwanted:
             return
-        self._loaded = self._vae = None
+        self._held = [loaded for loaded in self._held if loaded not in unwanted]
+        for loaded in unwanted:
+            loaded.release()
+        if not self._held:
+            self._vae = None
         self._hardware.free()
 
 
 def _table(model: LoadedModel, alphas: Tensor) -> NoiseTable:
-    return NoiseTable.from_alphas_cumprod(alphas, sdxl=model.family.name == "sdxl")
+    return NoiseTable.from_alphas_cumprod(alphas, sdxl=model.family.latent_space == "sdxl")
 
 
 def fingerprint(info: ModelInfo) -> Fingerprint:

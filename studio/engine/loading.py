@@ -93,19 +93,28 @@ class LoadedModel:
     """What the user may want to know about the file."""
 
     def added_conditions(
-        self, pooled: torch.Tensor | None, width: int, height: int, crop: tuple[int, int] = (0, 0)
+        self,
+        pooled: torch.Tensor | None,
+        width: int,
+        height: int,
+        crop: tuple[int, int] = (0, 0),
+        *,
+        is_negative: bool = False,
     ) -> dict[str, torch.Tensor] | None:
         """`added_cond_kwargs` of the U-Net: None for families that are not told the size of the picture.
 
         `pooled` [B, P]; `width`, `height` in pixels of the current pass, `crop` (left, top). time_ids [B, 6] are
-        (H, W, top, left, H, W) in float32, because bfloat16 cannot tell 1000 from 1001.
+        (H, W, top, left, H, W) in float32, because bfloat16 cannot tell 1000 from 1001; the refiner's [B, 5] are
+        (H, W, top, left, aesthetic score), where the negative prompt has a score of its own.
         """
         if not self.family.size_conditioning:
             return None
         if pooled is None:
             raise ValueError(f"{self.family.title} needs the pooled text")
         left, top = crop
-        ids = torch.tensor([[height, width, top, left, height, width]], dtype=torch.float32, device=pooled.device)
+        scores = self.family.aesthetic_scores
+        last = [height, width] if scores is None else [scores[is_negative]]
+        ids = torch.tensor([[height, width, top, left, *last]], dtype=torch.float32, device=pooled.device)
         return {"text_embeds": pooled, "time_ids": ids.expand(pooled.shape[0], -1)}
 
 

@@ -14,6 +14,7 @@ from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negativ
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
+from studio.engine.refiner import RefinerPass
 from studio.errors import EngineError
 from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
@@ -24,14 +25,21 @@ from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
 class TextToImage:
     """The txt2img pass of one job.
 
-    Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what `EmbeddingVectors.load`
-    raises.
+    Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what
+    `EmbeddingVectors.load` raises. `loaded` begins the picture, and finishes it unless a `refiner` takes over.
     """
 
-    def __init__(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        loaded: LoadedCheckpoint,
+        resolved: ResolvedRequest,
+        hardware: Hardware,
+        refiner: RefinerPass | None = None,
+    ) -> None:
         self._resolved = resolved
+        self._refiner = refiner
         self._hardware = hardware
-        self._loaded = loaded
+        self.loaded = loaded
         self._table = loaded.table_for(resolved.noise_schedule)
         self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
@@ -50,6 +58,12 @@ class TextToImage:
         """Steps of one batch; an estimate for samplers that choose their own."""
         return self._plan.steps
 
+    @property
+    def painter(self) -> LoadedCheckpoint:
+        """The checkpoint that painted the last step."""
+        refined = self._refiner.painter if self._refiner else None
+        return refined or self.loaded
+
     def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
         """Denoise one batch, one generator per picture; `subseeds` are its variation seeds. Close the iterator to stop.
 
@@ -58,9 +72,11 @@ class TextToImage:
         """
         with torch.inference_mode():
             noise = batch_noise(
-                self._resolved, seeds, subseeds, self._shape, self._loaded.model.latent.scale, self._hardware.device
+                self._resolved, seeds, subseeds, self._shape, self.loaded.model.latent.scale, self._hardware.device
             )
-            running = self._plan.run(self._denoiser(), self._plan.start(noise.start()), noise)
+            refiner = self._refiner
+            denoiser = refiner.after(self.denoiser(), self._table) if refiner else self.denoiser()
+            running = self._plan.run(denoiser, self._plan.start(noise.start()), noise)
         last: Step | None = None
         while (step := _advance(running)) is not None:
             if last is None:
@@ -75,21 +91,23 @@ class TextToImage:
         bad = [str(seed) for seed, good in zip(seeds, finite, strict=True) if not good]
         if bad:
             raise EngineError(
-                f"{self._loaded.model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
+                f"{self.painter.model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
                 "The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high."
             )
 
-    def _denoiser(self) -> GuidedUNet:
-        model = self._loaded.model
+    def denoiser(self, calls: int = 0) -> GuidedUNet:
+        """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
+        model = self.loaded.model
         return GuidedUNet(
             model.unet,
             self._table.timestep,
-            self._loaded.prediction(self._resolved.prediction_type),
+            self.loaded.prediction(self._resolved.prediction_type),
             self._positive,
             self._negative,
             self._scale,
             self._hardware.dtype,
             self._concat,
+            calls=calls,
         )
 
     def _timeline(self, branch: PromptBranch, *, is_negative: bool = False) -> Timeline:
@@ -97,16 +115,16 @@ class TextToImage:
         return Timeline(tuple((end, conditions[place]) for end, place in branch.stretches), branch.weight)
 
     def _condition(self, text: WeightedText, is_negative: bool) -> Condition:
-        resolved, conditioner = self._resolved, self._loaded.conditioner
+        resolved, conditioner = self._resolved, self.loaded.conditioner
         states = conditioner.encode(
             text,
             clip_skip=resolved.clip_skip,
             emphasis=resolved.emphasis,
-            loras=self._loaded.loras.text_key(),
+            loras=self.loaded.loras.text_key(),
             is_negative=is_negative,
             embeddings=self._embeddings,
         )
-        return conditioner.condition(states, resolved.width, resolved.height)
+        return conditioner.condition(states, resolved.width, resolved.height, is_negative=is_negative)
 
 
 def batch_noise(

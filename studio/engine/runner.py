@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,9 +19,11 @@ from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
+from studio.engine.refiner import RefinerPass, check_latents
 from studio.errors import StudioError
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
@@ -41,7 +44,7 @@ class _Job:
     cancel: CancelToken
     text_to_image: TextToImage
     previewer: Previewer
-    decoder: Decoder
+    vae: Callable[[LoadedCheckpoint], LoadedVae]
     backend: str
     images: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -135,27 +138,22 @@ class DiffusersEngine:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        if not self._keeper.has(resolved.model):
-            yield self._status(f"Loading {resolved.model.name}")
-            for note in self._keeper.checkpoint(resolved.model).model.notes:
-                yield self._status(note)
-        loaded = self._keeper.checkpoint(resolved.model)
-        loras = tuple(LoraWeights.of(use) for use in resolved.loras)
-        if loras != loaded.loras.active:
-            yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
-        loaded.loras.apply(loras)
-        vae = self._keeper.vae(resolved.vae, loaded)
+        loaded = yield from self._prepare(resolved)
+        preview = self._keeper.vae(resolved.vae, loaded).latent.preview
         self._activity = ""
-        preview = vae.latent.preview
         job = _Job(
             resolved,
             cancel,
-            TextToImage(loaded, resolved, self._hardware),
+            self._pass(loaded, resolved),
             Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
-            Decoder(vae),
+            partial(self._keeper.vae, resolved.vae),
             self._hardware.backend,
         )
         for batch in range(resolved.batch_count):
+            if not self._keeper.holds(loaded):  # its refiner needed the room
+                loaded = yield from self._prepare(resolved)
+                self._activity = ""
+                job.text_to_image = self._pass(loaded, resolved)
             yield from _paint_batch(job, batch)
             if cancel.mode == "interrupt":
                 break
@@ -165,6 +163,54 @@ class DiffusersEngine:
             yield Cancelled()
         else:
             yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
+
+    def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
+        """Load what the job needs, as far as there is room, and merge its LoRAs."""
+        refiner = resolved.refiner.model if resolved.refiner else None
+        loaded = yield from self._load(resolved.model, refiner)
+        loras = tuple(LoraWeights.of(use) for use in resolved.loras)
+        if loras != loaded.loras.active:
+            yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
+        loaded.loras.apply(loras)
+        if refiner and self._keeper.has_room(refiner):
+            second = yield from self._load(refiner, resolved.model)
+            check_latents(loaded.model.latent, second.model)
+        if refiner and loras and refiner.family != resolved.model.family:
+            yield self._status(f"The LoRAs do not fit {refiner.name}, which goes on without them")
+        return loaded
+
+    def _load(self, model: ModelInfo, beside: ModelInfo | None) -> Generator[Event, None, LoadedCheckpoint]:
+        fresh = not self._keeper.has(model)
+        if fresh:
+            yield self._status(f"Loading {model.name}")
+        loaded = self._keeper.checkpoint(model, beside)
+        for note in loaded.model.notes if fresh else ():
+            yield self._status(note)
+        return loaded
+
+    def _pass(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest) -> TextToImage:
+        """The pass of a job, with its refiner."""
+        if resolved.refiner is None:
+            return TextToImage(loaded, resolved, self._hardware)
+        open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, loaded.model.latent)
+        return TextToImage(loaded, resolved, self._hardware, RefinerPass(resolved.refiner, open_pass))
+
+    def _open_refiner(
+        self, resolved: ResolvedRequest, model: ModelInfo, latent: LatentFacts
+    ) -> tuple[LoadedCheckpoint, TextToImage]:
+        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
+        if not self._keeper.has(model):
+            self._activity = f"Loading {model.name}"
+        loaded = self._keeper.checkpoint(model, beside=resolved.model)
+        self._activity = ""
+        check_latents(latent, loaded.model)
+        same = model.family == resolved.model.family
+        loaded.loras.apply(tuple(LoraWeights.of(use) for use in resolved.loras) if same else ())
+        embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
+        finishing = resolved.model_copy(
+            update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
+        )
+        return loaded, TextToImage(loaded, finishing, self._hardware)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -189,17 +235,22 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
     if job.left():
         return
     last: Step | None = None
-    for step in job.text_to_image.steps(*job.seeds(batch)):
+    painting, begun_with = job.text_to_image, job.text_to_image.loaded
+    for step in painting.steps(*job.seeds(batch)):
+        if painting.painter is not begun_with:
+            begun_with = painting.painter
+            yield Status(message=f"Refining with {begun_with.model.info.name}")
         yield _progress(job, batch, step)
         if job.left():
             return
         last = step
     assert last is not None, "a plan has at least one step"
     yield Status(message="Decoding")
+    decoder = Decoder(job.vae(painting.painter))
     for offset, latents in enumerate(last.x):
         if job.left():
             return
-        yield _finished_picture(job, batch * job.resolved.batch_size + offset, latents)
+        yield _finished_picture(job, decoder, batch * job.resolved.batch_size + offset, latents)
 
 
 def _progress(job: _Job, batch: int, step: Step) -> Progress:
@@ -217,8 +268,8 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
 
 
 @torch.inference_mode()
-def _finished_picture(job: _Job, index: int, latents: Tensor) -> ImageReady:
-    picture = job.decoder.picture(latents)
+def _finished_picture(job: _Job, decoder: Decoder, index: int, latents: Tensor) -> ImageReady:
+    picture = decoder.picture(latents)
     infotext = write_infotext(job.resolved, index, __version__, job.backend)
     job.images += 1
     return ImageReady(

@@ -1,6 +1,6 @@
 """Model families: what a file or folder is, which configuration it has, how its keys are named. No torch.
 
-A family is one file (`sd1.py`, `sd2.py`, `sdxl.py`) and a row in `table.py`.
+A family is one file (`sd1.py`, `sd2.py`, `sdxl.py`, `sdxl_refiner.py`) and a row in `table.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The diffusers configuration of a single-file checkpoint: the family's shipped one, fitted to the shapes of the file.
 
-The shipped folders (`data/sd1`, `data/sd2`, `data/sdxl`) are complete enough for diffusers' own
+The shipped folders (`data/sd1`, `data/sd2`, `data/sdxl`, `data/sdxl_refiner`) are complete enough for diffusers' own
 `from_single_file(config=...)` as well. Fitting makes thinner and shallower models of the same design work: inpainting
 U-Nets with nine input channels, distilled ones with fewer layers a block, tiny ones in tests.
 """
@@ -38,6 +38,8 @@ def unet_config(spec: FamilySpec, found: Shapes, prefix: str) -> Config:
     channels = [inner[f"input_blocks.{blocks[0]}.0.out_layers.3.weight"][0] for blocks in levels]
     depths = [_depth(inner, f"input_blocks.{blocks[0]}.1.") for blocks in levels]
     up_depths = depths[::-1]
+    # The blocks in the middle are as deep as the last level; where that has no attention (the refiner), its place tells theirs.
+    middle = _depth(inner, "middle_block.1.")
     config |= {
         "in_channels": inner["input_blocks.0.0.weight"][1],
         "out_channels": inner["out.2.weight"][0],
@@ -45,7 +47,7 @@ def unet_config(spec: FamilySpec, found: Shapes, prefix: str) -> Config:
         "layers_per_block": counts.pop(),
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up_depths],
-        "transformer_layers_per_block": [max(depth, 1) for depth in depths],
+        "transformer_layers_per_block": [max(depth, 1) for depth in depths[:-1]] + [depths[-1] or middle],
         "attention_head_dim": spec.heads or [max(1, width // _HEAD_WIDTH) for width in channels],
         "use_linear_projection": len(inner["middle_block.1.proj_in.weight"]) == 2,
         "cross_attention_dim": inner["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1],

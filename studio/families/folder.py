@@ -184,7 +184,7 @@ def _family_and_variant(configs: FolderConfigs) -> tuple[Family, Variant]:
     variants: dict[Any, Variant] = {8: "edit", 9: "inpaint"}
     variant = variants.get(unet.get("in_channels"), "base")
     if "text_encoder_2" in configs.components or unet.get("addition_embed_type") == "text_time":
-        return "sdxl", variant if "text_encoder" in configs.components else "refiner"
+        return "sdxl" if "text_encoder" in configs.components else "sdxl_refiner", variant
     by_width = family_of_context(unet.get("cross_attention_dim"))
     if by_width != "unknown":
         return by_width, variant
@@ -204,8 +204,6 @@ def _native_size(configs: FolderConfigs, default: int) -> int:
 
 
 def _folder_problem(path: Path, configs: FolderConfigs, name: Family, variant: Variant) -> str | None:
-    if variant == "refiner":
-        return "This is the SDXL refiner, which only finishes pictures of a base model; choose a base model."
     if variant == "edit":
         return "This is an instruction-editing model (8 input channels), which is not supported."
     wanted: list[Part] = ["unet", "vae", *(encoder.name for encoder in family(name).encoders)]

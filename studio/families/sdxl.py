@@ -37,4 +37,5 @@ def spec() -> FamilySpec:
         preview=shipped_preview("sdxl"),
         zero_empty_negative=True,
         size_conditioning=True,
+        latent_space="sdxl",
     )

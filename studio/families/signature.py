@@ -16,13 +16,12 @@ from studio.families.spec import FamilySpec
 from studio.families.table import family
 from studio.schema.models import Family, PredictionType
 
-Variant = Literal["base", "inpaint", "refiner", "edit"]
+Variant = Literal["base", "inpaint", "edit"]
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 _VARIANT_OF_CHANNELS: dict[int, Variant] = {8: "edit", 9: "inpaint"}
-_REFINER_CONTEXT = 1280
 _PLAIN_NAME = re.compile(r"[\w .,+()-]+")
 _TOKEN_TABLES = ("embeddings.token_embedding.weight", "token_embedding.weight")
 
@@ -121,21 +120,16 @@ def vae_prefix(found: Shapes) -> str | None:
 
 def _checkpoint(found: Shapes, meta: dict[str, str]) -> CheckpointSignature:
     channels = found[f"{UNET_PREFIX}input_blocks.0.0.weight"][1:2]
-    refiner = _context(found) == _REFINER_CONTEXT or (
-        starts(found, "conditioner.embedders.0.model.") and not starts(found, "conditioner.embedders.1.")
-    )
-    name = "sdxl" if refiner else _family_of(found)
+    name = _family_of(found)
     if name == "unknown":
-        problem = (
-            f"The U-Net reads text states {_context(found)} wide, which belongs to no known family (768, 1024 or 2048)."
-        )
+        problem = f"The U-Net reads text states {_context(found)} wide, which belongs to no known family (768, 1024, 1280 or 2048)."
         return CheckpointSignature("checkpoint", parts=frozenset({"unet"}), problem=problem)
     spec = family(name)
     parts: set[Part] = {"unet"}
     if f"{VAE_PREFIX}decoder.conv_in.weight" in found:
         parts.add("vae")
     parts |= {encoder.name for encoder in spec.encoders if encoder_prefix(found, encoder.prefixes)}
-    variant: Variant = "refiner" if refiner else _VARIANT_OF_CHANNELS.get(channels[0] if channels else 0, "base")
+    variant: Variant = _VARIANT_OF_CHANNELS.get(channels[0] if channels else 0, "base")
     stated = _stated_prediction(found, meta)
     return CheckpointSignature(
         kind="checkpoint",
@@ -154,6 +148,7 @@ def _checkpoint(found: Shapes, meta: dict[str, str]) -> CheckpointSignature:
 def _family_of(found: Shapes) -> Family:
     """By the kind of text encoder inside; by the width of the text states when there is none."""
     by_encoder: dict[str, Family] = {
+        "conditioner.embedders.0.model.": "sdxl_refiner",  # the base model has CLIP-L in that place
         "conditioner.embedders.": "sdxl",
         "cond_stage_model.model.": "sd2",
         "cond_stage_model.transformer.": "sd1",
@@ -164,7 +159,7 @@ def _family_of(found: Shapes) -> Family:
 
 def family_of_context(width: int | None) -> Family:
     """The family whose U-Net reads text states `width` wide."""
-    names: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
+    names: tuple[Family, ...] = ("sd1", "sd2", "sdxl", "sdxl_refiner")
     return next((name for name in names if family(name).context == width), "unknown")
 
 
@@ -194,8 +189,6 @@ def _stated_size(meta: dict[str, str]) -> int | None:
 
 
 def _checkpoint_problem(found: Shapes, parts: set[Part], variant: Variant, encoders: list[Part]) -> str | None:
-    if variant == "refiner":
-        return "This is the SDXL refiner, which only finishes pictures of a base model; choose a base model."
     if variant == "edit":
         return "This is an instruction-editing model (8 input channels), which is not supported."
     special = next((title for key, title in _VARIANTS_NOT_PAINTED.items() if key in found), None)

@@ -72,6 +72,10 @@ class FamilySpec:
     """A negative prompt of "" gives zeros instead of the encoded empty text (states and pooled)."""
     size_conditioning: bool = False
     """The U-Net is told picture size and crop, and the pooled text."""
+    aesthetic_scores: tuple[float, float] | None = None
+    """Where the last number that the U-Net is told is a rating of the picture: for the prompt, and for the negative prompt."""
+    latent_space: str = "sd"
+    """Families of one latent space can hand latents to each other."""
     latent_channels: int = 4
 
 

@@ -29,7 +29,7 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
-from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation, invalid_request
+from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation, invalid_request
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
@@ -42,7 +42,7 @@ NOT_DONE = {
 }
 """What older versions of AUTOMATIC1111 did, and a note about each."""
 
-PARTS: dict[str, type[BaseModel]] = {"variation": Variation, "seed_resize": SeedResize}
+PARTS: dict[str, type[BaseModel]] = {"variation": Variation, "seed_resize": SeedResize, "refiner": Refiner}
 """Optional parts of a request, of which a text decides those it names."""
 
 MAX_NAME = 300
@@ -112,6 +112,8 @@ class _Reader:
         annotation = model.model_fields[name].annotation
         if annotation is bool or get_origin(annotation) is Literal:
             value = self._choice(key, text, [True, False] if annotation is bool else list(get_args(annotation)))
+        elif annotation is str:
+            value = self._title(key)
         else:
             value = self._number(key, text, model, name)
         if value is not None:
@@ -182,7 +184,7 @@ class _Reader:
             self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")
         self.notes += unused_notes(self.pairs, self.used)
 
-    def _title(self, name_key: str, hash_key: str) -> str | None:
+    def _title(self, name_key: str, hash_key: str = "") -> str | None:
         name, short_hash = self.pairs.get(name_key, "").strip(), self.pairs.get(hash_key, "").strip()
         for extension in _EXTENSIONS:
             name = name.removesuffix(extension)

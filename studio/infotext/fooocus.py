@@ -48,6 +48,8 @@ def fooocus_infotext(text: str) -> str | None:
         pairs["Size"] = f"{size[1]}x{size[2]}"
     if pairs["Refiner"] in ("", "None"):
         del pairs["Refiner"], pairs["Refiner switch at"]
+    else:
+        pairs["Refiner switch by sampling steps"] = "True"
     listed = data.get("loras")
     loras = [lora for lora in (listed if isinstance(listed, list) else ()) if isinstance(lora, list) and len(lora) >= 2]
     pairs["Lora hashes"] = ", ".join(f"{lora[0]}: {lora[2]}" for lora in loras if len(lora) > 2)

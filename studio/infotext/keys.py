@@ -47,6 +47,9 @@ PART_FIELDS = {
     "Variation seed strength": "variation.strength",
     "Seed resize from-1": "seed_resize.width",
     "Seed resize from-2": "seed_resize.height",
+    "Refiner": "refiner.checkpoint",
+    "Refiner switch at": "refiner.switch_at",
+    "Refiner switch by sampling steps": "refiner.by_steps",
 }
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
 

@@ -11,7 +11,6 @@ from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
     "hires. fix": ("Hires ", "First pass size"),
-    "refiner": ("Refiner",),
     "inpainting": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "img2img": ("Denoising strength", "Init image hash", "Noise multiplier", "Extra noise", "Image CFG scale"),
     "hypernetworks": ("Hypernet",),

@@ -20,7 +20,7 @@ from studio.prompt.networks import extract_networks
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import SamplerOptions
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import RefinerPlan, ResolvedRequest
 
 Pairs = dict[str, object]
 
@@ -50,6 +50,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["RNG"] = resolved.rng
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
+    pairs.update(_refiner(resolved.refiner))
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
     if resolved.old_prompt_editing and _has_brackets(resolved):
@@ -85,6 +86,17 @@ def _vae(vae: ModelInfo | None) -> Pairs:
         return {}
     pairs: Pairs = {"VAE hash": vae.short_hash} if vae.short_hash else {}
     return {**pairs, "VAE": PurePath(vae.path).name}
+
+
+def _refiner(plan: RefinerPlan | None) -> Pairs:
+    """Its title, and where it took over."""
+    if plan is None:
+        return {}
+    model = plan.model
+    name = model.name if model.layout == "folder" else model.name.rpartition("/")[2]
+    pairs: Pairs = {"Refiner": f"{name} [{model.short_hash}]" if model.short_hash else name}
+    pairs["Refiner switch at"] = plan.switch_at
+    return {"Refiner switch by sampling steps": True, **pairs} if plan.from_call is not None else pairs
 
 
 def _start_noise(resolved: ResolvedRequest, index: int) -> Pairs:

@@ -95,6 +95,27 @@ class SeedResize(_Frozen):
     height: SideOrOff = Field(0, ge=0, le=2048, description="Height in pixels whose noise is kept; 0 is off")
 
 
+class Refiner(_Frozen):
+    """A second checkpoint that finishes the picture. Without a name, or with a switch at 1, it is as if it were not there.
+
+    From the switch on its U-Net paints and its text encoders read the prompts; the latents go on. What it predicts is what
+    its file says.
+    """
+
+    checkpoint: Text = Field(
+        "", max_length=300, description="Checkpoint name, title or hash, of the same latent space; empty: none"
+    )
+    switch_at: float = Field(
+        0.8, ge=0, le=1, description="Part of the way after which the refiner goes on; 0 is at once, 1 never"
+    )
+    by_steps: bool = Field(
+        False, description="Count the part in sampling steps, as before A1111 1.8; else in timesteps of the noise level"
+    )
+
+
+Part = Variation | SeedResize | Refiner
+
+
 class GenerationRequest(_Frozen):
     """One order for pictures. Immutable; equal requests give equal pixels on the same model, device and versions."""
 
@@ -119,6 +140,7 @@ class GenerationRequest(_Frozen):
     model: str | None = Field(
         None, max_length=300, description="Checkpoint name, title or hash; empty: the selected one"
     )
+    refiner: Refiner | None = Field(None, description="Finish with another checkpoint; empty: do not")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
@@ -136,10 +158,12 @@ class GenerationRequest(_Frozen):
     )
     sampler_options: SamplerOptions = Field(default_factory=SamplerOptions, description="Sampler parameters")
 
-    @field_validator("variation", "seed_resize")
+    @field_validator("variation", "seed_resize", "refiner")
     @classmethod
-    def _without_idle_parts(cls, part: Variation | SeedResize | None) -> Variation | SeedResize | None:
+    def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
+        if isinstance(part, Refiner) and (part.checkpoint.strip() in ("", "None") or part.switch_at == 1):
+            return None
         if isinstance(part, Variation) and part.strength == 0:
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part

@@ -72,6 +72,15 @@ class VariationPlan(_Frozen):
     strength: float
 
 
+class RefinerPlan(_Frozen):
+    """The checkpoint that finishes: from model call `from_call` on (counted from 0), or, where that is None, from the noise level on
+    that lies `switch_at` of the way down the timesteps."""
+
+    model: ModelInfo
+    switch_at: float
+    from_call: int | None = None
+
+
 class ResolvedRequest(_Frozen):
     """Everything an engine needs. All values concrete."""
 
@@ -80,7 +89,8 @@ class ResolvedRequest(_Frozen):
     loras: tuple[LoraUse, ...]
     embeddings: tuple[EmbeddingUse, ...] = Field((), description="Each once, in the order the prompts name them")
     model: ModelInfo
-    vae: ModelInfo | None = Field(description="A separate VAE; None is the checkpoint's own")
+    refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
+    vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
     sampler: str = Field(description="A1111 display name, known to the table")
     schedule: str = Field(description="Label of the schedule that runs, never Automatic")
     schedule_label: str = Field(

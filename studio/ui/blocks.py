@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.schema.request import GenerationRequest
-from studio.ui.form import Form, model_choices, style_choices, vae_choices
-from studio.ui.handlers import Handlers
+from studio.ui.form import Form, model_choices, refiner_choices, style_choices, vae_choices
+from studio.ui.handlers import LISTS, Handlers
 from studio.ui.html import inline_json, panel
 from studio.ui.tabs.settings import build_settings
 from studio.ui.tabs.txt2img import build_txt2img
@@ -34,7 +34,8 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
-                generate = build_txt2img(form, fresh, style_choices(studio))
+                refiners = refiner_choices(studio.library.checkpoints())
+                generate = build_txt2img(form, fresh, style_choices(studio), refiners)
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")
             with gr.Tab("Library", id="library", elem_id="tab_library", render_children=True):
@@ -49,7 +50,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
             refresh.click,
             handlers.refresh,
             None,
-            [form.controls["model"], form.controls["vae"], form.controls["styles"], outcome],
+            [*(form.controls[name] for name in LISTS), outcome],
             outcome=outcome,
         )
         _model_choice(form, handlers, outcome, use)

@@ -19,6 +19,7 @@ from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
 from studio.schema.request import (
     GenerationRequest,
+    Refiner,
     SamplerOptions,
     SeedResize,
     Variation,
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 Lookup = Callable[[Any], Any]
 
 OPTIONS = "sampler_options"
-PARTS: dict[str, type[BaseModel]] = {OPTIONS: SamplerOptions, "variation": Variation, "seed_resize": SeedResize}
+PARTS: dict[str, type[BaseModel]] = {
+    OPTIONS: SamplerOptions,
+    "variation": Variation,
+    "seed_resize": SeedResize,
+    "refiner": Refiner,
+}
 """Fields of a request that are models themselves; each of their fields has its component."""
 SEEDS = ("seed", "variation.seed")
 ONE_PICTURE = ("batch_count", "batch_size")
@@ -65,6 +71,9 @@ LOOKS: dict[str, Look] = {
     "variation.strength": Look("Variation strength", "txt2img_subseed_strength", {"slider": True, "step": 0.01}),
     "seed_resize.width": Look("Resize seed from width", "txt2img_seed_resize_from_w", {"slider": True, "step": 8}),
     "seed_resize.height": Look("Resize seed from height", "txt2img_seed_resize_from_h", {"slider": True, "step": 8}),
+    "refiner.checkpoint": Look("Refiner", "txt2img_checkpoint"),
+    "refiner.switch_at": Look("Switch at", "txt2img_switch_at", {"slider": True, "step": 0.01}),
+    "refiner.by_steps": Look("Switch by sampling steps", "setting_refiner_switch_by_sample_steps"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
@@ -120,6 +129,11 @@ def _shown(model: ModelInfo) -> str:
 def vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     """`Automatic`, then the VAE files that can be used."""
     return [("Automatic", "Automatic"), *model_choices(vaes)]
+
+
+def refiner_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`None`, then the checkpoints that can be used."""
+    return [("None", ""), *model_choices(models)]
 
 
 def style_choices(studio: Studio) -> list[str]:

@@ -19,13 +19,24 @@ from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
 from studio.settings import Settings
 from studio.ui.fields import Choices
-from studio.ui.form import Form, Lookup, complete, model_choices, possible, style_choices, vae_choices
+from studio.ui.form import (
+    Form,
+    Lookup,
+    complete,
+    model_choices,
+    possible,
+    refiner_choices,
+    style_choices,
+    vae_choices,
+)
 
 if TYPE_CHECKING:
     from studio.app import Studio
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
+LISTS = ("model", "refiner.checkpoint", "vae", "styles")
+"""Fields whose choices are what the library has."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +118,11 @@ class Handlers:
         return {self.outcome: outcome}
 
     def _with_lists(self, updates: Updates) -> Updates:
-        """`updates`, with the lists of checkpoints, VAEs and styles as the library has them now."""
+        """`updates`, with the choices of `LISTS` as the library has them now."""
+        models = self.studio.library.checkpoints()
         lists: dict[str, Choices] = {
-            "model": model_choices(self.studio.library.checkpoints()),
+            "model": model_choices(models),
+            "refiner.checkpoint": refiner_choices(models),
             "vae": vae_choices(self.studio.library.vaes()),
             "styles": style_choices(self.studio),
         }
@@ -122,6 +135,7 @@ class Handlers:
         """How the form's names are found: any spelling that a picture may have gives the one in the list."""
         return {
             "model": self._usable_checkpoint,
+            "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,

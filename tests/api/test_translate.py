@@ -8,7 +8,7 @@ import pytest
 
 from studio.api.a1111.translate import Order, Txt2ImgBody, translate
 from studio.errors import InvalidRequest
-from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation
 
 DEFAULTS = GenerationRequest(model="sprout", vae="sharp", clip_skip=2, emphasis="No norm", rng="NV", steps=9, width=128)
 API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,
@@ -53,6 +53,14 @@ def order(**fields: Any) -> Order:
         ({"subseed_strength": 0.3}, {"variation": Variation(strength=0.3)}),
         ({"subseed": 9, "subseed_strength": 0}, {}),
         ({"seed_resize_from_w": 512, "seed_resize_from_h": 640}, {"seed_resize": SeedResize(width=512, height=640)}),
+        ({"refiner_checkpoint": "oak", "refiner_switch_at": 0.7}, {"refiner": Refiner(checkpoint="oak", switch_at=0.7)}),
+        ({"refiner_checkpoint": "oak"}, {"refiner": Refiner(checkpoint="oak", switch_at=0.0)}),
+        ({"refiner_checkpoint": "oak", "refiner_switch_at": 1}, {}),
+        ({"refiner_switch_at": 0.7, "refiner_checkpoint": ""}, {}),
+        ({"refiner_checkpoint": "oak", "refiner_switch_at": 0.5,
+          "override_settings": {"refiner_switch_by_sample_steps": True}},
+         {"refiner": Refiner(checkpoint="oak", switch_at=0.5, by_steps=True)}),
+        ({"override_settings": {"refiner_switch_by_sample_steps": True}}, {}),
         ({"seed_resize_from_w": 512}, {}),
         ({"seed_resize_from_w": 512, "seed_resize_from_h": -1}, {}),
         ({"infotext": "from the text"}, {"prompt": "from the text", "steps": 3, "seed": 9}),
@@ -68,7 +76,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("enable_hr", True), ("script_name", "X/Y/Z plot"), ("refiner_checkpoint", "oak"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("enable_hr", True), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True), ("s_min_uncond", 1.0)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -81,6 +89,7 @@ def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
     "fields, theirs",
     [({"n_iter": 0}, "n_iter"), ({"width": 63}, "width"), ({"eta": 7}, "eta"), ({"subseed_strength": 2}, "subseed_strength"),
      ({"subseed": -2}, "subseed"), ({"seed_resize_from_w": 5, "seed_resize_from_h": 64}, "seed_resize_from_w"), ({"s_noise": -1}, "s_noise"),
+     ({"refiner_checkpoint": "x", "refiner_switch_at": 1.1}, "refiner_switch_at"), ({"refiner_checkpoint": "x" * 301}, "refiner_checkpoint"),
      ({"override_settings": {"CLIP_stop_at_last_layers": 99}}, "override_settings.CLIP_stop_at_last_layers"),
      ({"override_settings": {"sigma_min": -1}}, "override_settings.sigma_min"), ({"cfg_scale": float("nan")}, "cfg_scale")],
 )  # fmt: skip
@@ -112,12 +121,16 @@ def test_saving_previews_and_settings_that_stay() -> None:
 
 
 def test_what_is_given_goes_over_the_text() -> None:
-    text = {"seed": 9, "variation": {"seed": 5, "strength": 0.5}, "seed_resize": {"width": 64, "height": 64}}
+    text = {"seed": 9, "variation": {"seed": 5, "strength": 0.5}, "seed_resize": {"width": 64, "height": 64},
+            "refiner": {"checkpoint": "oak", "switch_at": 0.6, "by_steps": True}}  # fmt: skip
 
     def request(**fields: Any) -> GenerationRequest:
         return translate(Txt2ImgBody.model_validate({"infotext": "x", **fields}), DEFAULTS, lambda _: text, 1).request
 
     assert request().variation == Variation(seed=5, strength=0.5)
+    assert request().refiner == Refiner(checkpoint="oak", switch_at=0.6, by_steps=True)
+    assert request(refiner_checkpoint="elm").refiner == Refiner(checkpoint="elm", switch_at=0.6, by_steps=True)
+    assert request(refiner_checkpoint="None").refiner is None
     assert request(subseed=6).variation == Variation(seed=6, strength=0.5)
     assert request(subseed_strength=0).variation is None
     assert request(seed_resize_from_h=-1).seed_resize is None

@@ -9,7 +9,7 @@ import zipfile
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from studio.schema.request import Variation
+from studio.schema.request import Refiner, Variation
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.steps import (
     GENERATE,
@@ -282,3 +282,21 @@ def test_a_variation_is_asked_for_and_its_seed_comes_back(page: Page, server: Se
     generate(page)
     done(page, server)
     assert server.studio.queue.jobs(limit=1)[0].request.variation is None
+
+
+def test_a_refiner_is_chosen_and_a_reload_keeps_it(page: Page, server: Server) -> None:
+    page.locator("#txt2img_refiner > button").click()
+    choose(page, "txt2img_checkpoint", "ash")
+    set_number(page, "switch_at", 0.6)
+    generate(page, "a fox")
+    done(page, server)
+    asked = server.studio.queue.jobs(limit=1)[0].request
+    assert asked.refiner == Refiner(checkpoint="ash", switch_at=0.6)
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    page.locator("#txt2img_refiner > button").click()
+    expect(page.locator("#txt2img_checkpoint input")).to_have_value(re.compile("^ash"))
+    choose(page, "txt2img_checkpoint", "None")
+    generate(page)
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.refiner is None

@@ -12,7 +12,7 @@ from studio.cli import COMMANDS, build_parser, main
 from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, request_from
 from studio.errors import StorageError
 from studio.schema.events import ImageReady
-from studio.schema.request import GenerationRequest, SeedResize, Variation
+from studio.schema.request import GenerationRequest, Refiner, SeedResize, Variation
 from studio.settings import Settings
 
 
@@ -107,7 +107,9 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
 
 def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
     words = ["generate", "a fox", "--variation-strength", "0.5", "--seed-resize-width=64", "--seed-resize-height=72"]
+    words += ["--refiner-checkpoint", "elm", "--refiner-by-steps"]
     request = request_from(build_parser(no_server).parse_args(words), GenerationRequest(seed=3))
+    assert request.refiner == Refiner(checkpoint="elm", switch_at=0.8, by_steps=True)
     assert request.variation == Variation(seed=-1, strength=0.5)
     assert request.seed_resize == SeedResize(width=64, height=72)
     assert request.seed == 3

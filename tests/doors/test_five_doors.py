@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.settings import Settings
 from studio.ui.form import LOOKS, Form, flat
 from studio.ui.mount import in_own_loop
+from tests.tiny_models import tiny_file
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"prompt": "a red fox on a beach", "seed": 7},
@@ -56,6 +58,14 @@ CASES: dict[str, dict[str, Any]] = {
         "variation": {"seed": 0, "strength": 0.05},
         "seed_resize": {"width": 64, "height": 2048},
     },
+    "refiner": {"seed": 17, "refiner": {"checkpoint": "finisher", "switch_at": 0.6}},
+    "refiner by steps": {
+        "seed": 17,
+        "refiner": {"checkpoint": "finisher.safetensors", "switch_at": 0.25, "by_steps": True},
+    },
+    "refiner that never begins": {"seed": 17, "refiner": {"checkpoint": "finisher", "switch_at": 1.0}},
+    "refiner that is the checkpoint": {"seed": 17, "refiner": {"checkpoint": "sprout-v1", "switch_at": 0.5}},
+    "refiner without a name": {"seed": 17, "refiner": {"checkpoint": "", "switch_at": 0.5}},
     "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
@@ -67,7 +77,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
 RESIZE = {"seed_resize_from_w": "width", "seed_resize_from_h": "height"}
-PARTS = {"sampler_options": "", "variation": "variation-", "seed_resize": "seed-resize-"}
+REFINER = {"refiner_checkpoint": "checkpoint", "refiner_switch_at": "switch_at"}
+PARTS = {"sampler_options": "", "variation": "variation-", "seed_resize": "seed-resize-", "refiner": "refiner-"}
 """What stands before the flags of a part's fields."""
 BATCHES = ("batch_count", "batch_size")
 """Not in the infotext of one picture, as in A1111."""
@@ -77,6 +88,8 @@ BATCHES = ("batch_count", "batch_size")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("data")
     (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
+    (folder / "checkpoints").mkdir()
+    shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -137,7 +150,9 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_noise": options.s_noise,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
+        **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
         "override_settings": {
+            "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
             "CLIP_stop_at_last_layers": request.clip_skip,
             "randn_source": request.rng,
             "emphasis": request.emphasis,
@@ -160,7 +175,9 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
             words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
     for part, prefix in PARTS.items():
         fields = getattr(request, part).model_dump(exclude_defaults=True) if getattr(request, part) else {}
-        words += [f"--{prefix}{name.replace('_', '-')}={value}" for name, value in fields.items()]
+        for name, value in fields.items():
+            flag = f"--{prefix}{name.replace('_', '-')}"
+            words += [flag] if value is True else [f"{flag}={value}"]
     words += [f"--styles={name}" for name in request.styles]
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
     return settled(studio, request_from(arguments, studio.default_request()))

@@ -28,7 +28,7 @@ from tests.tiny_models import (
 )
 
 CPU = torch.device("cpu")
-FILES = ("sd1", "sd2", "sdxl", "sd1-inpaint")
+FILES = ("sd1", "sd2", "sdxl", "sd1-inpaint", "sdxl_refiner")
 UNET = "model.diffusion_model."
 
 
@@ -87,7 +87,7 @@ def test_a_folder_gives_the_same(family: str) -> None:
     assert model.latent.shift_factor == 0
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sdxl_refiner"])
 def test_diffusers_reads_the_same_from_the_file(family: str) -> None:
     """The oracle for the original layout: diffusers' own single-file loader, given the tiny model's configuration."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -139,6 +139,11 @@ def test_only_sdxl_is_told_the_size() -> None:
     assert told["text_embeds"] is pooled
     with pytest.raises(ValueError, match="pooled"):
         sdxl.added_conditions(None, 64, 64)
+    refiner = load_checkpoint(tiny_info("sdxl_refiner"), CPU, torch.float32)
+    for is_negative, score in ((False, 6.0), (True, 2.5)):
+        told = refiner.added_conditions(pooled, 1001, 768, (5, 6), is_negative=is_negative)
+        assert told is not None
+        assert told["time_ids"].tolist() == [[768, 1001, 6, 5, score]] * 2
     sd1 = load_checkpoint(tiny_info(tiny_folder("sd1")), CPU, torch.float32)
     assert sd1.added_conditions(None, 64, 64) is None
 

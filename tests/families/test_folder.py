@@ -33,6 +33,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("sd1", "sd1", "base", "epsilon"),
         ("sd2", "sd2", "base", "v_prediction"),
         ("sdxl", "sdxl", "base", "epsilon"),
+        ("sdxl_refiner", "sdxl_refiner", "base", "epsilon"),
         ("sd1-inpaint", "sd1", "inpaint", "epsilon"),
         ("sprout", "sd1", "base", "epsilon"),
     ],
@@ -104,10 +105,12 @@ def test_a_folder_that_cannot_be_used_says_why(folder: Path, change: Callable[[P
 
 
 def test_the_refiner_folder_is_recognised(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_folder("sdxl"), tmp_path / "refiner"))
+    folder = Path(shutil.copytree(tiny_folder("sdxl_refiner"), tmp_path / "refiner"))
     edit(folder / "model_index.json", lambda data: data.update(text_encoder=[None, None]))
     found = describe_folder(folder)
-    assert (found.variant, "refiner" in (found.problem or "")) == ("refiner", True)
+    assert (found.family, found.variant, found.problem) == ("sdxl_refiner", "base", None)
+    edit(folder / "model_index.json", lambda data: data.pop("text_encoder_2"))
+    assert "no text_encoder_2" in (describe_folder(folder).problem or "")
 
 
 def test_weight_files_are_full_precision_first_then_fp16(folder: Path) -> None:

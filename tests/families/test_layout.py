@@ -29,6 +29,7 @@ PARAMETERS = {
     ("sd1", "unet"): 859_520_964,
     ("sd2", "unet"): 865_910_724,
     ("sdxl", "unet"): 2_567_463_684,
+    ("sdxl_refiner", "unet"): 2_259_526_660,
     ("sd1", "vae"): 83_653_863,
     ("sdxl", "vae"): 83_653_863,
     ("sd1", "text_encoder"): 123_060_480,
@@ -36,7 +37,7 @@ PARAMETERS = {
     ("sdxl", "text_encoder"): 123_060_480,
     ("sdxl", "text_encoder_2"): 694_659_840,
 }
-# Keys and shapes as they stand in v1-5-pruned, v2-1_768 and sd_xl_base_1.0.
+# Keys and shapes as they stand in v1-5-pruned, v2-1_768, sd_xl_base_1.0 and sd_xl_refiner_1.0.
 KNOWN: dict[str, dict[str, tuple[int, ...]]] = {
     "sd1": {
         "input_blocks.3.0.op.weight": (320, 320, 3, 3),
@@ -58,6 +59,14 @@ KNOWN: dict[str, dict[str, tuple[int, ...]]] = {
         "output_blocks.5.2.conv.weight": (640, 640, 3, 3),
         "output_blocks.8.0.out_layers.3.weight": (320, 320, 3, 3),
         "label_emb.0.0.weight": (1280, 2816),
+    },
+    "sdxl_refiner": {
+        "input_blocks.4.1.transformer_blocks.3.attn2.to_k.weight": (768, 1280),
+        "input_blocks.11.0.in_layers.2.weight": (1536, 1536, 3, 3),
+        "middle_block.1.transformer_blocks.3.attn2.to_k.weight": (1536, 1280),
+        "output_blocks.2.1.conv.weight": (1536, 1536, 3, 3),
+        "output_blocks.5.2.conv.weight": (1536, 1536, 3, 3),
+        "label_emb.0.0.weight": (1536, 2560),
     },
 }
 
@@ -91,7 +100,7 @@ def test_shipped_configurations_build_the_published_models(name: str, part: str)
     assert sum(value.numel() for value in on_meta(name, part).values()) == PARAMETERS[name, part]
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", "sdxl_refiner"])
 def test_the_unet_of_a_full_size_file(name: str) -> None:
     config, state = shipped_config(name, "unet"), on_meta(name, "unet")
     file = shapes(original.original_unet(state, 2, [kind != "UpBlock2D" for kind in config["up_block_types"]]))
@@ -105,7 +114,9 @@ def test_the_unet_of_a_full_size_file(name: str) -> None:
     given = config.pop("transformer_layers_per_block")
     heads, given_heads = fitted.pop("attention_head_dim"), config.pop("attention_head_dim")
     assert fitted == config
-    assert per_level == ([given] * 4 if isinstance(given, int) else given)
+    if isinstance(given, int):  # levels without attention have no depth of their own; the middle has that of the last
+        given = [1 if kind == "DownBlock2D" else given for kind in config["down_block_types"][:-1]] + [given]
+    assert per_level == given
     assert heads == given_heads
 
 

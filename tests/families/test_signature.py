@@ -39,17 +39,18 @@ def changed(
         ("sd1-inpaint", "sd1", "inpaint", 512, "epsilon"),
         ("sd2", "sd2", "base", 768, "v_prediction"),
         ("sdxl", "sdxl", "base", 1024, "epsilon"),
+        ("sdxl_refiner", "sdxl_refiner", "base", 1024, "epsilon"),
     ],
 )
 def test_a_checkpoint_of_each_family(name: str, family: str, variant: str, size: int, prediction: str) -> None:
     found = describe_checkpoint(read_header(tiny_file(name)))
     assert (found.kind, found.family, found.variant, found.native_size) == ("checkpoint", family, variant, size)
     assert (found.prediction_type, found.problem, found.zero_terminal_snr) == (prediction, None, False)
-    assert found.parts >= {"unet", "vae", "text_encoder"}
+    assert found.parts >= {"unet", "vae", "text_encoder_2" if name == "sdxl_refiner" else "text_encoder"}
 
 
 @pytest.mark.parametrize(
-    "width, family", [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (1280, "sdxl"), (4096, "unknown")]
+    "width, family", [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (1280, "sdxl_refiner"), (4096, "unknown")]
 )
 def test_without_text_encoder_the_width_of_the_text_states_tells_the_family(width: int, family: str) -> None:
     text = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -131,15 +132,12 @@ def test_other_files_say_what_they_are(shapes: dict[str, list[int]], words: str)
 
 
 def test_the_refiner_is_recognised() -> None:
-    original = read_header(tiny_file("sdxl"))
-    refiner = {
-        key.replace("embedders.1.", "embedders.0."): entry
-        for key, entry in original.items()
-        if "embedders.0." not in key
-    }
-    found = describe_checkpoint(refiner)
-    assert (found.family, found.variant) == ("sdxl", "refiner")
-    assert "refiner" in (found.problem or "")
+    header = read_header(tiny_file("sdxl_refiner"))
+    found = describe_checkpoint(header)
+    assert (found.family, found.variant, found.native_size) == ("sdxl_refiner", "base", 1024)
+    assert found.problem is None
+    bare = {key: entry for key, entry in header.items() if not key.startswith("conditioner.")}
+    assert describe_checkpoint(bare).family == "unknown", "a thin one without its encoder has no width that tells"
 
 
 def test_separate_autoencoders_are_of_no_family() -> None:

@@ -13,7 +13,7 @@ from tests.vector_files import load_json
 
 
 def test_every_family_has_its_configurations_and_one_row_of_preview_factors_a_channel() -> None:
-    assert FAMILIES.names() == ["sd1", "sd2", "sdxl"]
+    assert FAMILIES.names() == ["sd1", "sd2", "sdxl", "sdxl_refiner"]
     for name in FAMILIES.names():
         spec = family(name)
         assert spec.name == name
@@ -29,7 +29,7 @@ def test_an_unknown_family_is_answered_with_near_matches() -> None:
         family("sdx")
 
 
-@pytest.mark.parametrize("ours, theirs", [("sd1", "sd15"), ("sd2", "sd15"), ("sdxl", "sdxl")])
+@pytest.mark.parametrize("ours, theirs", [("sd1", "sd15"), ("sd2", "sd15"), ("sdxl", "sdxl"), ("sdxl_refiner", "sdxl")])
 def test_vectors_preview_factors_are_the_published_ones(ours: str, theirs: str) -> None:
     published = load_json("latent_rgb.json")["models"][theirs]
     assert [list(row) for row in family(ours).preview.factors] == published["factors_channel_by_rgb"]

@@ -298,6 +298,13 @@ def test_fooocus_is_read(place: str) -> None:
     assert request["negative_prompt"] == "bad"
 
 
+def test_fooocus_counts_the_way_to_its_refiner_in_steps() -> None:
+    told = {**FOOOCUS, "refiner_model": "sd_xl_refiner_1.0.safetensors", "refiner_switch": 0.6}
+    request = read_picture(with_chunks(parameters=json.dumps(told))).request
+    assert request["refiner"] == {"checkpoint": "sd_xl_refiner_1.0", "switch_at": 0.6, "by_steps": True}
+    assert "refiner" not in read_picture(with_chunks(parameters=json.dumps(FOOOCUS))).request
+
+
 @pytest.mark.parametrize("loras", [5, "x", None, [[]], [["a", {}, 1]], {}])
 def test_fooocus_loras_of_another_form_are_passed_over(loras: Any) -> None:
     info = read_picture(with_chunks(parameters=json.dumps({**FOOOCUS, "loras": loras})))

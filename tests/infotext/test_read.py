@@ -153,6 +153,27 @@ def test_what_is_done_to_the_start_noise(said: str, part: dict[str, dict[str, fl
 
 
 @pytest.mark.parametrize(
+    "said, refiner, note",
+    [
+        ("Refiner: x [0123456789]", {"checkpoint": "x [0123456789]", "switch_at": 0.8, "by_steps": False}, ""),
+        ("Refiner: x, Refiner switch at: 0.5", {"checkpoint": "x", "switch_at": 0.5, "by_steps": False}, ""),
+        ("Refiner: x, Version: v1.7.0-300", {"checkpoint": "x", "switch_at": 0.8, "by_steps": True}, ""),
+        ("Refiner: x, Version: v1.8.0", {"checkpoint": "x", "switch_at": 0.8, "by_steps": False}, ""),
+        ("Refiner: x, Refiner switch at: 1", None, ""),
+        ("Refiner: x, Refiner switch at: 7", None, "Refiner switch at 7 is not between 0 and 1"),
+        ("Refiner: None, Refiner switch at: 0.5", None, ""),
+        ("Refiner switch at: 0.5, Refiner switch by sampling steps: True", None, ""),
+        (f"Refiner: {'x' * 301}, Refiner switch at: 0.5", None, "too long for a name"),
+    ],
+)
+def test_who_finished_the_picture(said: str, refiner: dict[str, object] | None, note: str) -> None:
+    """Before 1.8.0 the switch was counted in steps."""
+    parsed = parse_infotext(f"a\n{LINE}, RNG: CPU, {said}")
+    assert parsed.request.get("refiner") == refiner
+    assert (note in parsed.notes[0]) if note else (parsed.notes == [])
+
+
+@pytest.mark.parametrize(
     "prompt, version, old",
     [
         ("a [cat:dog:3]", "v1.5.2", True),

@@ -20,7 +20,15 @@ from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, make_request
+from studio.schema.request import (
+    GenerationRequest,
+    Refiner,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -100,6 +108,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "schedule": st.sampled_from([spec.label for spec in SCHEDULES]),
     "model": st.sampled_from([None, *MODELS]),
     "vae": st.sampled_from(["Automatic", "nice"]),
+    "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
 }
 """Fields whose values are names of something."""
@@ -213,7 +222,7 @@ def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataOb
 def test_every_field_is_drawn() -> None:
     """A field of a type that `values` does not know would only ever have its default."""
     known = (bool, int, float, str, BaseModel)
-    for model in (GenerationRequest, SamplerOptions):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner):
         for name, field in model.model_fields.items():
             if name in NAMED:
                 continue

@@ -27,6 +27,12 @@ APPLIED = {
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
     "Seed resize from: 64x72": {"seed_resize": {"width": 64, "height": 72}},
+    "Refiner: x [0123456789], Refiner switch at: 0.7": {
+        "refiner": {"checkpoint": "x [0123456789]", "switch_at": 0.7, "by_steps": False}
+    },
+    "Refiner: x.safetensors, Refiner switch by sampling steps: True": {
+        "refiner": {"checkpoint": "x", "switch_at": 0.8, "by_steps": True}
+    },
     "Old prompt editing timelines: True": {"old_prompt_editing": True},
     "Noise Schedule: Zero Terminal SNR": {"noise_schedule": "Zero Terminal SNR"},
 }
@@ -58,10 +64,8 @@ NAMED = [
         "Hires CFG Scale: 3",
         "Hires refiner: a",
         "Hires Module 1: b",
-        "Refiner: x [0123456789]",
-        "Refiner switch at: 0.8",
     ),
-    *("Refiner switch by sampling steps: True", "Mask mode: Inpaint not masked", "Mask blur: 4", "Mask rounding: 1"),
+    *("Mask mode: Inpaint not masked", "Mask blur: 4", "Mask rounding: 1"),
     *("Inpaint area: Only masked", "Masked area padding: 16", "Masked content: fill"),
     *(
         "Hypernet: h",
@@ -126,10 +130,10 @@ def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
 
 
 def test_a_long_list_is_cut_but_names_every_feature() -> None:
-    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"Refiner": "r" * 200}
+    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"Tiling": "r" * 200}
     first, second = unused_notes(pairs, ())
     assert "and 3 more" in first
-    assert "no refiner" in second and len(second) < 120
+    assert "no tiling" in second and len(second) < 120
 
 
 def test_what_is_read_is_no_feature_that_is_missing() -> None:

@@ -12,7 +12,7 @@ from studio.prompt import Style
 from studio.resolve import resolve
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation, make_request
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import RefinerPlan, ResolvedRequest
 
 
 def info(kind: Any, name: str, **more: Any) -> ModelInfo:
@@ -117,6 +117,31 @@ def test_a_variation_keeps_the_seed_and_counts_its_own() -> None:
     read = parse_infotext(text).request
     assert read["variation"] == {"seed": 22, "strength": 0.25}
     assert read["seed_resize"] == {"width": 512, "height": 640}
+
+
+def test_a_refiner_is_named_as_a1111_names_it() -> None:
+    other = CHECKPOINT.model_copy(
+        update={"name": "xl/finisher", "path": "/m/xl/finisher.safetensors", "short_hash": "7440042bbd"}
+    )
+    painted = resolved(GenerationRequest())
+
+    def said(**plan: Any) -> str:
+        refined = painted.model_copy(update={"refiner": RefinerPlan.model_validate({"model": other, **plan})})
+        return write_infotext(refined, 0, "1")
+
+    assert "Refiner: finisher [7440042bbd], Refiner switch at: 0.8, Version" in said(switch_at=0.8)
+    by_steps = said(switch_at=0.8, from_call=16)
+    assert (
+        "Refiner switch by sampling steps: True, Refiner: finisher [7440042bbd], Refiner switch at: 0.8, " in by_steps
+    )
+    assert parse_infotext(by_steps).request["refiner"] == {
+        "checkpoint": "finisher [7440042bbd]",
+        "switch_at": 0.8,
+        "by_steps": True,
+    }
+    other = other.model_copy(update={"layout": "folder", "short_hash": None, "model_id": "abcdefabcdef"})
+    assert "Refiner: xl/finisher, Refiner switch" in said(switch_at=0.8)
+    assert "Refiner" not in write_infotext(painted, 0, "1")
 
 
 def test_a_hash_is_never_invented() -> None:

@@ -20,7 +20,7 @@ from studio.schema.request import SamplerOptions
 
 MEAN, VARIANCE = 0.5, 0.3
 SIGMA_START, SIGMA_END = 10.0, 0.1
-SEEDS = (7, 8, 9)
+SEEDS = (7, 8, 9, 10)
 SHAPE = (4, 6, 5)
 TABLE = NoiseTable.scaled_linear()
 

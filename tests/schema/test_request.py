@@ -12,6 +12,7 @@ from studio.errors import InvalidRequest
 from studio.schema.request import (
     MAX_PROMPT,
     GenerationRequest,
+    Refiner,
     RunOptions,
     SamplerOptions,
     SeedResize,
@@ -41,6 +42,7 @@ from studio.schema.request import (
         ({"variation": {"seed": -2, "strength": 0.5}}, "variation.seed", "-1"),
         ({"seed_resize": {"width": 63, "height": 64}}, "seed_resize.width", "0 (off) or at least 64"),
         ({"seed_resize": {"width": 64, "height": -1}}, "seed_resize.height", "0"),
+        ({"refiner": {"checkpoint": "x", "switch_at": 1.1}}, "refiner.switch_at", "1"),
         ({"foo": 1}, "foo", "permitted"),
         ({"steps": "many"}, "steps", "integer"),
     ],
@@ -65,6 +67,9 @@ def test_empty_prompt_is_allowed_and_requests_are_values() -> None:
 def test_parts_that_change_nothing_are_none() -> None:
     idle = {"variation": {"seed": 5, "strength": 0}, "seed_resize": {"width": 512, "height": 0}}
     assert make_request(idle) == GenerationRequest()
+    for refiner in ({"checkpoint": " "}, {"checkpoint": "None", "switch_at": 0.5}, {"checkpoint": "x", "switch_at": 1}):
+        assert make_request({"refiner": refiner}) == GenerationRequest()
+    assert make_request({"refiner": {"checkpoint": "x"}}).refiner == Refiner(checkpoint="x", switch_at=0.8)
     assert make_request({"variation": {"strength": 0.1}}).variation == Variation(seed=-1, strength=0.1)
 
 
@@ -83,6 +88,6 @@ def test_requests_travel_as_json(request: GenerationRequest) -> None:
 
 
 def test_every_field_has_help() -> None:
-    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, RunOptions):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, RunOptions):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
-from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation
 from studio.ui.form import (
     LOOKS,
     OPTIONS,
@@ -55,6 +55,10 @@ REQUESTS = st.builds(
     variation=st.none() | st.builds(Variation, seed=st.integers(-1, 2**32 - 1), strength=st.floats(0, 1)),
     seed_resize=st.none()
     | st.builds(SeedResize, width=st.just(0) | st.integers(64, 2048), height=st.integers(64, 2048)),
+    refiner=st.none()
+    | st.builds(
+        Refiner, checkpoint=st.sampled_from(["", "None", "sprout"]), switch_at=st.floats(0, 1), by_steps=st.booleans()
+    ),
     model=st.none() | st.just("sprout"),
     vae=st.sampled_from(["Automatic", "sharp"]),
     clip_skip=st.integers(1, 12),
@@ -96,7 +100,8 @@ def test_an_empty_seed_is_a_random_one(form: Form) -> None:
     "name, value",
     [("steps", 0), ("steps", None), ("width", 63), ("width", 100000), ("cfg_scale", float("nan")), ("batch_size", 17),
      ("prompt", "x" * 50_001), ("sampler_options.eta", 2), ("steps", "many"), ("rng", "TPU"), ("prompt", "a\0b"),
-     ("variation.strength", 1.1), ("variation.seed", -2), ("seed_resize.width", 63), ("seed_resize.height", 2049)],
+     ("variation.strength", 1.1), ("variation.seed", -2), ("seed_resize.width", 63), ("seed_resize.height", 2049),
+     ("refiner.switch_at", -0.1), ("refiner.checkpoint", "x" * 301)],
 )  # fmt: skip
 def test_bad_values_are_named(form: Form, name: str, value: Any) -> None:
     values = {**values_of(form, GenerationRequest()), form.controls[name]: value}
@@ -125,6 +130,7 @@ def test_flat() -> None:
 
 def test_a_part_that_is_off_shows_its_defaults() -> None:
     assert flat({"variation": None}) == {"variation.seed": -1, "variation.strength": 0}
+    assert flat({"refiner": None}) == {"refiner.checkpoint": "", "refiner.switch_at": 0.8, "refiner.by_steps": False}
     assert flat({"seed_resize": None}) == {"seed_resize.width": 0, "seed_resize.height": 0}
 
 

@@ -103,6 +103,25 @@ def test_a_picture_of_another_model_says_so(handlers: Handlers) -> None:
         assert name in told(handlers, updates)["notes"][0]
 
 
+def test_a_pictures_refiner_is_shown_by_its_name_here(handlers: Handlers) -> None:
+    part = {"checkpoint": "sprout [0123456789]", "switch_at": 0.6, "by_steps": True}
+    updates = send(handlers, request={"steps": 5, "refiner": part}, whole=True)
+    assert value(handlers, updates, "refiner.checkpoint") == "sprout"
+    assert value(handlers, updates, "refiner.switch_at") == 0.6
+    assert value(handlers, updates, "refiner.by_steps") is True
+    for name in ("elm", "broken"):
+        updates = send(handlers, request={"steps": 5, "refiner": {**part, "checkpoint": name}}, whole=True)
+        assert value(handlers, updates, "refiner.checkpoint") == ""
+        assert name in told(handlers, updates)["notes"][0]
+
+
+def test_refiners_on_offer_are_none_and_the_checkpoints_that_can_be_used(handlers: Handlers) -> None:
+    updates = handlers.refresh()
+    offered = [name for _, name in updates[handlers.form.controls["refiner.checkpoint"]]["choices"]]
+    assert offered == ["", *(name for _, name in updates[handlers.form.controls["model"]]["choices"])]
+    assert "broken" not in offered
+
+
 @pytest.mark.parametrize("text", [None, "", "[1]", "{", 5])
 def test_a_broken_parcel_is_refused(handlers: Handlers, text: Any) -> None:
     with pytest.raises(InvalidRequest):

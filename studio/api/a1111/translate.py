@@ -104,7 +104,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("init_images", bool, "img2img"),
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
-    ("refiner_checkpoint", _named, "the refiner"),
     ("restore_faces", bool, "face restoration"),
     ("tiling", bool, "tiling"),
     ("s_min_uncond", _positive, "negative guidance minimum sigma"),
@@ -128,6 +127,8 @@ _PART_FIELDS = {
     "subseed_strength": "variation.strength",
     "seed_resize_from_w": "seed_resize.width",
     "seed_resize_from_h": "seed_resize.height",
+    "refiner_checkpoint": "refiner.checkpoint",
+    "refiner_switch_at": "refiner.switch_at",
 }
 """Fields of optional parts of a request, dotted."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
@@ -144,6 +145,8 @@ _PICTURE_OVERRIDES = {
     "prediction_type": "prediction_type",
 }
 """What A1111 keeps in its settings and a request says each time; the last one is ours."""
+_PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
+"""The same, of optional parts; dotted."""
 _SAMPLER_OVERRIDES = {
     "eta_ancestral": "eta",
     "eta_ddim": "eta",
@@ -183,10 +186,10 @@ def translate(
     data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
     data["styles"] = [name for name in data.get("styles", ()) if _named(name)]  # A1111's style that is none is "None"
     data |= _sampler(given, data)
-    data |= _parts(given, data)
+    overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
+    data |= _parts(given, overrides, data)
     options = dict(data.get("sampler_options", {}))
     options |= {ours: given[theirs] for theirs, ours in _SAMPLER_FIELDS.items() if theirs in given}
-    overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
     for key, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items():
         if overrides.get(key) not in (None, ""):
             data[ours] = overrides[key]
@@ -226,6 +229,7 @@ _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in _SAMPLER_OVERRIDES.items()},
     **{f"sampler_options.{name}": name for name in _SAMPLER_FIELDS},
     **{ours: f"override_settings.{theirs}" for theirs, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items()},
+    **{ours: f"override_settings.{theirs}" for theirs, ours in _PART_OVERRIDES.items()},
     **{ours: theirs for theirs, ours in (_FIELDS | _PART_FIELDS).items()},
     "sampler": "sampler_name",
     "schedule": "scheduler",
@@ -253,17 +257,20 @@ _CHECKED = {name for name, _, _ in _NOT_BUILT}
 
 
 def _is_override(key: str) -> bool:
-    return key in _OVERRIDES or key in _PICTURE_OVERRIDES or key in _SAMPLER_OVERRIDES
+    return any(key in known for known in (_OVERRIDES, _PICTURE_OVERRIDES, _PART_OVERRIDES, _SAMPLER_OVERRIDES))
 
 
-def _parts(given: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """The optional parts, over those in `data`. A size below 0 is none, as 0 is."""
+def _parts(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The optional parts, over those in `data`. A size below 0 is none, as 0 is; a refiner without a switch begins at once."""
     parts: dict[str, dict[str, Any]] = {}
-    for theirs, ours in _PART_FIELDS.items():
-        if theirs in given:
-            part, _, name = ours.partition(".")
-            value = max(given[theirs], 0) if part == "seed_resize" else given[theirs]
-            parts.setdefault(part, dict(data.get(part) or {}))[name] = value
+    said = [(ours, given[theirs]) for theirs, ours in _PART_FIELDS.items() if theirs in given]
+    said += [(ours, overrides[theirs]) for theirs, ours in _PART_OVERRIDES.items() if theirs in overrides]
+    for ours, value in said:
+        part, _, name = ours.partition(".")
+        value = max(value, 0) if part == "seed_resize" else value
+        parts.setdefault(part, dict(data.get(part) or {}))[name] = value
+    if "refiner" in parts:
+        parts["refiner"].setdefault("switch_at", 0.0)
     return parts
 
 

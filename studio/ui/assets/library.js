@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
 
 const PAGE = 48;
-export const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", unknown: "unknown" };
+export const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", sdxl_refiner: "SDXL refiner", unknown: "unknown" };
 const KINDS = [
   ["pictures", "Pictures"],
   ["models", "Checkpoints"],

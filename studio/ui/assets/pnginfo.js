@@ -17,6 +17,7 @@ const LABELS = {
   variation_seed: "Variation seed",
   variation_strength: "Variation strength",
   seed_resize: "Resize seed from",
+  refiner: "Refiner",
   model: "Checkpoint",
   vae: "VAE",
   clip_skip: "Clip skip",
@@ -143,8 +144,9 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, ...own } = request ?? {};
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
+  if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);
   const place = ([key]) => (order.indexOf(key) + order.length) % order.length;

@@ -5,17 +5,21 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.ui.fields import Choices
 from studio.ui.form import OPTIONS, Form, sampler_choices, schedule_choices
 from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str]) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` are the names on offer. Returns the Generate button."""
+def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], refiners: Choices) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and `refiners` are the names on offer.
+
+    Returns the Generate button.
+    """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh)
+            _settings(form, fresh, refiners)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -40,12 +44,13 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest) -> None:
+def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
+        _refiner(form, refiners)
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
             swap = _icon("Swap width and height", "txt2img_res_switch_btn", "swap")
@@ -64,6 +69,16 @@ def _settings(form: Form, fresh: GenerationRequest) -> None:
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _refiner(form: Form, refiners: Choices) -> None:
+    """The checkpoint that finishes the picture, and when it begins."""
+    with gr.Accordion("Refiner", open=False, elem_id="txt2img_refiner"):
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("refiner.checkpoint", choices=refiners, scale=6, min_width=140)
+            form.place("refiner.switch_at", scale=5, min_width=120)
+        with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+            form.place("refiner.by_steps", min_width=160)
 
 
 def _extra(form: Form) -> None:

@@ -1,0 +1,112 @@
+"""The refiner: a second checkpoint that takes the latents over on the way and finishes them.
+
+Which model call is the first of the refiner is AUTOMATIC1111's rule (1.8 and later). It is asked before every call, so the two
+calls of one step of a second-order sampler may be of different models. Once it has begun, the refiner stays, also where a
+sampler goes back up to higher noise (Restart).
+
+    by noise level:   (T - 1 - t) / T >= switch_at     t: the entry of the first checkpoint's table nearest to the call's sigma
+    by steps:         call / calls    >= switch_at     calls: as prompt editing counts them, two a step for second order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from studio.engine.denoise import GuidedUNet
+from studio.errors import IncompatibleFile
+from studio.samplers.noise_table import NoiseTable
+from studio.schema.resolved import RefinerPlan
+
+if TYPE_CHECKING:
+    from studio.engine.keeper import LoadedCheckpoint
+    from studio.engine.loading import LatentFacts, LoadedModel
+    from studio.engine.passes import TextToImage
+
+
+class RefinerPass:
+    """The refiner's part of a job.
+
+    Args:
+        plan: when it takes over.
+        open_pass: makes the pass of the refiner's checkpoint; may load it, and put the first checkpoint away. Called at the
+            switch of every batch, outside of inference mode, so that what it loads can be changed later.
+    """
+
+    def __init__(self, plan: RefinerPlan, open_pass: Callable[[], tuple[LoadedCheckpoint, TextToImage]]) -> None:
+        self._plan = plan
+        self._open = open_pass
+        self.painter: LoadedCheckpoint | None = None
+        """The refiner while it paints; None before the switch."""
+
+    def after(self, first: GuidedUNet, table: NoiseTable) -> HandOver:
+        """The denoiser of one batch, that begins with `first`; `table` is that of the first checkpoint."""
+        self.painter = None
+        return HandOver(first, lambda call, sigma: self._is_due(call, sigma, table), self._take_over)
+
+    def _is_due(self, call: int, sigma: float, table: NoiseTable) -> bool:
+        if self._plan.from_call is not None:
+            return call >= self._plan.from_call
+        return gone(sigma, table) >= self._plan.switch_at
+
+    def _take_over(self, calls: int) -> GuidedUNet:
+        with torch.inference_mode(False):
+            self.painter, painting = self._open()
+        return painting.denoiser(calls)
+
+
+class HandOver:
+    """A `GuidedDenoiser` of two models: `first`, until `is_due(call, sigma)`; then what `take_over(calls made)` gives.
+
+    The first is let go of before the second is asked for, so that its memory can be given back.
+    """
+
+    def __init__(
+        self, first: GuidedUNet, is_due: Callable[[int, float], bool], take_over: Callable[[int], GuidedUNet]
+    ) -> None:
+        self._first: GuidedUNet | None = first
+        self._second: GuidedUNet | None = None
+        self._is_due = is_due
+        self._take_over = take_over
+        self._calls = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """See `GuidedUNet`."""
+        return self._turn(sigma)(x, sigma)
+
+    def guided_and_uncond(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """See `GuidedUNet`."""
+        return self._turn(sigma).guided_and_uncond(x, sigma)
+
+    def _turn(self, sigma: float) -> GuidedUNet:
+        """Whose call this is."""
+        call, self._calls = self._calls, self._calls + 1
+        if self._first is not None:
+            if not self._is_due(call, sigma):
+                return self._first
+            self._first = None
+        if self._second is None:
+            self._second = self._take_over(call)
+        return self._second
+
+
+def gone(sigma: float, table: NoiseTable) -> float:
+    """How much of the way through the timesteps of `table` lies behind at `sigma`: 0 at the first, almost 1 at the last."""
+    nearest = int((table.sigmas - sigma).abs().argmin())
+    return (len(table) - 1 - nearest) / len(table)
+
+
+def check_latents(one: LatentFacts, second: LoadedModel) -> None:
+    """Raise `IncompatibleFile` unless the latents of the first model, `one`, mean the same to the second."""
+    other = second.latent
+    facts = [(latent.channels, latent.scale, latent.scaling_factor, latent.shift_factor) for latent in (one, other)]
+    if facts[0] != facts[1]:
+        raise IncompatibleFile(
+            f"{second.info.name} cannot finish what the checkpoint began: its latents have {other.channels} channels at "
+            f"1/{other.scale} of the size, scaled by {other.scaling_factor:g}; the first one's have {one.channels} at "
+            f"1/{one.scale}, scaled by {one.scaling_factor:g}.",
+            field="refiner.checkpoint",
+        )
