@@ -105,7 +105,7 @@ def _settings() -> str:
 
 
 def _request() -> str:
-    from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation
+    from studio.schema.request import BranchPoint, GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
@@ -113,6 +113,7 @@ def _request() -> str:
         ("Request", GenerationRequest),
         ("Variation (`variation`)", Variation),
         ("Seed resize (`seed_resize`)", SeedResize),
+        ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),
     ):

@@ -9,19 +9,30 @@ from collections.abc import Callable
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
+from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.prompt.composition import split_composition
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
 from studio.prompt.weights import parse_weights
 from studio.prompt.wildcards import expand
+from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
-from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan, WeightedText
+from studio.schema.resolved import (
+    BranchPlan,
+    LoraUse,
+    PromptBranch,
+    PromptPlan,
+    ResolvedRequest,
+    VariationPlan,
+    WeightedText,
+)
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
+ORIGIN = "The picture that is branched from"
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
 """Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
@@ -40,6 +51,10 @@ class ModelLookup(Protocol):
 
     def lora(self, name: str) -> ModelInfo:
         """By name or alias. Raises `UnknownName`."""
+        ...
+
+    def lora_hashes(self) -> dict[str, str]:
+        """Short hash -> name of the LoRAs whose hash is known."""
         ...
 
     def style(self, name: str) -> Style:
@@ -65,8 +80,12 @@ def resolve(
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
     Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family), `DamagedFile` (a file of styles or wildcards), `NotAllowed` (a wildcard outside of
-    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
+    its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch that cannot be
+    or that contradicts its origin; see `studio.lineage`).
     """
+    branch = _branch_plan(request, library, selected_checkpoint)
+    if branch is not None:
+        request = adopted(request, branch.origin)
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
@@ -81,7 +100,7 @@ def resolve(
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
-    return ResolvedRequest(
+    resolved = ResolvedRequest(
         positive=PromptPlan(
             text=worded["prompt"],
             branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
@@ -109,8 +128,12 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
+        branch=branch,
         options=options.model_copy(update=templates),
     )
+    if branch is not None:
+        refuse_contradictions(resolved, branch.origin)
+    return resolved
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
@@ -138,6 +161,27 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "height": resolved.height,
     }
     return request.model_copy(update=answers)
+
+
+def _branch_plan(request: GenerationRequest, library: ModelLookup, selected_checkpoint: str) -> BranchPlan | None:
+    """The origin of a branch, resolved from its text, and where it is left."""
+    if request.branch is None:
+        return None
+    refuse_branch(find_sampler(request.sampler))
+    asked = origin_request(request.branch, library.lora_hashes())
+
+    def no_seed() -> int:
+        raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
+
+    try:
+        origin = resolve(asked, library, no_seed, selected_checkpoint=selected_checkpoint)
+    except StudioError as error:
+        if not error.message.startswith(ORIGIN):
+            error.message = f"{ORIGIN}: {error.message}"
+        error.field = "branch.origin"
+        raise
+    refuse_late_step(request.branch.step, origin)
+    return BranchPlan(step=request.branch.step, origin=origin, text=request.branch.origin)
 
 
 def _seeds(

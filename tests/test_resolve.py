@@ -41,6 +41,9 @@ class Shelf:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
 
+    def lora_hashes(self) -> dict[str, str]:
+        return {}
+
     def style(self, name: str) -> Style:
         if name != "ink":
             raise UnknownName.of("style", name, ["ink"], field="styles")

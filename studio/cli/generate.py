@@ -13,10 +13,18 @@ from pydantic import BaseModel
 from studio.app import Studio, build
 from studio.cli.interrupt import interruptible
 from studio.cli.options import add_common, add_fields, given, open_settings, say
-from studio.errors import StorageError
+from studio.errors import InvalidRequest, NotFound, StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.request import (
+    BranchPoint,
+    GenerationRequest,
+    RunOptions,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    make_request,
+)
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
@@ -24,7 +32,7 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "seed_resize": (SeedResize, "seed_resize_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
-REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", *PARTS))
+REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "branch", *PARTS))
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -34,6 +42,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
     for model, prefix in PARTS.values():
         add_fields(parser, model, model.model_fields, prefix=prefix)
+    parser.add_argument(
+        "--branch-origin",
+        metavar="FILE",
+        help="go on from a step of this picture; what no flag says is as it was there",
+    )
+    add_fields(parser, BranchPoint, ["step"], prefix="branch_")
     parser.add_argument(
         "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
     )
@@ -56,6 +70,28 @@ def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> 
     return make_request(data)
 
 
+def branch_from(arguments: argparse.Namespace, studio: Studio) -> BranchPoint | None:
+    """The branch that a command line asks for; its origin is read out of a picture, or is a file of text.
+
+    Raises `NotFound` for a file that is not there, `InvalidRequest` for one without parameters or half of the two flags.
+    """
+    step = given(arguments, ["step"], "branch_")
+    if not arguments.branch_origin:
+        if step:
+            raise InvalidRequest("--branch-step needs --branch-origin.", field="branch.origin")
+        return None
+    file = Path(arguments.branch_origin).expanduser()
+    if not file.is_file():
+        raise NotFound(f"There is no file {str(file)!r}.", field="branch.origin")
+    if not step:
+        raise InvalidRequest("--branch-origin needs --branch-step.", field="branch.step")
+    data = file.read_bytes()
+    text = data.decode("utf-8", "replace") if file.suffix == ".txt" else studio.read_picture(data).infotext
+    if not (text or "").strip():
+        raise InvalidRequest(f"{file.name} carries no generation parameters.", field="branch.origin")
+    return make_request({"branch": {**step, "origin": text}}).branch
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Paint and print where the pictures are. Ctrl-C keeps what is finished."""
     settings, paths, notes = open_settings(arguments)
@@ -65,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     cancel = CancelToken()
     try:
         wanted = getattr(arguments, "model", None)
-        defaults = studio.default_request(studio.library.checkpoint(wanted) if wanted else None)
+        model = studio.library.checkpoint(wanted) if wanted else None
+        defaults = studio.default_request(model, branch_from(arguments, studio))
         options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
         request = request_from(arguments, defaults)
         with interruptible(cancel.interrupt, "stopping after this step (Ctrl-C again to quit at once)"):

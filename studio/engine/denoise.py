@@ -71,6 +71,7 @@ class GuidedUNet:
         scale: guidance scale.
         dtype: number format of the U-Net; `x` and x0 stay float32.
         concat: extra input channels [1, K, h, w] for inpainting checkpoints.
+        calls: model calls that are taken as made already, for the prompts.
 
     Conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
@@ -85,6 +86,7 @@ class GuidedUNet:
         scale: float,
         dtype: torch.dtype,
         concat: Tensor | None = None,
+        calls: int = 0,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -92,7 +94,7 @@ class GuidedUNet:
         self._positive = positive
         self._negative = negative
         self._scales = [scale * prompt.weight for prompt in positive]
-        self._call = -1
+        self._call = calls - 1
         self._dtype = dtype
         self._concat = concat
         self._expanded: dict[tuple[int, ...], Condition] = {}

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from studio import __version__
+from studio.engine.branching import BranchPass
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.latents import pack_step, start_point, unpack_step
 from studio.engine.lora import LoraWeights
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
-from studio.errors import StudioError
+from studio.errors import InvalidRequest, StudioError
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken, EngineInfo
@@ -39,7 +41,7 @@ class _Job:
 
     resolved: ResolvedRequest
     cancel: CancelToken
-    text_to_image: TextToImage
+    text_to_image: TextToImage | BranchPass
     previewer: Previewer
     decoder: Decoder
     backend: str
@@ -69,12 +71,12 @@ class DiffusersEngine:
         self._hardware = choose_hardware(device, attention)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware)
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
         self._running = False
         self._broken = ""
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         """See `Engine.run`."""
         yield Started()
         if self._activity:
@@ -85,13 +87,22 @@ class DiffusersEngine:
                 return
         self._running = True
         try:
-            yield from self._paint(resolved, cancel)
+            yield from self._paint(resolved, cancel, kept)
         except Exception as error:
             raise self._explained(error, resolved) from error
         finally:
             self._running = False
             self._activity = ""
             self._turn.release()
+
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """See `Engine.decode`. Between two events of a job only for the checkpoint that this job paints with."""
+        denoised = unpack_step(latents).denoised
+        if not 0 <= index < len(denoised):
+            raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
+        with self._turn, torch.inference_mode():
+            decoder = Decoder(self._keeper.vae(vae, self._keeper.checkpoint(model)))
+            return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -134,23 +145,22 @@ class DiffusersEngine:
             finally:
                 self._activity = ""
 
-    def _paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         if not self._keeper.has(resolved.model):
             yield self._status(f"Loading {resolved.model.name}")
             for note in self._keeper.checkpoint(resolved.model).model.notes:
                 yield self._status(note)
         loaded = self._keeper.checkpoint(resolved.model)
-        loras = tuple(LoraWeights.of(use) for use in resolved.loras)
-        if loras != loaded.loras.active:
+        if (loras := _loras(resolved)) != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
-        loaded.loras.apply(loras)
+        painter = self._painter(loaded, resolved, kept)
         vae = self._keeper.vae(resolved.vae, loaded)
         self._activity = ""
         preview = vae.latent.preview
         job = _Job(
             resolved,
             cancel,
-            TextToImage(loaded, resolved, self._hardware),
+            painter,
             Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
             Decoder(vae),
             self._hardware.backend,
@@ -165,6 +175,20 @@ class DiffusersEngine:
             yield Cancelled()
         else:
             yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
+
+    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> TextToImage | BranchPass:
+        """What paints: one pass, or a branch that makes its passes when their turns come."""
+
+        def make(part: ResolvedRequest) -> TextToImage:
+            loaded.loras.apply(_loras(part))
+            return TextToImage(loaded, part, self._hardware)
+
+        if resolved.branch is None:
+            return make(resolved)
+        latent, device = loaded.model.latent, self._hardware.device
+        shape = (1, latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+        start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
+        return BranchPass(resolved, make, start)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -182,6 +206,10 @@ class DiffusersEngine:
             traceback.clear_frames(error.__traceback__)
             self._hardware.free()
         return explained
+
+
+def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:
+    return tuple(LoraWeights.of(use) for use in resolved.loras)
 
 
 def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
@@ -212,6 +240,7 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
         total=max(job.text_to_image.total, step.index + 1),
         sigma=step.sigma_next,
         previews=job.previewer.draw(step.denoised) if wanted else (),
+        latents=pack_step(step, job.backend) if job.resolved.options.keep_latents else b"",
         seconds=time.monotonic() - job.began,
     )
 

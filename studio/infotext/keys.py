@@ -47,8 +47,11 @@ PART_FIELDS = {
     "Variation seed strength": "variation.strength",
     "Seed resize from-1": "seed_resize.width",
     "Seed resize from-2": "seed_resize.height",
+    "Branch step": "branch.step",
+    "Branch origin": "branch.origin",
 }
-"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
+"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
+whole text of the picture that was branched from, in quotes."""
 
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
 BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")

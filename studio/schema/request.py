@@ -17,6 +17,10 @@ MAX_SEED = 2**32 - 1
 MAX_STYLES = 50
 MAX_PROMPT = 50_000
 """Characters a prompt may have. A longer one is refused with a message rather than cut."""
+MAX_ORIGIN = 100_000
+"""Characters that the text of a branch's origin may have."""
+MAX_BRANCHES = 8
+"""How often a picture may be branched from a branch."""
 SMALLEST_SIDE = 64
 """Pixels."""
 
@@ -95,6 +99,22 @@ class SeedResize(_Frozen):
     height: SideOrOff = Field(0, ge=0, le=2048, description="Height in pixels whose noise is kept; 0 is off")
 
 
+class BranchPoint(_Frozen):
+    """Where a branch leaves another picture: it goes on from that one's latents after some of its steps. Without an origin it is off.
+
+    The start belongs to the origin: size, seed, variation, seed resize, noise source and checkpoint are the same, and a branch is
+    one picture. Everything else is the branch's own.
+    """
+
+    step: int = Field(1, ge=1, le=150, description="Steps of the origin that are kept, counted from 1")
+    origin: Text = Field(
+        "", max_length=MAX_ORIGIN, description="Generation text of the picture that is branched from; empty is off"
+    )
+
+
+Part = Variation | SeedResize | BranchPoint
+
+
 class GenerationRequest(_Frozen):
     """One order for pictures. Immutable; equal requests give equal pixels on the same model, device and versions."""
 
@@ -135,11 +155,16 @@ class GenerationRequest(_Frozen):
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
     sampler_options: SamplerOptions = Field(default_factory=SamplerOptions, description="Sampler parameters")
+    branch: BranchPoint | None = Field(
+        None, description="Go on from a step of another picture; empty: begin with noise"
+    )
 
-    @field_validator("variation", "seed_resize")
+    @field_validator("variation", "seed_resize", "branch")
     @classmethod
-    def _without_idle_parts(cls, part: Variation | SeedResize | None) -> Variation | SeedResize | None:
+    def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
+        if isinstance(part, BranchPoint) and not part.origin.strip():
+            return None
         if isinstance(part, Variation) and part.strength == 0:
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
@@ -154,6 +179,9 @@ class RunOptions(_Frozen):
     """How a job is run and shown; never changes pixels."""
 
     preview_every: int = Field(1, ge=0, le=150, description="Draw a preview every n steps; 0 turns previews off")
+    keep_latents: bool = Field(
+        False, description="Keep the latents of every step: any can then be decoded, and branched from without delay"
+    )
     save: bool = Field(True, description="Write the pictures to the outputs folder")
     grid: bool | None = Field(
         None, description="Write a grid when there are several pictures; empty: when the pictures are written"

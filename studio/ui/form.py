@@ -18,6 +18,7 @@ from studio.errors import StudioError
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
 from studio.schema.request import (
+    BranchPoint,
     GenerationRequest,
     SamplerOptions,
     SeedResize,
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 Lookup = Callable[[Any], Any]
 
 OPTIONS = "sampler_options"
-PARTS: dict[str, type[BaseModel]] = {OPTIONS: SamplerOptions, "variation": Variation, "seed_resize": SeedResize}
+PARTS: dict[str, type[BaseModel]] = {
+    OPTIONS: SamplerOptions,
+    "variation": Variation,
+    "seed_resize": SeedResize,
+    "branch": BranchPoint,
+}
 """Fields of a request that are models themselves; each of their fields has its component."""
 SEEDS = ("seed", "variation.seed")
 ONE_PICTURE = ("batch_count", "batch_size")
@@ -65,6 +71,8 @@ LOOKS: dict[str, Look] = {
     "variation.strength": Look("Variation strength", "txt2img_subseed_strength", {"slider": True, "step": 0.01}),
     "seed_resize.width": Look("Resize seed from width", "txt2img_seed_resize_from_w", {"slider": True, "step": 8}),
     "seed_resize.height": Look("Resize seed from height", "txt2img_seed_resize_from_h", {"slider": True, "step": 8}),
+    "branch.step": Look("Branch from step", "txt2img_branch_step"),
+    "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),

@@ -26,7 +26,7 @@ Pixels = NDArray[np.float64]
 class PaintingEngine(FakeEngine):
     """A `FakeEngine` with something to see. A prompt with the word "fail" fails."""
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         self.runs.append(resolved)
         yield Started()
         yield Status(message=f"loading {resolved.model.name}")

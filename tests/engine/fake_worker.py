@@ -24,8 +24,8 @@ class LosingEngine(FakeEngine):
 
     lost = False
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        yield from list(super().run(resolved, cancel))[:1]
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
+        yield from list(super().run(resolved, cancel, kept))[:1]
         self.lost = True
         raise EngineError("The device fake failed.")
 

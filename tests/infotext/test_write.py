@@ -42,6 +42,9 @@ class Shelf:
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
 
+    def lora_hashes(self) -> dict[str, str]:
+        return {}
+
     def style(self, name: str) -> Style:
         raise UnknownName.of("style", name, [])
 
