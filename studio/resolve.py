@@ -19,7 +19,7 @@ from studio.prompt.wildcards import expand
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, Emphasis, GenerationRequest, RunOptions, SeedResize
+from studio.schema.request import MAX_SEED, BranchPoint, Emphasis, GenerationRequest, RunOptions, SeedResize
 from studio.schema.resolved import (
     BranchPlan,
     LoraUse,
@@ -83,9 +83,22 @@ def resolve(
     its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch that cannot be
     or that contradicts its origin; see `studio.lineage`).
     """
-    branch = _branch_plan(request, library, selected_checkpoint)
-    if branch is not None:
-        request = adopted(request, branch.origin)
+    if request.branch is None:
+        return _answered(request, library, draw_seed, selected_checkpoint, options)
+    branch = _branch_plan(request, request.branch, library, selected_checkpoint)
+    resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
+    refuse_contradictions(resolved, branch.origin)
+    return resolved.model_copy(update={"branch": branch})
+
+
+def _answered(
+    request: GenerationRequest,
+    library: ModelLookup,
+    draw_seed: Callable[[], int],
+    selected_checkpoint: str,
+    options: RunOptions | None,
+) -> ResolvedRequest:
+    """`request` without its branch, resolved."""
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
@@ -100,7 +113,7 @@ def resolve(
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
-    resolved = ResolvedRequest(
+    return ResolvedRequest(
         positive=PromptPlan(
             text=worded["prompt"],
             branches=tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt)),
@@ -128,12 +141,8 @@ def resolve(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
-        branch=branch,
         options=options.model_copy(update=templates),
     )
-    if branch is not None:
-        refuse_contradictions(resolved, branch.origin)
-    return resolved
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
@@ -163,12 +172,12 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     return request.model_copy(update=answers)
 
 
-def _branch_plan(request: GenerationRequest, library: ModelLookup, selected_checkpoint: str) -> BranchPlan | None:
+def _branch_plan(
+    request: GenerationRequest, point: BranchPoint, library: ModelLookup, selected_checkpoint: str
+) -> BranchPlan:
     """The origin of a branch, resolved from its text, and where it is left."""
-    if request.branch is None:
-        return None
     refuse_branch(find_sampler(request.sampler))
-    asked = origin_request(request.branch, library.lora_hashes())
+    asked = origin_request(point, library.lora_hashes())
 
     def no_seed() -> int:
         raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
@@ -180,8 +189,8 @@ def _branch_plan(request: GenerationRequest, library: ModelLookup, selected_chec
             error.message = f"{ORIGIN}: {error.message}"
         error.field = "branch.origin"
         raise
-    refuse_late_step(request.branch.step, origin)
-    return BranchPlan(step=request.branch.step, origin=origin, text=request.branch.origin)
+    refuse_late_step(point.step, origin)
+    return BranchPlan(step=point.step, origin=origin, text=point.origin)
 
 
 def _seeds(

@@ -102,7 +102,7 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
     assert (request.prompt, request.steps, request.width, request.sampler_options.eta) == ("a fox", 9, 128, 0.5)
     changed = {"prompt", "steps", "sampler_options"}
     assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
-    assert {"prompt", *REQUEST_FIELDS, *PARTS} == set(GenerationRequest.model_fields)
+    assert {"prompt", "branch", *REQUEST_FIELDS, *PARTS} == set(GenerationRequest.model_fields)
 
 
 def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
