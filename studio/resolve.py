@@ -185,10 +185,8 @@ def _branch_plan(
     try:
         origin = resolve(asked, library, no_seed, selected_checkpoint=selected_checkpoint)
     except StudioError as error:
-        if not error.message.startswith(ORIGIN):
-            error.message = f"{ORIGIN}: {error.message}"
-        error.field = "branch.origin"
-        raise
+        told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
+        raise type(error)(told, field="branch.origin", choices=error.choices) from error
     refuse_late_step(point.step, origin)
     return BranchPlan(step=point.step, origin=origin, text=point.origin)
 

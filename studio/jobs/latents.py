@@ -10,6 +10,7 @@ Nothing depends on them: what is gone is painted again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -83,7 +84,8 @@ class LatentStore:
                 self._sizes[key] = size
                 self._make_room(job)
             except OSError:
-                self._file(key).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._file(key).unlink(missing_ok=True)
                 self._shelf.put(key, progress.latents)
         return progress.model_copy(update={"latents": b"", "kept": self.has(key)})
 
