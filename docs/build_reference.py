@@ -105,7 +105,15 @@ def _settings() -> str:
 
 
 def _request() -> str:
-    from studio.schema.request import GenerationRequest, Refiner, RunOptions, SamplerOptions, SeedResize, Variation
+    from studio.schema.request import (
+        BranchPoint,
+        GenerationRequest,
+        Refiner,
+        RunOptions,
+        SamplerOptions,
+        SeedResize,
+        Variation,
+    )
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
@@ -114,6 +122,7 @@ def _request() -> str:
         ("Variation (`variation`)", Variation),
         ("Seed resize (`seed_resize`)", SeedResize),
         ("Refiner (`refiner`)", Refiner),
+        ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),
     ):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio import __version__
 from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
+from studio.lineage import origin_request
 from studio.paths import Paths
 from studio.prompt.styles import recognise_styles
 from studio.resolve import fixed, resolve
@@ -25,7 +26,7 @@ from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import Event, Finished, ImageReady
 from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
+from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, RunOptions
 from studio.schema.resolved import ResolvedRequest
 from studio.settings import Settings, store_settings, updated
 
@@ -94,8 +95,14 @@ class Studio:
 
     # -- asking for pictures ------------------------------------------------------------------------------------------
 
-    def default_request(self, model: ModelInfo | None = None) -> GenerationRequest:
-        """What a fresh form shows: the settings' defaults at the native size of `model` (or the selected checkpoint)."""
+    def default_request(self, model: ModelInfo | None = None, branch: BranchPoint | None = None) -> GenerationRequest:
+        """What a fresh form shows: the settings' defaults at the native size of `model` (or the selected checkpoint).
+
+        For a branch it is the request of its origin, with the branch. Raises as `studio.lineage.origin_request` then.
+        """
+        if branch is not None:
+            origin = origin_request(branch, self.library.lora_hashes(), self.library.embedding_hashes())
+            return origin.model_copy(update={"branch": branch})
         settings, model = self.settings, model or self._selected()
         side = model.native_size if model else 512
         return GenerationRequest(
@@ -183,6 +190,33 @@ class Studio:
         if not job.images:
             return None
         return compare(original, self.queue.image_bytes(job.images[0].id), job.images[0].infotext)
+
+    # -- the steps of a job -------------------------------------------------------------------------------------------
+
+    def decode_step(self, job_id: int, batch: int, step: int, index: int) -> bytes:
+        """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text.
+
+        Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
+        `Engine.decode` raises.
+        """
+        request, latents = self.queue.job(job_id).request, self.queue.step_latents(job_id, batch, step)
+        model, vae = self.library.checkpoint(request.model), self.library.vae(request.vae)
+        return self.engine.decode(model, vae, latents, index)
+
+    def origin_text(self, job_id: int, index: int) -> str:
+        """The text that a branch of picture `index` of a job names as its origin; also of one that was never finished.
+
+        Raises `NotFound`, and what `resolve` raises where the text has to be made anew.
+        """
+        from studio.infotext import write_infotext
+
+        job = self.queue.job(job_id)
+        text = next((image.infotext for image in job.images if image.index == index), None)
+        if text is not None:
+            return text
+        if not 0 <= index < job.request.picture_count:
+            raise NotFound(f"Job {job_id} has no picture {index}.")
+        return write_infotext(self.resolve(job.request, job.options), index, self.version)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

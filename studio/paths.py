@@ -64,7 +64,7 @@ class Paths:
 
     @property
     def state(self) -> Path:
-        """Queue, index, previews, hash cache: can be deleted, pictures and settings stay."""
+        """Queue, index, previews, latents, hash cache: can be deleted, pictures and settings stay."""
         return self.outputs / ".studio"
 
     @property
@@ -76,6 +76,11 @@ class Paths:
     def previews(self) -> Path:
         """Step previews, one folder a job."""
         return self.state / "previews"
+
+    @property
+    def latents(self) -> Path:
+        """The latents of steps, one folder a job."""
+        return self.state / "latents"
 
     @property
     def uploads(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Protocol
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.library.embeddings import embedding_words
+from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.prompt.composition import split_composition
 from studio.prompt.embeddings import EmbeddingNames
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
@@ -18,10 +19,12 @@ from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
 from studio.prompt.weights import weigh
 from studio.prompt.wildcards import Lookup, expand
+from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, GenerationRequest, Refiner, RunOptions, SeedResize
+from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, Refiner, RunOptions, SeedResize
 from studio.schema.resolved import (
+    BranchPlan,
     EmbeddingUse,
     LoraUse,
     PromptBranch,
@@ -33,6 +36,7 @@ from studio.schema.resolved import (
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
+ORIGIN = "The picture that is branched from"
 PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
 """Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
@@ -51,6 +55,14 @@ class ModelLookup(Protocol):
 
     def lora(self, name: str) -> ModelInfo:
         """By name or alias. Raises `UnknownName`."""
+        ...
+
+    def lora_hashes(self) -> dict[str, str]:
+        """Short hash -> name of the LoRAs whose hash is known."""
+        ...
+
+    def embedding_hashes(self) -> dict[str, str]:
+        """Word -> short hash of the embeddings, "" while it is not known."""
         ...
 
     def embeddings(self) -> list[ModelInfo]:
@@ -84,8 +96,25 @@ def resolve(
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
     Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
-    outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long).
+    outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
+    that cannot be or that contradicts its origin; see `studio.lineage`).
     """
+    if request.branch is None:
+        return _answered(request, library, draw_seed, selected_checkpoint, options)
+    branch = _branch_plan(request, request.branch, library, selected_checkpoint)
+    resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
+    refuse_contradictions(resolved, branch.origin)
+    return resolved.model_copy(update={"branch": branch})
+
+
+def _answered(
+    request: GenerationRequest,
+    library: ModelLookup,
+    draw_seed: Callable[[], int],
+    selected_checkpoint: str,
+    options: RunOptions | None,
+) -> ResolvedRequest:
+    """`request` without its branch, resolved."""
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
     model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
@@ -160,6 +189,25 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "height": resolved.height,
     }
     return request.model_copy(update=answers)
+
+
+def _branch_plan(
+    request: GenerationRequest, point: BranchPoint, library: ModelLookup, selected_checkpoint: str
+) -> BranchPlan:
+    """The origin of a branch, resolved from its text, and where it is left."""
+    refuse_branch(find_sampler(request.sampler))
+    asked = origin_request(point, library.lora_hashes(), library.embedding_hashes())
+
+    def no_seed() -> int:
+        raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
+
+    try:
+        origin = resolve(asked, library, no_seed, selected_checkpoint=selected_checkpoint)
+    except StudioError as error:
+        told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
+        raise type(error)(told, field="branch.origin", choices=error.choices) from error
+    refuse_late_step(point.step, origin)
+    return BranchPlan(step=point.step, origin=origin, text=point.origin)
 
 
 def _seeds(

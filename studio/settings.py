@@ -110,6 +110,16 @@ class Settings(BaseModel):
     keep_previews: int = _setting(
         200, "Jobs whose step previews are kept on disk", group="Page", minimum=1, maximum=100_000
     )
+    keep_latents: bool = _setting(
+        True, "Keep the latents of every step of what the page asks for, to decode and to branch from", group="Page"
+    )
+    latents_limit: int = _setting(
+        2000,
+        "Megabytes of latents that are kept on disk; the oldest jobs go first",
+        group="Page",
+        minimum=1,
+        maximum=10_000_000,
+    )
 
 
 def environment_values(environ: Mapping[str, str]) -> dict[str, str]:

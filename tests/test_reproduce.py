@@ -17,7 +17,7 @@ from studio.infotext import encode_png, write_infotext
 from studio.reproduce import Reproduction
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
-from studio.schema.request import GenerationRequest, RunOptions
+from studio.schema.request import BranchPoint, GenerationRequest, RunOptions
 from tests.api.stand_in import make_studio
 
 ASKED = GenerationRequest(prompt="a fox <lora:ink:0.5>", seed=40, steps=2, width=64, height=64, cfg_scale=7)
@@ -120,3 +120,18 @@ def test_a_cancelled_check_has_no_outcome(studio: Studio) -> None:
     cancel = CancelToken()
     cancel.interrupt()
     assert studio.reproduce(painted(studio).png, cancel) is None
+
+
+def test_a_branched_picture_is_checked_like_any_other(studio: Studio) -> None:
+    origin = painted(studio, ASKED.model_copy(update={"steps": 6}))
+    point = BranchPoint(step=2, origin=origin.infotext)
+    branch = painted(studio, studio.default_request(branch=point).model_copy(update={"prompt": "an owl, at night"}))
+    assert "Branch step: 2, Branch origin: " in branch.infotext
+    found = check(studio, branch.png)
+    assert (found.equal, found.causes, found.infotext) == (True, (), branch.infotext)
+    ran = studio.engine.runs[-1] if isinstance(studio.engine, FakeEngine) else None
+    assert ran is not None and ran.branch is not None
+    assert (ran.branch.step, ran.branch.text, ran.positive.text) == (2, origin.infotext, "an owl, at night")
+    moved = branch.infotext.replace("Branch step: 2", "Branch step: 7")
+    with pytest.raises(InvalidRequest, match="one at least must be left"):
+        check(studio, changed(branch, text=moved))

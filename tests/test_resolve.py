@@ -43,6 +43,12 @@ class Shelf:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
 
+    def lora_hashes(self) -> dict[str, str]:
+        return {}
+
+    def embedding_hashes(self) -> dict[str, str]:
+        return {}
+
     def embeddings(self) -> list[ModelInfo]:
         return [info for (kind, _), info in self.models.items() if kind == "embedding"]
 

@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from studio.app import Studio
 from studio.cli.options import add_common, add_fields, given, say
 from studio.cli.painting import opened_studio
-from studio.errors import StorageError
+from studio.errors import InvalidRequest, NotFound, StorageError
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.request import (
+    BranchPoint,
     GenerationRequest,
     Refiner,
     RunOptions,
@@ -34,7 +35,7 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "refiner": (Refiner, "refiner_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
-REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", *PARTS))
+REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "branch", *PARTS))
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -44,6 +45,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
     for model, prefix in PARTS.values():
         add_fields(parser, model, model.model_fields, prefix=prefix)
+    parser.add_argument(
+        "--branch-origin",
+        metavar="FILE",
+        help="go on from a step of this picture; what no flag says is as it was there",
+    )
+    add_fields(parser, BranchPoint, ["step"], prefix="branch_")
     parser.add_argument(
         "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
     )
@@ -66,11 +73,34 @@ def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> 
     return make_request(data)
 
 
+def branch_from(arguments: argparse.Namespace, studio: Studio) -> BranchPoint | None:
+    """The branch that a command line asks for; its origin is read out of a picture, or is a file of text.
+
+    Raises `NotFound` for a file that is not there, `InvalidRequest` for one without parameters or half of the two flags.
+    """
+    step = given(arguments, ["step"], "branch_")
+    if not arguments.branch_origin:
+        if step:
+            raise InvalidRequest("--branch-step needs --branch-origin.", field="branch.origin")
+        return None
+    file = Path(arguments.branch_origin).expanduser()
+    if not file.is_file():
+        raise NotFound(f"There is no file {str(file)!r}.", field="branch.origin")
+    if not step:
+        raise InvalidRequest("--branch-origin needs --branch-step.", field="branch.step")
+    data = file.read_bytes()
+    text = data.decode("utf-8", "replace") if file.suffix == ".txt" else studio.read_picture(data).infotext
+    if not (text or "").strip():
+        raise InvalidRequest(f"{file.name} carries no generation parameters.", field="branch.origin")
+    return make_request({"branch": {**step, "origin": text}}).branch
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Paint and print where the pictures are. Ctrl-C keeps what is finished."""
     with opened_studio(arguments) as (studio, cancel):
         wanted = getattr(arguments, "model", None)
-        defaults = studio.default_request(studio.library.checkpoint(wanted) if wanted else None)
+        model = studio.library.checkpoint(wanted) if wanted else None
+        defaults = studio.default_request(model, branch_from(arguments, studio))
         options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
         resolved = studio.resolve(request_from(arguments, defaults), options)
         for note in resolved.notes:

@@ -71,7 +71,7 @@ class GuidedUNet:
         scale: guidance scale.
         dtype: number format of the U-Net; `x` and x0 stay float32.
         concat: extra input channels [1, K, h, w] for inpainting checkpoints.
-        calls: model calls that were made already, by another model.
+        calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
 
     Conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """

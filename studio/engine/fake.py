@@ -28,23 +28,28 @@ class FakeEngine:
         self.fail_with = fail_with
         self.infotext = infotext or (lambda resolved, index: f"{resolved.positive.text}\nSeed: {resolved.seeds[index]}")
         self.runs: list[ResolvedRequest] = []
+        self.kept: list[bytes] = []
+        """What each run was given of a branch's latents."""
         self.closed = False
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        """See `Engine.run`."""
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
+        """See `Engine.run`. The latents of a step are its seed and number as text."""
         self.runs.append(resolved)
+        self.kept.append(kept)
         yield Started()
         if self.fail_with is not None:
             raise self.fail_with
         done, began = 0, time.monotonic()
         for batch in range(resolved.batch_count):
+            seed = resolved.seeds[batch * resolved.batch_size]
             for step in range(1, resolved.steps + 1):
                 time.sleep(self.step_seconds)
                 if cancel.mode != "none":
                     break
-                preview = _picture(8, 8, resolved.seeds[batch * resolved.batch_size], "JPEG", "")
+                preview = _picture(8, 8, seed, "JPEG", "")
+                latents = f"{seed}/{step}".encode() if resolved.options.keep_latents else b""
                 yield Progress(batch=batch, batches=resolved.batch_count, step=step, total=resolved.steps,
-                               sigma=float(resolved.steps - step), previews=(preview,) * resolved.batch_size,
+                               sigma=float(resolved.steps - step), previews=(preview,) * resolved.batch_size, latents=latents,
                                seconds=time.monotonic() - began)  # fmt: skip
             if cancel.mode == "skip":
                 cancel.clear_skip()
@@ -64,6 +69,11 @@ class FakeEngine:
             if stopped and not done
             else Finished(images=done, seconds=time.monotonic() - began, interrupted=stopped)
         )
+
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """See `Engine.decode`: the colour of the seed that the latents name, and `index`."""
+        seed = int(latents.decode().partition("/")[0])
+        return _picture(64, 64, seed + index, "PNG", "")
 
     def info(self) -> EngineInfo:
         """Always ready, on no device."""

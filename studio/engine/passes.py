@@ -6,6 +6,7 @@ A pass is built once per job, from the loaded checkpoint and the request, and th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,15 @@ from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
 from studio.samplers.types import Step
 from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
+
+
+@dataclass(frozen=True)
+class StartPoint:
+    """Where a pass goes on from: latents `x` [B, C, h, w] of the level `sigma`, after `step` steps of another pass."""
+
+    x: Tensor
+    sigma: float
+    step: int
 
 
 class TextToImage:
@@ -64,9 +74,17 @@ class TextToImage:
         refined = self._refiner.painter if self._refiner else None
         return refined or self.loaded
 
-    def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
+    def total_from(self, start: StartPoint) -> int:
+        """The number of the last step when it goes on from `start`. Raises `InvalidRequest` when nothing is left to do there."""
+        return start.step + self._plan.below(start.sigma)[0].steps
+
+    def steps(
+        self, seeds: Sequence[int], subseeds: Sequence[int] = (), start: StartPoint | None = None
+    ) -> Iterator[Step]:
         """Denoise one batch, one generator per picture; `subseeds` are its variation seeds. Close the iterator to stop.
 
+        From `start` on it runs the rest of its own plan: steps are counted on, and prompts and noise are what they would be
+        there. Draws that the steps before may have taken are passed over.
         The caller's code runs outside inference mode. Raises `EngineError` when the latents are no numbers any more, looked
         for after the first step (a damaged model shows at once) and the last.
         """
@@ -74,9 +92,14 @@ class TextToImage:
             noise = batch_noise(
                 self._resolved, seeds, subseeds, self._shape, self.loaded.model.latent.scale, self._hardware.device
             )
-            refiner = self._refiner
-            denoiser = refiner.after(self.denoiser(), self._table) if refiner else self.denoiser()
-            running = self._plan.run(denoiser, self._plan.start(noise.start()), noise)
+            plan, x, calls, done = self._plan, self._plan.start(noise.start()), 0, 0
+            if start is not None:
+                plan, skipped, calls = plan.below(start.sigma)
+                x, done = start.x, start.step
+                noise.skip(max(done, skipped))
+            first = self.denoiser(calls)
+            denoiser = self._refiner.after(first, self._table, calls) if self._refiner else first
+            running = _counted(plan.run(denoiser, x, noise), done)
         last: Step | None = None
         while (step := _advance(running)) is not None:
             if last is None:
@@ -168,6 +191,12 @@ def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int]) -> T
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)
     encoded = (vae.encode(grey).latent_dist.mode().float() - latent.shift_factor) * latent.scaling_factor
     return torch.cat((torch.ones_like(encoded[:, :1]), encoded), dim=1)
+
+
+def _counted(running: Iterator[Step], done: int) -> Iterator[Step]:
+    """The same steps with numbers that count on from `done`."""
+    for step in running:
+        yield replace(step, index=step.index + done) if done else step
 
 
 @torch.inference_mode()

@@ -42,10 +42,10 @@ class RefinerPass:
         self.painter: LoadedCheckpoint | None = None
         """The refiner while it paints; None before the switch."""
 
-    def after(self, first: GuidedUNet, table: NoiseTable) -> HandOver:
-        """The denoiser of one batch, that begins with `first`; `table` is that of the first checkpoint."""
+    def after(self, first: GuidedUNet, table: NoiseTable, calls: int = 0) -> HandOver:
+        """The denoiser of one batch, that begins with `first` after `calls` model calls; `table` is that of the first checkpoint."""
         self.painter = None
-        return HandOver(first, lambda call, sigma: self._is_due(call, sigma, table), self._take_over)
+        return HandOver(first, lambda call, sigma: self._is_due(call, sigma, table), self._take_over, calls)
 
     def _is_due(self, call: int, sigma: float, table: NoiseTable) -> bool:
         if self._plan.from_call is not None:
@@ -65,13 +65,17 @@ class HandOver:
     """
 
     def __init__(
-        self, first: GuidedUNet, is_due: Callable[[int, float], bool], take_over: Callable[[int], GuidedUNet]
+        self,
+        first: GuidedUNet,
+        is_due: Callable[[int, float], bool],
+        take_over: Callable[[int], GuidedUNet],
+        calls: int = 0,
     ) -> None:
         self._first: GuidedUNet | None = first
         self._second: GuidedUNet | None = None
         self._is_due = is_due
         self._take_over = take_over
-        self._calls = 0
+        self._calls = calls
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """See `GuidedUNet`."""

@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from studio import __version__
+from studio.engine.branching import BranchPass
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.latents import pack_step, start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
-from studio.errors import StudioError
+from studio.errors import InvalidRequest, StudioError
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken, EngineInfo
@@ -42,7 +44,7 @@ class _Job:
 
     resolved: ResolvedRequest
     cancel: CancelToken
-    text_to_image: TextToImage
+    text_to_image: TextToImage | BranchPass
     previewer: Previewer
     vae: Callable[[LoadedCheckpoint], LoadedVae]
     backend: str
@@ -72,12 +74,12 @@ class DiffusersEngine:
         self._hardware = choose_hardware(device, attention)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware)
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
         self._running = False
         self._broken = ""
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         """See `Engine.run`."""
         yield Started()
         if self._activity:
@@ -88,13 +90,22 @@ class DiffusersEngine:
                 return
         self._running = True
         try:
-            yield from self._paint(resolved, cancel)
+            yield from self._paint(resolved, cancel, kept)
         except Exception as error:
             raise self._explained(error, resolved) from error
         finally:
             self._running = False
             self._activity = ""
             self._turn.release()
+
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """See `Engine.decode`. Between two events of a job only for the checkpoint that this job paints with."""
+        denoised = unpack_step(latents).denoised
+        if not 0 <= index < len(denoised):
+            raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
+        with self._turn, torch.inference_mode():
+            decoder = Decoder(self._keeper.vae(vae, self._keeper.checkpoint(model)))
+            return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -137,14 +148,14 @@ class DiffusersEngine:
             finally:
                 self._activity = ""
 
-    def _paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
         preview = self._keeper.vae(resolved.vae, loaded).latent.preview
         self._activity = ""
         job = _Job(
             resolved,
             cancel,
-            self._pass(loaded, resolved),
+            self._painter(loaded, resolved, kept),
             Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
             partial(self._keeper.vae, resolved.vae),
             self._hardware.backend,
@@ -168,7 +179,7 @@ class DiffusersEngine:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
         refiner = resolved.refiner.model if resolved.refiner else None
         loaded = yield from self._load(resolved.model, refiner)
-        loras = tuple(LoraWeights.of(use) for use in resolved.loras)
+        loras = _loras(resolved)
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
@@ -205,12 +216,29 @@ class DiffusersEngine:
         self._activity = ""
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
-        loaded.loras.apply(tuple(LoraWeights.of(use) for use in resolved.loras) if same else ())
+        loaded.loras.apply(_loras(resolved) if same else ())
         embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
         return loaded, TextToImage(loaded, finishing, self._hardware)
+
+    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> TextToImage | BranchPass:
+        """What paints: one pass, or a branch that makes its passes when their turns come."""
+        if resolved.branch is None:
+            return self._pass(loaded, resolved)
+
+        def make(part: ResolvedRequest) -> TextToImage:
+            current = loaded
+            if not self._keeper.holds(loaded):  # a refiner needed the room
+                current = self._keeper.checkpoint(part.model, part.refiner.model if part.refiner else None)
+            current.loras.apply(_loras(part))
+            return self._pass(current, part)
+
+        latent, device = loaded.model.latent, self._hardware.device
+        shape = (1, latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+        start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
+        return BranchPass(resolved, make, start)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -230,16 +258,23 @@ class DiffusersEngine:
         return explained
 
 
+def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:
+    return tuple(LoraWeights.of(use) for use in resolved.loras)
+
+
 def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
     """Denoise and decode one batch; returns early when the job is skipped or interrupted."""
     if job.left():
         return
     last: Step | None = None
-    painting, begun_with = job.text_to_image, job.text_to_image.loaded
+    painting, named = job.text_to_image, job.resolved.model.path
     for step in painting.steps(*job.seeds(batch)):
-        if painting.painter is not begun_with:
-            begun_with = painting.painter
-            yield Status(message=f"Refining with {begun_with.model.info.name}")
+        painter = painting.painter.model.info
+        if painter.path != named:
+            named = painter.path
+            yield Status(
+                message=f"{'Painting' if named == job.resolved.model.path else 'Refining'} with {painter.name}"
+            )
         yield _progress(job, batch, step)
         if job.left():
             return
@@ -263,6 +298,7 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
         total=max(job.text_to_image.total, step.index + 1),
         sigma=step.sigma_next,
         previews=job.previewer.draw(step.denoised) if wanted else (),
+        latents=pack_step(step, job.backend) if job.resolved.options.keep_latents else b"",
         seconds=time.monotonic() - job.began,
     )
 

@@ -6,7 +6,8 @@ A frame is a 4-byte big-endian length, that many bytes of UTF-8 JSON, then the b
 
 | from the server | body | |
 |---|---|---|
-| `run` | `job`, `resolved` | paint; answers are `event`s, then `done` or `error` |
+| `run` | `job`, `resolved` | paint; answers are `event`s, then `done` or `error`; the kept latents of a branch as a binary part |
+| `decode` | `job`, `model`, `vae`, `index` | decode the latents in the binary part; the answer is `decoded` or `error` |
 | `skip`, `interrupt` | `job` | see `CancelToken` |
 | `warm` | `model` | load this checkpoint ahead |
 | (end of the stream) | | end at once, whatever is being done |
@@ -14,7 +15,8 @@ A frame is a 4-byte big-endian length, that many bytes of UTF-8 JSON, then the b
 | from the worker | body | |
 |---|---|---|
 | `info` | an `EngineInfo` | at every change and as a heartbeat; the first one says that it is ready |
-| `event` | `job`, `event` | previews and PNG travel as binary parts |
+| `event` | `job`, `event` | previews, latents and PNG travel as binary parts |
+| `decoded` | `job` | the PNG is the binary part |
 | `done` | `job` | nothing more comes for this job |
 | `error` | `job`, `error` | the same, after a `StudioError` |
 | `failed` | `error` | it cannot start at all, and ends |
@@ -120,7 +122,7 @@ class Channel:
 def pack_event(event: Event) -> tuple[dict[str, Any], tuple[bytes, ...]]:
     """An event as JSON and binary parts."""
     if isinstance(event, Progress):
-        return event.model_dump(mode="json", exclude={"previews"}), event.previews
+        return event.model_dump(mode="json", exclude={"previews", "latents"}), (*event.previews, event.latents)
     if isinstance(event, ImageReady):
         return event.model_dump(mode="json", exclude={"png"}), (event.png,)
     return event.model_dump(mode="json"), ()
@@ -129,8 +131,8 @@ def pack_event(event: Event) -> tuple[dict[str, Any], tuple[bytes, ...]]:
 def unpack_event(body: dict[str, Any], blobs: tuple[bytes, ...]) -> Event:
     """The inverse of `pack_event`. Raises `WireError` for what is no event."""
     parts: dict[str, Any] = {}
-    if body.get("type") == "progress":
-        parts = {"previews": blobs}
+    if body.get("type") == "progress" and blobs:
+        parts = {"previews": blobs[:-1], "latents": blobs[-1]}
     elif body.get("type") == "image" and len(blobs) == 1:
         parts = {"png": blobs[0]}
     try:

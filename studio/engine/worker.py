@@ -11,6 +11,7 @@ It is not a server: it has one client, the process that started it, and trusts w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import os
@@ -18,7 +19,8 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from studio.engine.failure import error_text
@@ -103,6 +105,7 @@ class _Requests:
 
     def __init__(self, channel: Channel) -> None:
         self.todo: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._decodes: deque[Message] = deque()
         self._channel = channel
         self._tokens: dict[int, CancelToken] = {}
         self._engine: Engine | None = None
@@ -116,6 +119,13 @@ class _Requests:
     def token(self, job: int) -> CancelToken:
         """The token that `skip` and `interrupt` of this job act on."""
         return self._tokens.setdefault(job, CancelToken())
+
+    def decodes(self, model: Any = None) -> Iterator[Message]:
+        """The wishes to decode that wait, taken out; with `model` only those for this checkpoint."""
+        for message in list(self._decodes):
+            if model in (None, message.body["model"]):
+                self._decodes.remove(message)
+                yield message
 
     def forget(self, job: int) -> None:
         """The job is done: later cancels of it mean nothing."""
@@ -152,6 +162,8 @@ class _Requests:
             if token is not None:
                 token.skip() if message.kind == "skip" else token.interrupt()
         else:
+            if message.kind == "decode":
+                self._decodes.append(message)  # may be answered between two steps, before its turn comes
             self.todo.put(message)
 
 
@@ -159,29 +171,50 @@ def _work(channel: Channel, engine: Engine, requests: _Requests) -> int:
     while engine.info().state != "failed":  # a lost device does not come back within a process
         message = requests.todo.get()
         if message.kind == "run":
-            job = int(message.body["job"])
-            _paint(channel, engine, job, message.body["resolved"], requests.token(job))
-            requests.forget(job)
+            _paint(channel, engine, message, requests)
+            requests.forget(int(message.body["job"]))
             requests.send_info()
+        elif message.kind == "decode":
+            for wish in requests.decodes():
+                _decode(channel, engine, wish)
         elif message.kind == "warm":
             engine.start(ModelInfo.model_validate(message.body["model"]))
     return EXIT_BROKEN_DEVICE
 
 
-def _paint(channel: Channel, engine: Engine, job: int, resolved: dict[str, Any], cancel: CancelToken) -> None:
+def _paint(channel: Channel, engine: Engine, message: Message, requests: _Requests) -> None:
     """Run one job and send what comes of it; ends with exactly one `done` or `error`."""
-    try:
-        for event in engine.run(ResolvedRequest.model_validate(resolved), cancel):
+    job = int(message.body["job"])
+    with _reported(channel, job, "Painting"):
+        resolved = ResolvedRequest.model_validate(message.body["resolved"])
+        for event in engine.run(resolved, requests.token(job), b"".join(message.blobs)):
             body, blobs = pack_event(event)
             channel.send("event", {"job": job, "event": body}, blobs)
+            for wish in requests.decodes(message.body["resolved"]["model"]):
+                _decode(channel, engine, wish)
+        channel.send("done", {"job": job})
+
+
+def _decode(channel: Channel, engine: Engine, message: Message) -> None:
+    """Decode one step and send it; ends with exactly one `decoded` or `error`."""
+    body = message.body
+    with _reported(channel, int(body["job"]), "Decoding"):
+        vae = ModelInfo.model_validate(body["vae"]) if body["vae"] else None
+        png = engine.decode(ModelInfo.model_validate(body["model"]), vae, message.blobs[0], int(body["index"]))
+        channel.send("decoded", {"job": body["job"]}, (png,))
+
+
+@contextlib.contextmanager
+def _reported(channel: Channel, job: int, what: str) -> Iterator[None]:
+    """Send an exception as the job's `error`."""
+    try:
+        yield
     except StudioError as error:
         channel.send("error", {"job": job, "error": error.to_dict()})
     except Exception as error:  # a bug, or a library's surprise: the job fails, the process goes on
         log.exception("job failed")
-        wrapped = EngineError(f"Painting failed ({error_text(error)}). The worker's log has the details.")
+        wrapped = EngineError(f"{what} failed ({error_text(error)}). The worker's log has the details.")
         channel.send("error", {"job": job, "error": wrapped.to_dict()})
-    else:
-        channel.send("done", {"job": job})
 
 
 def _cannot_start(channel: Channel, error: StudioError) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,9 @@ POLL_SECONDS = 0.05
 """How soon a cancel is passed on."""
 SILENCE_SECONDS = 15.0
 """A worker from which nothing has come for so long is frozen: the page says so, and an interrupt ends the process."""
+
+DECODE_SECONDS = 60.0
+"""How long a wish to decode a step waits for the worker."""
 
 YOUNG_SECONDS = 10.0
 """A worker that lived no longer than this is replaced when a job comes, not before."""
@@ -60,22 +64,33 @@ class WorkerEngine:
         if model is not None:
             process.send("warm", {"model": model.model_dump(mode="json")})
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         """See `Engine.run`. Raises `WorkerDied` when the process ends before the job does."""
         yield Started()
         try:
-            yield from self._attempt(resolved, cancel)
+            yield from self._attempt(resolved, cancel, kept)
         except _NeverBegan:  # the process was dying already, of an earlier job or from outside
-            yield from self._attempt(resolved, cancel)
+            yield from self._attempt(resolved, cancel, kept)
 
-    def _attempt(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """See `Engine.decode`. Raises `EngineError` when the worker has not come to it within `DECODE_SECONDS`."""
+        process, job = self._current(), next(self._numbers)
+        inbox = process.open_job(job)
+        try:
+            models = {"model": model.model_dump(mode="json"), "vae": vae.model_dump(mode="json") if vae else None}
+            process.send("decode", {"job": job, "index": index, **models}, (latents,))
+            return _decoded(process, inbox)
+        finally:
+            process.close_job(job)
+
+    def _attempt(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         process, job = self._current(), next(self._numbers)
         was_ready, begun = process.info is not None, False
         answers = _Answers(process, job, cancel)
         try:
             if not was_ready:
                 yield Status(message="Starting the worker")
-            process.send("run", {"job": job, "resolved": resolved.model_dump(mode="json")})
+            process.send("run", {"job": job, "resolved": resolved.model_dump(mode="json")}, (kept,))
             for event in answers:
                 if isinstance(event, Started):
                     begun = True
@@ -134,6 +149,25 @@ class WorkerEngine:
         if wanted:
             with contextlib.suppress(StudioError):  # the next job tries again and reports it
                 self._current()
+
+
+def _decoded(process: WorkerProcess, inbox: queue.SimpleQueue[Message]) -> bytes:
+    """The picture that arrives in `inbox`. Raises the worker's error, or its death."""
+    deadline = time.monotonic() + DECODE_SECONDS
+    while time.monotonic() < deadline:
+        gone = process.gone.is_set()  # asked before looking: all that it sent has arrived by then
+        try:
+            message = inbox.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            if gone:
+                raise process.death() from None
+            continue
+        if message.kind == "error":
+            raise from_dict(message.body["error"])
+        return message.blobs[0]
+    raise EngineError(
+        f"The worker has not come to decoding this step within {DECODE_SECONDS:.0f} s: it is busy with something else. Try again later."
+    )
 
 
 class _NeverBegan(WorkerDied):

@@ -88,10 +88,10 @@ class WorkerProcess:
         """How long it has been ready; 0 before."""
         return 0.0 if self.info is None else time.monotonic() - self._ready_since
 
-    def send(self, kind: str, body: dict[str, Any]) -> None:
+    def send(self, kind: str, body: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Write a request. A process that is gone takes none: `gone` tells."""
         with contextlib.suppress(OSError, ValueError):
-            self._channel.send(kind, body)
+            self._channel.send(kind, body, blobs)
 
     def open_job(self, job: int) -> queue.SimpleQueue[Message]:
         """Where answers to this job will arrive."""

@@ -29,7 +29,15 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
-from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation, invalid_request
+from studio.schema.request import (
+    BranchPoint,
+    GenerationRequest,
+    Refiner,
+    SamplerOptions,
+    SeedResize,
+    Variation,
+    invalid_request,
+)
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
@@ -42,7 +50,12 @@ NOT_DONE = {
 }
 """What older versions of AUTOMATIC1111 did, and a note about each."""
 
-PARTS: dict[str, type[BaseModel]] = {"variation": Variation, "seed_resize": SeedResize, "refiner": Refiner}
+PARTS: dict[str, type[BaseModel]] = {
+    "variation": Variation,
+    "seed_resize": SeedResize,
+    "refiner": Refiner,
+    "branch": BranchPoint,
+}
 """Optional parts of a request, of which a text decides those it names."""
 
 MAX_NAME = 300
@@ -113,7 +126,7 @@ class _Reader:
         if annotation is bool or get_origin(annotation) is Literal:
             value = self._choice(key, text, [True, False] if annotation is bool else list(get_args(annotation)))
         elif annotation is str:
-            value = self._title(key)
+            value = self._title(key) if key == "Refiner" else self.pairs[key]
         else:
             value = self._number(key, text, model, name)
         if value is not None:

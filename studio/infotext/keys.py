@@ -50,8 +50,11 @@ PART_FIELDS = {
     "Refiner": "refiner.checkpoint",
     "Refiner switch at": "refiner.switch_at",
     "Refiner switch by sampling steps": "refiner.by_steps",
+    "Branch step": "branch.step",
+    "Branch origin": "branch.origin",
 }
-"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys."""
+"""Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
+whole text of the picture that was branched from, in quotes."""
 
 BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
 BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")

@@ -21,11 +21,11 @@ from studio.infotext.legacy import modernise
 from studio.infotext.loras import with_loras
 from studio.infotext.quote import quote, unquote
 from studio.prompt.wildcards import literal
-from studio.schema.request import MAX_PROMPT
+from studio.schema.request import MAX_ORIGIN, MAX_PROMPT
 
-MAX_INFOTEXT = 6 * MAX_PROMPT + 20_000
-"""Characters of text that are taken out of a picture: the two longest prompts there can be, what they were drawn from in quotes,
-and room for parameters."""
+MAX_INFOTEXT = 6 * MAX_PROMPT + 2 * MAX_ORIGIN + 20_000
+"""Characters of text that are taken out of a picture: the two longest prompts there can be, what they were drawn from and what the
+picture was branched from, both in quotes, and room for parameters."""
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 SHOWN_RESOURCES = 12

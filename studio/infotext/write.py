@@ -5,8 +5,8 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, and `Backend`, which the reproduce check
-reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
+diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `Branch step` with `Branch origin`, which
+is the whole text of the picture that was branched from, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
 
@@ -65,6 +65,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
     ):
         pairs.update({key: template} if template else {})
+    if resolved.branch:
+        pairs.update({"Branch step": resolved.branch.step, "Branch origin": resolved.branch.text})
     if backend:
         pairs["Backend"] = backend
     pairs["Version"] = f"{PROGRAM} {version}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from studio.errors import EngineError, StudioError
+from studio.jobs.latents import LatentStore
 from studio.jobs.outputs import PictureStore, PreviewStore
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import Cancelled, Event, Failed, Finished, ImageReady, Progress, Status
@@ -53,11 +54,19 @@ class LiveJob:
 class Dispatcher:
     """Runs jobs one at a time and keeps what they make."""
 
-    def __init__(self, engine: Engine, prepare: Prepare, pictures: PictureStore, previews: PreviewStore) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prepare: Prepare,
+        pictures: PictureStore,
+        previews: PreviewStore,
+        latents: LatentStore,
+    ) -> None:
         self._engine = engine
         self._prepare = prepare
         self._pictures = pictures
         self._previews = previews
+        self._latents = latents
 
     def run(self, record: JobRecord, live: LiveJob) -> Iterator[Told | Ending]:
         """Paint `record`; yields what to publish, the ending last and exactly once. Never raises."""
@@ -75,7 +84,8 @@ class Dispatcher:
         resolved = self._prepare(record.request, record.options)
         if live.cancel.mode == "interrupt":
             return Cancelled()
-        painting = self._engine.run(resolved, live.cancel)
+        self._latents.begin(record.id, resolved)
+        painting = self._engine.run(resolved, live.cancel, self._latents.find(resolved))
         try:
             for event in painting:
                 if isinstance(event, (Finished, Failed, Cancelled)):
@@ -93,7 +103,7 @@ class Dispatcher:
     def _keep(self, record: JobRecord, live: LiveJob, resolved: ResolvedRequest, event: Event) -> Told | None:
         if isinstance(event, Progress):
             live.message = ""
-            live.steps.append(self._previews.keep(record.id, event))
+            live.steps.append(self._previews.keep(record.id, self._latents.keep(record.id, event)))
             return live.steps[-1]
         if isinstance(event, ImageReady):
             live.pictures.append(self._pictures.keep(record.id, event, resolved, live.started))

@@ -22,6 +22,7 @@ from typing import Any
 from studio.errors import EngineError, NotFound, QueueFull, StorageError
 from studio.jobs.dispatcher import Dispatcher, Ending, LiveJob, Prepare
 from studio.jobs.events import EventHub
+from studio.jobs.latents import LatentStore
 from studio.jobs.outputs import PictureStore, PreviewStore
 from studio.jobs.saving import read_file
 from studio.jobs.store import JobStore
@@ -69,7 +70,8 @@ class JobQueue:
         self.store = store
         self._pictures = PictureStore(store, paths, settings)
         self._previews = PreviewStore(paths)
-        self._dispatcher = Dispatcher(engine, prepare, self._pictures, self._previews)
+        self._latents = LatentStore(paths, lambda: settings().latents_limit * 1_000_000)
+        self._dispatcher = Dispatcher(engine, prepare, self._pictures, self._previews, self._latents)
         self._max_queue = max_queue
         self._keep_previews = keep_previews
         self._changed = threading.Condition(threading.RLock())
@@ -192,9 +194,9 @@ class JobQueue:
     def progress_events(self, job_id: int) -> list[Progress]:
         """All steps of a job so far, with preview URLs; empty when they were pruned."""
         with self._changed:
-            if self._running is not None and self._running.id == job_id:
-                return list(self._running.steps)
-        return self._previews.steps(job_id)
+            running = self._running if self._running is not None and self._running.id == job_id else None
+            steps = list(running.steps) if running else None
+        return self._latents.marked(job_id, self._previews.steps(job_id) if steps is None else steps)
 
     def image(self, image_id: int) -> ImageRecord:
         """One picture. Raises `NotFound`."""
@@ -219,6 +221,10 @@ class JobQueue:
         """The JPEG of one preview. Raises `NotFound`."""
         return self._previews.data((job_id, batch, step, index))
 
+    def step_latents(self, job_id: int, batch: int, step: int) -> bytes:
+        """The latents of one step of one batch, as the engine packed them. Raises `NotFound`."""
+        return self._latents.data((job_id, batch, step))
+
     # The dispatcher's thread
 
     def _work(self) -> None:
@@ -242,6 +248,7 @@ class JobQueue:
         self._write(live.id, {"status": "running", "started": live.started})
         self.events.publish(live.id, Started())
         self._previews.prune(self._keep_previews())
+        self._latents.prune(self._keep_previews())
         written = time.monotonic()
         for event in self._dispatcher.run(record, live):
             if isinstance(event, (Finished, Failed, Cancelled)):

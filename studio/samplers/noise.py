@@ -88,6 +88,11 @@ class ImageNoise:
         """The next noise, [B, C, h, w]; another at every call."""
         return self._stack([generator.randn(self._shape) for generator in self._later])
 
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` draws."""
+        for _ in range(count):
+            self.draw()
+
     def brownian(self, sigma_min: float, sigma_max: float) -> StepNoise:
         """Noise from one Brownian path per picture over [`sigma_min`, `sigma_max`], the picture's seed being its entropy."""
         from studio.samplers.brownian import BrownianTree

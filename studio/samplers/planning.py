@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from studio.errors import InvalidRequest
 from studio.samplers.dpm_solver import fast_orders
 from studio.samplers.lcm import DISTILLED_TIMESTEPS, ConsistencyFunction
 from studio.samplers.schedules import sigma_schedule
-from studio.samplers.table import SamplerSpec, ScheduleSpec, find_sampler, resolve_schedule
+from studio.samplers.table import SAMPLERS, SamplerSpec, ScheduleSpec, find_sampler, resolve_schedule
 from studio.samplers.types import Denoiser, Knobs, NoiseSource, Step, StepNoise
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from studio.samplers.noise_table import NoiseTable
     from studio.schema.request import SamplerOptions
 
+NEAR = 1e-3
+"""Levels nearer than this share below the one a branch begins at are left out: multistep samplers divide by the distance."""
 HIGHEST_STRENGTH = 0.999
 """A strength above this counts as this, so that the picture given never vanishes entirely."""
 
@@ -84,6 +86,43 @@ class SamplingPlan:
         # √ᾱ·init + √(1−ᾱ)·n of unit variance at the timestep above the first one visited, taken as a latent of that first one.
         unit = (init + noise * self.start_sigma) / math.sqrt(1 + self.start_sigma**2)
         return unit * math.sqrt(1 + self.sigmas[0] ** 2)
+
+    def below(self, sigma: float) -> tuple[SamplingPlan, int, int]:
+        """The rest of this plan for a branch that begins at the level `sigma`: that level, then those of the plan below it.
+
+        What counts on is kept as it would be there: the churn of a step, the Brownian path. Multistep samplers begin without
+        a history.
+
+        Returns:
+            The plan, how many steps of this one it leaves out, and how many model calls these would have taken.
+
+        Raises:
+            InvalidRequest: nothing is left to run, or a sampler that cannot branch (`SamplerSpec.can_branch`).
+        """
+        refuse_branch(self.sampler)
+        levels = [level for level in self.sigmas if level < sigma * (1 - NEAR)]
+        if not levels:
+            raise InvalidRequest(
+                f"{self.sampler.name} with {self.steps} steps has none left below sigma {sigma:.4g}: branch from an earlier step.",
+                field="branch.step",
+            )
+        sigmas = (sigma, *levels)
+        count, calls = _counts(self.sampler, sigmas)
+        skipped = max(self.steps - count, 0)
+        low, high = self.sigma_range
+        rest = replace(
+            self,
+            sigmas=sigmas,
+            start_sigma=sigma,
+            sigma_range=(low, max(high, sigma)),
+            knobs=replace(
+                self.knobs, s_churn=self.knobs.s_churn * count / self.steps
+            ),  # samplers divide it by their steps
+            steps=count,
+            model_calls=calls,
+        )
+        per_step = 2 if self.sampler.second_order else 1
+        return rest, skipped, skipped * per_step + (self.sampler.extra_first_calls if skipped else 0)
 
     def run(self, denoiser: Denoiser, x: Tensor, noise: NoiseSource) -> Generator[Step, None, None]:
         """Walk the levels, yielding after every step; close the generator to stop.
@@ -167,6 +206,16 @@ def plan(
         steps=count,
         model_calls=calls,
     )
+
+
+def refuse_branch(sampler: SamplerSpec) -> None:
+    """Raises `InvalidRequest` for a sampler that cannot go on from a step of another run."""
+    if not sampler.can_branch:
+        able = ", ".join(spec.name for spec in SAMPLERS if spec.can_branch)
+        raise InvalidRequest(
+            f"{sampler.name} chooses its own noise levels, so it cannot go on from a step of another picture. These can: {able}.",
+            field="sampler",
+        )
 
 
 def img2img_steps(steps: int, strength: float, *, exact_steps: bool = False) -> tuple[int, int]:

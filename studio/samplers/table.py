@@ -45,6 +45,7 @@ class SamplerSpec:
         default_eta: the noise multiplier when the request leaves it open; None where eta means nothing.
         extra_first_calls: model calls that the first step takes beyond the usual.
         own_range: ignores the schedule and goes from the largest to the smallest sigma by its own steps.
+        detours: goes back up to higher levels on the way (Restart).
         call_budget: spends as many model calls as there are steps asked for, but several in each of its own steps (DPM fast).
         timesteps: takes its sigmas from integer timesteps of the training table (CompVis samplers), not from a schedule.
         continuous_time: the points between the first and last timestep are fractional and of the sampler's own making (UniPC).
@@ -66,6 +67,7 @@ class SamplerSpec:
     default_eta: float | None = None
     extra_first_calls: int = 0
     own_range: bool = False
+    detours: bool = False
     call_budget: bool = False
     timesteps: bool = False
     continuous_time: bool = False
@@ -82,6 +84,11 @@ class SamplerSpec:
         """The noise multiplier in force: the request's, else this sampler's default, else 0."""
         chosen = options.eta if options.eta is not None else self.default_eta
         return chosen or 0.0
+
+    @property
+    def can_branch(self) -> bool:
+        """Whether it can go on from a level of another run: not where it chooses levels of its own between the first and the last."""
+        return not (self.own_range or self.detours)
 
     @property
     def options(self) -> dict[str, str | bool]:
@@ -192,7 +199,7 @@ SAMPLERS: tuple[SamplerSpec, ...] = (
     SamplerSpec(
         "DPM adaptive", "dpm_solver:dpm_adaptive", ("k_dpm_ad",), uses_ensd=True, default_eta=1.0, own_range=True
     ),
-    SamplerSpec("Restart", "heun:restart", ("restart",), "Karras", second_order=True),
+    SamplerSpec("Restart", "heun:restart", ("restart",), "Karras", second_order=True, detours=True),
     SamplerSpec("DDIM", "ddim:ddim", ("ddim",), default_eta=0.0, timesteps=True),
     SamplerSpec(
         "DDIM CFG++",

@@ -70,11 +70,22 @@ class EngineInfo(BaseModel):
 class Engine(Protocol):
     """Paints. One job at a time; `run` is called from one thread."""
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         """Yield `Status`, `Progress` and `ImageReady` as they come, then exactly one `Finished` or `Cancelled`.
 
+        `kept` are the `Progress.latents` of the step that a branch begins at, when they are still there. Without them, or
+        when they are of another backend, the steps of the origin are painted first; the picture is the same.
         Raises `StudioError` for anything that went wrong (the queue turns it into `Failed`); after an error the engine
         accepts the next job. Closing the iterator stops the job.
+        """
+        ...
+
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """The predicted picture of one step as a PNG without text, decoded by the VAE (None: the checkpoint's own).
+
+        `latents` are `Progress.latents`, `index` is the picture's place in its batch. It waits for its turn: between two steps
+        when the running job uses the same checkpoint, else until that job is done.
+        Raises `InvalidRequest` for an index outside of the batch, and what `run` raises.
         """
         ...
 

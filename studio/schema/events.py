@@ -41,7 +41,8 @@ class Progress(_Event):
 
     `step` counts from 1 to `total` within the batch; `sigma` is the noise level the step ended at; `batch` counts from
     0. `previews` holds one small JPEG of the predicted x0 per picture of the batch (empty when not drawn); after storage
-    `preview_urls` stands for them.
+    `preview_urls` stands for them. `latents` are those of the batch before and after the step's model call, as the engine
+    packs them (`engine/latents.py`), empty when they were not asked for; after storage `kept` says whether they are still there.
     """
 
     type: Literal["progress"] = "progress"
@@ -52,6 +53,8 @@ class Progress(_Event):
     sigma: float
     previews: tuple[bytes, ...] = ()
     preview_urls: tuple[str, ...] = ()
+    latents: bytes = b""
+    kept: bool = Field(False, description="Whether this step can be decoded in full, and branched from without delay")
     seconds: float = Field(0.0, description="Seconds since the first step of this job began")
 
 

@@ -17,6 +17,10 @@ MAX_SEED = 2**32 - 1
 MAX_STYLES = 50
 MAX_PROMPT = 50_000
 """Characters a prompt may have. A longer one is refused with a message rather than cut."""
+MAX_ORIGIN = 100_000
+"""Characters that the text of a branch's origin may have."""
+MAX_BRANCHES = 8
+"""How often a picture may be branched from a branch."""
 SMALLEST_SIDE = 64
 """Pixels."""
 
@@ -113,7 +117,20 @@ class Refiner(_Frozen):
     )
 
 
-Part = Variation | SeedResize | Refiner
+class BranchPoint(_Frozen):
+    """Where a branch leaves another picture: it goes on from that one's latents after some of its steps. Without an origin it is off.
+
+    The start belongs to the origin: size, seed, variation, seed resize, noise source and checkpoint are the same, and a branch is
+    one picture. Everything else is the branch's own.
+    """
+
+    step: int = Field(1, ge=1, le=150, description="Steps of the origin that are kept, counted from 1")
+    origin: Text = Field(
+        "", max_length=MAX_ORIGIN, description="Generation text of the picture that is branched from; empty is off"
+    )
+
+
+Part = Variation | SeedResize | Refiner | BranchPoint
 
 
 class GenerationRequest(_Frozen):
@@ -157,11 +174,16 @@ class GenerationRequest(_Frozen):
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
     sampler_options: SamplerOptions = Field(default_factory=SamplerOptions, description="Sampler parameters")
+    branch: BranchPoint | None = Field(
+        None, description="Go on from a step of another picture; empty: begin with noise"
+    )
 
-    @field_validator("variation", "seed_resize", "refiner")
+    @field_validator("variation", "seed_resize", "refiner", "branch")
     @classmethod
     def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
+        if isinstance(part, BranchPoint) and not part.origin.strip():
+            return None
         if isinstance(part, Refiner) and (part.checkpoint.strip() in ("", "None") or part.switch_at == 1):
             return None
         if isinstance(part, Variation) and part.strength == 0:
@@ -178,6 +200,9 @@ class RunOptions(_Frozen):
     """How a job is run and shown; never changes pixels."""
 
     preview_every: int = Field(1, ge=0, le=150, description="Draw a preview every n steps; 0 turns previews off")
+    keep_latents: bool = Field(
+        False, description="Keep the latents of every step: any can then be decoded, and branched from without delay"
+    )
     save: bool = Field(True, description="Write the pictures to the outputs folder")
     grid: bool | None = Field(
         None, description="Write a grid when there are several pictures; empty: when the pictures are written"

@@ -81,6 +81,14 @@ class RefinerPlan(_Frozen):
     from_call: int | None = None
 
 
+class BranchPlan(_Frozen):
+    """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
+
+    step: int
+    origin: ResolvedRequest
+    text: str
+
+
 class ResolvedRequest(_Frozen):
     """Everything an engine needs. All values concrete."""
 
@@ -112,6 +120,7 @@ class ResolvedRequest(_Frozen):
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
     rng: RngSource
+    branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"
     notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)

@@ -31,6 +31,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         fill = gr.Button("Fill the form", visible="hidden", elem_id="ls_fill")
         size = gr.Button("Set the size", visible="hidden", elem_id="ls_size")
         use = gr.Button("Use a checkpoint", visible="hidden", elem_id="ls_model")
+        unbranch = gr.Button("Leave the branch", visible="hidden", elem_id="ls_unbranch")
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
@@ -55,6 +56,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         )
         _model_choice(form, handlers, outcome, use)
         listen_js(size.click, script("takeSize"), [], [form.controls["width"], form.controls["height"]])
+        listen_js(unbranch.click, "() => [1, '']", [], [form.controls["branch.step"], form.controls["branch.origin"]])
         _mirror(form)
         everything = [*controls, *handlers.settings.values(), outcome]
         listen(page.load, handlers.open_page, [browser], everything, outcome=outcome, js=script("browserId"))

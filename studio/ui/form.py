@@ -18,6 +18,7 @@ from studio.errors import StudioError
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
 from studio.schema.request import (
+    BranchPoint,
     GenerationRequest,
     Refiner,
     SamplerOptions,
@@ -39,6 +40,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "variation": Variation,
     "seed_resize": SeedResize,
     "refiner": Refiner,
+    "branch": BranchPoint,
 }
 """Fields of a request that are models themselves; each of their fields has its component."""
 SEEDS = ("seed", "variation.seed")
@@ -74,6 +76,8 @@ LOOKS: dict[str, Look] = {
     "refiner.checkpoint": Look("Refiner", "txt2img_checkpoint"),
     "refiner.switch_at": Look("Switch at", "txt2img_switch_at", {"slider": True, "step": 0.01}),
     "refiner.by_steps": Look("Switch by sampling steps", "setting_refiner_switch_by_sample_steps"),
+    "branch.step": Look("Branch from step", "txt2img_branch_step"),
+    "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),

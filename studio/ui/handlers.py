@@ -17,6 +17,7 @@ from gradio.components import Component
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
+from studio.schema.request import RunOptions
 from studio.settings import Settings
 from studio.ui.fields import Choices
 from studio.ui.form import (
@@ -55,7 +56,9 @@ class Handlers:
 
     def submit(self, values: Mapping[Component, Any]) -> Updates:
         """Generate: the form becomes a job in the queue."""
-        record = self.studio.submit(self.form.read(values))
+        settings = self.studio.settings
+        options = RunOptions(preview_every=settings.preview_every, keep_latents=settings.keep_latents)
+        record = self.studio.submit(self.form.read(values), options)
         return self._say({"job": record.id, "position": record.position, "notes": list(record.notes)})
 
     def open_page(self, browser: str) -> Updates:

@@ -410,3 +410,49 @@ def test_a_drawn_prompt_keeps_its_template_through_the_queue(folder: Path) -> No
         assert again["request"]["prompt"] == prompt
         unknown = client.post(f"{V1}/generate", json={**SMALL, "negative_prompt": "__color__"})
         assert (unknown.status_code, unknown.json()["error"]["field"]) == (400, "negative_prompt")
+
+
+KEPT = {"keep_latents": True}
+
+
+def test_a_step_is_decoded_as_long_as_its_latents_are_kept(client: httpx.Client, studio: Studio) -> None:
+    job = ended(client, generate(client, batch_size=2, options=KEPT)["id"])
+    steps = client.get(f"{V1}/jobs/{job['id']}/progress").json()
+    assert [step["kept"] for step in steps] == [True] * 3
+    url = f"{V1}/jobs/{job['id']}/steps/0/2"
+    one, other = client.get(f"{url}/0.png"), client.get(f"{url}/1.png", params={"download": 1})
+    assert one.headers["content-type"] == "image/png" and "sandbox" in one.headers["content-security-policy"]
+    assert one.content != other.content
+    assert (
+        client.post(f"{V1}/picture-info", content=one.content, headers={"content-type": "image/png"}).json()["infotext"]
+        is None
+    )
+    assert other.headers["content-disposition"] == f'attachment; filename="job-{job["id"]}-batch-0-step-2-1.png"'
+    (studio.paths.latents / str(job["id"]) / "0-2.safetensors").unlink()
+    gone = client.get(f"{url}/0.png")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+    assert "step 2 of batch 0" in gone.json()["error"]["message"]
+    plain = ended(client, generate(client)["id"])
+    assert client.get(f"{V1}/jobs/{plain['id']}/steps/0/2/0.png").status_code == 404
+    assert client.get(f"{V1}/jobs/{plain['id']}/progress").json()[0]["kept"] is False
+
+
+def test_a_branch_is_its_origin_but_for_what_is_said(client: httpx.Client, studio: Studio) -> None:
+    job = ended(client, generate(client, sampler="Euler", options=KEPT)["id"])
+    origin = client.get(f"{V1}/jobs/{job['id']}/origin/0").json()
+    assert origin["text"] == job["images"][0]["infotext"]
+    assert origin["request"]["seed"] == 5
+    body = {"branch": {"step": 2, "origin": origin["text"]}, "prompt": "an owl"}
+    answer = client.post(f"{V1}/generate", json=body)
+    assert answer.status_code == 200, answer.text
+    branched = ended(client, answer.json()["id"])
+    request = branched["request"]
+    assert {**request, "branch": None, "prompt": "a fox"} == {**job["request"]}
+    assert request["branch"] == body["branch"]
+    engine = studio.engine
+    assert isinstance(engine, FakeEngine)
+    assert engine.kept[-1] == b"5/2"
+    refused = client.post(f"{V1}/generate", json={**body, "height": 128})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "height")
+    assert client.get(f"{V1}/jobs/{job['id']}/origin/7").status_code == 404
+    assert client.get(f"{V1}/jobs/999/origin/0").status_code == 404

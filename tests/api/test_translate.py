@@ -135,3 +135,19 @@ def test_what_is_given_goes_over_the_text() -> None:
     assert request(subseed_strength=0).variation is None
     assert request(seed_resize_from_h=-1).seed_resize is None
     assert request(seed_resize_from_h=128).seed_resize == SeedResize(width=64, height=128)
+
+
+def test_a_branch_fills_what_is_not_given_from_its_origin() -> None:
+    texts: list[str] = []
+
+    def read(text: str) -> dict[str, Any]:
+        texts.append(text)
+        return {"prompt": "a fox", "steps": 9, "seed": 4, "width": 128, "branch": {"step": 1, "origin": "older"}}
+
+    body = Txt2ImgBody(prompt="an owl", branch={"step": 3, "origin": "the text"})
+    request = translate(body, GenerationRequest(), read, 0).request
+    assert texts == ["the text"]
+    assert (request.prompt, request.steps, request.seed, request.width) == ("an owl", 9, 4, 128)
+    assert request.branch is not None and (request.branch.step, request.branch.origin) == (3, "the text")
+    with pytest.raises(InvalidRequest, match=r"branch\.step = 0"):
+        translate(Txt2ImgBody(branch={"step": 0, "origin": "x"}), GenerationRequest(), lambda text: {}, 0)

@@ -18,6 +18,7 @@ from studio.errors import OutOfMemory
 from studio.infotext import encode_png, write_infotext
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Started, Status
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 Pixels = NDArray[np.float64]
@@ -26,8 +27,9 @@ Pixels = NDArray[np.float64]
 class PaintingEngine(FakeEngine):
     """A `FakeEngine` with something to see. A prompt with the word "fail" fails."""
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         self.runs.append(resolved)
+        self.kept.append(kept)
         yield Started()
         yield Status(message=f"loading {resolved.model.name}")
         if "fail" in resolved.positive.text:
@@ -36,13 +38,16 @@ class PaintingEngine(FakeEngine):
         for batch in range(resolved.batch_count):
             places = range(batch * resolved.batch_size, (batch + 1) * resolved.batch_size)
             scenes = [scene(resolved.width, resolved.height, resolved.seeds[place]) for place in places]
-            for step in range(1, resolved.steps + 1):
+            first = resolved.branch.step if resolved.branch and kept else 0
+            for step in range(first + 1, resolved.steps + 1):
                 time.sleep(self.step_seconds)
                 if cancel.mode != "none":
                     break
                 sigma = 14.6 * (1 - step / resolved.steps) ** 2.2
                 previews = tuple(jpeg(noisy(pixels, sigma, step)) for pixels in scenes)
-                yield Progress(batch=batch, batches=resolved.batch_count, step=step, total=resolved.steps, sigma=sigma,
+                facts = f"{resolved.width} {resolved.height} {sigma} {step} {' '.join(map(str, resolved.seeds[places.start : places.stop]))}"
+                latents = facts.encode() if resolved.options.keep_latents else b""
+                yield Progress(latents=latents, batch=batch, batches=resolved.batch_count, step=step, total=resolved.steps, sigma=sigma,
                                previews=previews if self._draws(resolved, step) else (), seconds=time.monotonic() - began)  # fmt: skip
             if cancel.mode == "skip":
                 cancel.clear_skip()
@@ -58,6 +63,12 @@ class PaintingEngine(FakeEngine):
         stopped = cancel.mode == "interrupt"
         seconds = time.monotonic() - began
         yield Cancelled() if stopped and not done else Finished(images=done, seconds=seconds, interrupted=stopped)
+
+    def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
+        """The picture of a preview without its grain."""
+        width, height, sigma, step, *seeds = latents.decode().split()
+        pixels = noisy(scene(int(width), int(height), int(seeds[index])), float(sigma) / 4, int(step))
+        return encode_png(Image.fromarray(pixels.astype(np.uint8)), "")
 
     def info(self) -> EngineInfo:
         return EngineInfo(

@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from studio.cli import COMMANDS, build_parser, main
-from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, request_from
-from studio.errors import StorageError
+from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, branch_from, request_from
+from studio.errors import StorageError, StudioError
+from studio.infotext import encode_png
 from studio.schema.events import ImageReady
-from studio.schema.request import GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.request import BranchPoint, GenerationRequest, Refiner, SeedResize, Variation
 from studio.settings import Settings
+from tests.api.stand_in import make_studio
 
 
 def no_server(arguments: argparse.Namespace) -> int:
@@ -102,7 +105,7 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
     assert (request.prompt, request.steps, request.width, request.sampler_options.eta) == ("a fox", 9, 128, 0.5)
     changed = {"prompt", "steps", "sampler_options"}
     assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
-    assert {"prompt", *REQUEST_FIELDS, *PARTS} == set(GenerationRequest.model_fields)
+    assert {"prompt", "branch", *REQUEST_FIELDS, *PARTS} == set(GenerationRequest.model_fields)
 
 
 def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
@@ -122,3 +125,34 @@ def test_a_picture_saved_in_another_format_is_no_failure(capsys: pytest.CaptureF
     assert (printed.out, printed.err) == ("a.png\n", "PNG instead of JPEG.\n")
     with pytest.raises(StorageError, match="PNG"):
         _report([picture.model_copy(update={"path": None})], as_json=True)
+
+
+def test_a_branch_reads_its_origin_out_of_a_file(tmp_path: Path) -> None:
+    studio = make_studio(tmp_path)
+    text = "a red fox\nSteps: 6, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 64x64, RNG: CPU"
+    picture, plain, words = tmp_path / "fox.png", tmp_path / "plain.png", tmp_path / "fox.txt"
+    picture.write_bytes(encode_png(Image.new("RGB", (8, 8)), text))
+    plain.write_bytes(encode_png(Image.new("RGB", (8, 8)), ""))
+    words.write_text(text)
+
+    def asked(*flags: str) -> GenerationRequest:
+        arguments = build_parser(no_server).parse_args(["generate", "an owl", *flags])
+        return request_from(arguments, studio.default_request(branch=branch_from(arguments, studio)))
+
+    try:
+        for file in (picture, words):
+            request = asked(f"--branch-origin={file}", "--branch-step=3", "--cfg-scale=2")
+            assert request.branch == BranchPoint(step=3, origin=text)
+            assert (request.prompt, request.steps, request.cfg_scale, request.seed) == ("an owl", 6, 2, 7)
+        assert asked().branch is None
+        for flags, problem in (
+            (["--branch-step=3"], "needs --branch-origin"),
+            ([f"--branch-origin={picture}"], "needs --branch-step"),
+            ([f"--branch-origin={plain}", "--branch-step=3"], "no generation parameters"),
+            ([f"--branch-origin={tmp_path}/none.png", "--branch-step=3"], "There is no file"),
+            ([f"--branch-origin={picture}", "--branch-step=0"], r"branch\.step = "),
+        ):
+            with pytest.raises(StudioError, match=problem):
+                asked(*flags)
+    finally:
+        studio.close()

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from studio.api.server import create_app
 from studio.app import Studio, build
 from studio.cli import build_parser
-from studio.cli.generate import request_from
+from studio.cli.generate import branch_from, request_from
 from studio.engine.fake import FakeEngine
 from studio.infotext import write_infotext
 from studio.paths import Paths
@@ -73,6 +73,20 @@ CASES: dict[str, dict[str, Any]] = {
     "styles": {"prompt": "a fox", "negative_prompt": "blurry", "styles": ["ink", "frame, wide"], "seed": 2},
     "wildcards and choices": {"prompt": "a __colour__ {2$$fox|owl|hen}", "negative_prompt": "{x|y}", "seed": 11},
     "what looks like a choice": {"prompt": "a \\{b|c} and \\__colour__ {prompt}", "seed": 2},
+    "branch": {
+        "prompt": "a cat",
+        "seed": 7,
+        "steps": 9,
+        "cfg_scale": 3.5,
+        "sampler": "Euler a",
+        "branch": {
+            "step": 4,
+            "origin": "a red fox\nNegative prompt: blurry\nSteps: 6, Sampler: Euler, Seed: 7, Size: 128x128, RNG: CPU",
+        },
+        "width": 128,
+        "height": 128,
+    },
+    "branch of nothing": {"seed": 7, "branch": {"step": 4, "origin": " "}},
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
@@ -149,6 +163,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
+        "branch": request.branch and request.branch.model_dump(),
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
         **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
         "override_settings": {
@@ -170,7 +185,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "model", "styles", *PARTS):
+        if name not in ("prompt", "negative_prompt", "model", "styles", "branch", *PARTS):
             flag = f"--{name.replace('_', '-')}"
             words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
     for part, prefix in PARTS.items():
@@ -179,8 +194,12 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
             flag = f"--{prefix}{name.replace('_', '-')}"
             words += [flag] if value is True else [f"{flag}={value}"]
     words += [f"--styles={name}" for name in request.styles]
+    if request.branch:
+        file = studio.paths.root / "origin.txt"
+        file.write_text(request.branch.origin, encoding="utf-8")
+        words += [f"--branch-origin={file}", f"--branch-step={request.branch.step}"]
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
-    return settled(studio, request_from(arguments, studio.default_request()))
+    return settled(studio, request_from(arguments, studio.default_request(branch=branch_from(arguments, studio))))
 
 
 def through_infotext(studio: Studio, request: GenerationRequest) -> GenerationRequest:

@@ -1,7 +1,7 @@
 """A worker process around `FakeEngine`, which needs no torch: `python -m tests.engine.fake_worker STEP_SECONDS [BEHAVIOUR]`.
 
 It makes the behaviour of a process testable in a fraction of a second: `noise` prints before, `cannot-start` reports an
-error, `crash` exits at once, `slow-start` takes two seconds to become ready, `lost-device` breaks its engine in every job.
+error, `crash` exits at once, `slow-start` takes two seconds to become ready, `lost-device` breaks its engine in every job, `tell-kept` writes the latents a branch was given into its pictures' text.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class LosingEngine(FakeEngine):
 
     lost = False
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        yield from list(super().run(resolved, cancel))[:1]
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
+        yield from list(super().run(resolved, cancel, kept))[:1]
         self.lost = True
         raise EngineError("The device fake failed.")
 
@@ -48,7 +48,10 @@ def main() -> int:
             os._exit(7)
         if behaviour == "slow-start":
             time.sleep(2.0)
-        return LosingEngine() if behaviour == "lost-device" else FakeEngine(step_seconds=seconds)
+        engine = LosingEngine() if behaviour == "lost-device" else FakeEngine(step_seconds=seconds)
+        if behaviour == "tell-kept":
+            engine.infotext = lambda resolved, index: f"kept: {engine.kept[-1].decode()}"
+        return engine
 
     return serve(channel, make_engine)
 

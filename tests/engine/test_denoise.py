@@ -158,3 +158,15 @@ def test_prompts_change_with_the_calls_of_the_model() -> None:
     for positive_value, negative_value in wanted:
         expected = X - SIGMA * (negative_value + 3.0 * (positive_value - negative_value))
         torch.testing.assert_close(denoiser(X, SIGMA), expected)
+
+
+def test_a_branch_counts_its_calls_from_where_it_begins() -> None:
+    unet = FakeUNet()
+    edited = Timeline(((1, condition(0.25)), (9, condition(0.5))))
+    settings = (unet, lambda sigma: 100 * sigma, "epsilon", [edited], None, 1.0, torch.float32)
+    for begun, seen in ((0, [0.25, 0.25, 0.5]), (1, [0.25, 0.5, 0.5]), (2, [0.5, 0.5, 0.5])):
+        unet.calls.clear()
+        denoiser = GuidedUNet(*settings, calls=begun)  # type: ignore[arg-type]
+        for _ in seen:
+            denoiser(X, SIGMA)
+        assert [float(call["states"][0, 0, 0]) for call in unet.calls] == seen

@@ -93,3 +93,12 @@ def test_events_round_trip(event: Event) -> None:
 def test_an_unknown_event_is_refused() -> None:
     with pytest.raises(WireError):
         unpack_event({"type": "surprise"}, ())
+
+
+@pytest.mark.parametrize("previews", [(), (b"one", b"two")])
+@pytest.mark.parametrize("latents", [b"", b"numbers"])
+def test_latents_travel_beside_previews(previews: tuple[bytes, ...], latents: bytes) -> None:
+    event = Progress(batch=0, batches=1, step=1, total=2, sigma=0.5, previews=previews, latents=latents)
+    body, blobs = pack_event(event)
+    assert "latents" not in body
+    assert unpack_event(body, blobs) == event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -19,6 +20,8 @@ from studio.engine.worker_client import WorkerEngine
 from studio.errors import IncompatibleFile, UnknownName, WorkerDied
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, ImageReady, Progress, Status
+from studio.schema.request import RunOptions
+from studio.schema.resolved import BranchPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info, tiny_lora
 
@@ -114,3 +117,18 @@ def test_a_worker_killed_while_it_paints_or_loads_costs_one_job_each(engine: Wor
         kill_at(engine, "sdxl", signal.SIGKILL, lambda event: isinstance(event, Status) and "Loading" in event.message)
     assert engine.info().pid != first
     assert picture(run(engine)).shape == (64, 64, 3)
+
+
+def test_steps_and_branches_cross_the_pipe(engine: WorkerEngine) -> None:
+    """Latents out, latents in: the branch from kept ones is the one that is painted, and a step decodes to what it was."""
+    info = tiny_info("sd1")
+    origin = resolved_request(info, steps=6, options=RunOptions(keep_latents=True))
+    steps = [event for event in engine.run(origin, CancelToken()) if isinstance(event, Progress)]
+    assert all(step.latents for step in steps)
+    asked = resolved_request(info, steps=6, prompt="an owl", branch=BranchPlan(step=3, origin=origin, text="x"))
+    anew = list(engine.run(asked, CancelToken()))
+    kept = list(engine.run(asked, CancelToken(), steps[2].latents))
+    assert (picture(anew) == picture(kept)).all()
+    assert [event.step for event in kept if isinstance(event, Progress)] == [4, 5, 6]
+    with contextlib.closing(DiffusersEngine("cpu")) as here:
+        assert engine.decode(info, None, steps[0].latents, 0) == here.decode(info, None, steps[0].latents, 0)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -262,3 +263,52 @@ def test_a_worker_does_not_outlive_its_server(make: Make) -> None:
 def test_the_server_side_loads_no_torch() -> None:
     code = "import sys, studio.engine.worker_client, studio.engine.worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_a_step_is_decoded_between_jobs_and_between_steps(make: Make) -> None:
+    engine = make(0.02)
+    plain = engine.decode(NO_MODEL, None, b"7/1", 2)
+    assert plain.startswith(b"\x89PNG")
+    answers: list[bytes] = []
+    asking = threading.Thread(target=lambda: answers.append(engine.decode(NO_MODEL, None, b"7/1", 2)))
+    answered_at: list[int] = []
+    for event in engine.run(resolved_request(steps=60), CancelToken()):
+        if isinstance(event, Progress) and event.step == 3:
+            asking.start()
+        if answers and isinstance(event, Progress):
+            answered_at.append(event.step)
+    asking.join(10)
+    assert answers == [plain]
+    assert answered_at, "it was not answered before the job ended"
+
+
+def test_another_checkpoints_step_waits_for_the_job(make: Make) -> None:
+    engine = make(0.02)
+    other = NO_MODEL.model_copy(update={"path": "/nowhere/other.safetensors"})
+    answers: list[bytes] = []
+    asking = threading.Thread(target=lambda: answers.append(engine.decode(other, None, b"7/1", 0)))
+    for event in engine.run(resolved_request(steps=20), CancelToken()):
+        if isinstance(event, Progress):
+            assert not answers
+            if event.step == 3:
+                asking.start()
+    asking.join(10)
+    assert len(answers) == 1
+
+
+def test_errors_of_decoding_reach_the_asker(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    with pytest.raises(EngineError, match="Decoding failed"):
+        engine.decode(NO_MODEL, None, b"no number", 0)
+    assert kinds(run(engine))[-1] == "finished"
+    monkeypatch.setattr(worker_client, "DECODE_SECONDS", 0.0)
+    with pytest.raises(EngineError, match="has not come to decoding"):
+        engine.decode(NO_MODEL, None, b"7/1", 0)
+
+
+def test_kept_latents_reach_the_worker(make: Make) -> None:
+    """The fake engine in the worker says what it was given in its pictures' text: see `fake_worker`."""
+    engine = make(behaviour="tell-kept")
+    events = list(engine.run(resolved_request(steps=1), CancelToken(), b"some latents"))
+    (picture,) = [event for event in events if isinstance(event, ImageReady)]
+    assert picture.infotext == "kept: some latents"

@@ -44,6 +44,12 @@ class Shelf:
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
 
+    def lora_hashes(self) -> dict[str, str]:
+        return {}
+
+    def embedding_hashes(self) -> dict[str, str]:
+        return {}
+
     def embeddings(self) -> list[ModelInfo]:
         return [EMBEDDING, NEW]
 

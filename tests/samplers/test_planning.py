@@ -172,3 +172,35 @@ def test_short_tables_can_be_sampled() -> None:
         noise = ImageNoise([1], SHAPE)
         *_, last = p.run(CountingDenoiser(), p.start(noise.start()), noise)
         assert torch.isfinite(last.x).all()
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SAMPLERS if spec.can_branch], ids=lambda spec: spec.name)
+def test_the_rest_of_a_plan_runs_as_counted(spec: SamplerSpec) -> None:
+    """Steps and calls that are left out and those that are run make up the whole."""
+    whole = plan(spec, "Automatic", 12, TABLE, SamplerOptions(s_churn=2.0))
+    for k in (1, 5, whole.steps - 1):
+        rest, skipped, calls = whole.below(whole.sigmas[k])
+        assert rest.sigmas == whole.sigmas[k:]
+        assert (skipped, skipped + rest.steps) == (k, whole.steps)
+        assert calls + rest.model_calls == whole.model_calls + spec.extra_first_calls  # PLMS begins anew
+        assert rest.knobs.s_churn / rest.steps == pytest.approx(whole.knobs.s_churn / whole.steps)
+        assert rest.sigma_range == whole.sigma_range
+        denoiser, noise = CountingDenoiser(), ImageNoise([1], SHAPE)
+        done = list(rest.run(denoiser, rest.start(noise.start()), noise))
+        assert (len(done), len(denoiser.sigmas)) == (rest.steps, rest.model_calls)
+        assert torch.isfinite(done[-1].x).all()
+
+
+def test_a_branch_may_begin_anywhere() -> None:
+    p = plan("Euler", "Karras", 10, TABLE, PLAIN)
+    between = (p.sigmas[3] * p.sigmas[4]) ** 0.5
+    assert p.below(between)[0].sigmas == (between, *p.sigmas[4:])
+    assert p.below(p.sigmas[4] * 1.0005)[0].sigmas == (p.sigmas[4] * 1.0005, *p.sigmas[5:])
+    above, skipped, calls = p.below(100.0)
+    assert (above.sigmas, skipped, calls) == ((100.0, *p.sigmas), 0, 0)
+    assert above.sigma_range == (p.sigma_range[0], 100.0)
+    assert p.below(p.sigmas[-2])[0].steps == 1
+    with pytest.raises(InvalidRequest, match="none left below sigma"):
+        plan("DDIM", "Automatic", 10, TABLE, PLAIN).below(0.03)
+    with pytest.raises(InvalidRequest, match=r"Restart chooses its own noise levels.*These can: DPM\+\+ 2M, "):
+        plan("Restart", "Automatic", 10, TABLE, PLAIN).below(1.0)

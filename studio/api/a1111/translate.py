@@ -76,6 +76,10 @@ class Txt2ImgBody(BaseModel):
     save_images: bool | None = False
     alwayson_scripts: dict[str, Any] | None = Field(default_factory=dict)
     infotext: str | None = Field(None, description="Generation text; fills every field that is not given")
+    branch: dict[str, Any] | None = Field(
+        None,
+        description="Ours: `step` and `origin`, as in the native API; its origin fills every field that is not given",
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ _FIELDS = {
     "cfg_scale": "cfg_scale",
     "width": "width",
     "height": "height",
+    "branch": "branch",
 }
 _PART_FIELDS = {
     "subseed": "variation.seed",
@@ -180,8 +185,8 @@ def translate(
     settings = {"model", "vae", "clip_skip", "emphasis", "rng"}
     data: dict[str, Any] = defaults.model_dump(include=settings)
     data |= {"sampler": "Euler", "schedule": AUTOMATIC, "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512}
-    if body.infotext:
-        data |= read_infotext(body.infotext)
+    if text := body.infotext or (body.branch or {}).get("origin"):
+        data |= read_infotext(str(text))
     given = {name: value for name in body.model_fields_set if (value := getattr(body, name)) is not None}
     data |= {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
     data["styles"] = [name for name in data.get("styles", ()) if _named(name)]  # A1111's style that is none is "None"

@@ -83,6 +83,18 @@ def preview(studio: StudioDep, job_id: int, batch: int, step: int, index: int, d
     return Response(studio.queue.preview_bytes(job_id, batch, step, index), media_type="image/jpeg", headers=headers)
 
 
+@router.get("/jobs/{job_id}/steps/{batch}/{step}/{index}.png", response_class=Response)
+def step(studio: StudioDep, job_id: int, batch: int, step: int, index: int, download: bool = False) -> Response:
+    """The predicted picture after one step, decoded in full: for jobs that keep their latents, as long as these are kept.
+
+    It is not the finished picture and carries no parameters.
+    """
+    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    if download:
+        headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.png")
+    return Response(studio.decode_step(job_id, batch, step, index), media_type="image/png", headers=headers)
+
+
 @router.post("/open-folder")
 def open_folder(studio: StudioDep, request: Request, body: OpenFolderBody | None = None) -> dict[str, bool]:
     """Show the folder of a picture, or the outputs folder, in the file manager of the machine the studio runs on."""

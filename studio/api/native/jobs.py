@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
 from studio.errors import NotAllowed
@@ -19,7 +19,10 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 class GenerateBody(GenerationRequest):
-    """A request, as far as it is given; the rest is what a fresh form would show. `options` never change the pixels."""
+    """A request, as far as it is given; the rest is what a fresh form would show, or for a branch what its origin was.
+
+    `options` never change the pixels.
+    """
 
     options: RunOptions | None = Field(None, description="Previews and saving; empty: as the settings say")
 
@@ -31,7 +34,7 @@ def generate(studio: StudioDep, body: GenerateBody) -> JobRecord:
         raise NotAllowed("Where pictures are written cannot be chosen over HTTP.", field="options.output_dir")
     given = body.model_dump(include=body.model_fields_set - {"options"})
     model = studio.library.checkpoint(body.model) if body.model else None
-    defaults = studio.default_request(model).model_dump()
+    defaults = studio.default_request(model, body.branch).model_dump()
     return studio.submit(make_request({**defaults, **given}), body.options, source="api")
 
 
@@ -52,6 +55,20 @@ def progress(studio: StudioDep, job_id: int) -> list[Progress]:
     """The steps of a job so far, with the URLs of their previews."""
     studio.queue.job(job_id)
     return studio.queue.progress_events(job_id)
+
+
+class OriginAnswer(BaseModel):
+    """Generation text, as `branch.origin` takes it, and the request that it stands for."""
+
+    text: str
+    request: dict[str, Any]
+
+
+@router.get("/jobs/{job_id}/origin/{index}")
+def origin(studio: StudioDep, job_id: int, index: int) -> OriginAnswer:
+    """What a branch of this picture of a job names as its origin, also when the picture was never finished."""
+    text = studio.origin_text(job_id, index)
+    return OriginAnswer(text=text, request=studio.read_infotext(text).request)
 
 
 @router.post("/jobs/{job_id}/cancel")

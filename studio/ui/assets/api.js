@@ -47,6 +47,19 @@ async function request(method, path, { json, body, type, keepalive = false } = {
   return data;
 }
 
+/** A picture as a Blob. Raises like `request`. */
+export async function picture(url) {
+  let response;
+  try {
+    response = await fetch(url, { credentials: "same-origin" });
+  } catch {
+    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
+  }
+  if (response.ok) return response.blob();
+  const data = await response.json().catch(() => null);
+  throw new StudioError(data?.error ?? { code: "http", message: `The server answered ${response.status}.` }, response.status);
+}
+
 const get = (path) => request("GET", path);
 const post = (path, json) => request("POST", path, { json: json ?? {} });
 
@@ -56,6 +69,7 @@ export const jobs = (limit = 40) => get(`jobs?limit=${limit}`);
 export const activeJobs = () => get("jobs?active=true&limit=1000");
 export const job = (id) => get(`jobs/${id}`);
 export const jobSteps = (id) => get(`jobs/${id}/progress`);
+export const origin = (id, index) => get(`jobs/${id}/origin/${index}`);
 export const cancelJob = (id) => post(`jobs/${id}/cancel`);
 export const retryJob = (id) => post(`jobs/${id}/retry`);
 export const interrupt = () => post("interrupt");
@@ -75,6 +89,7 @@ export const vaes = () => get("vaes");
 export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
 
+export const stepUrl = (id, batch, step, index) => `${ROOT}/jobs/${id}/steps/${batch}/${step}/${index}.png`;
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
 export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;

@@ -1,6 +1,7 @@
 // The page's script: finds the panels that the server left empty, fills them, and answers the calls of the form.
 
 import * as api from "./api.js";
+import { BranchChip } from "./branch.js";
 import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
@@ -31,7 +32,8 @@ const newestPicture = () => {
   const job = store.newest.find((candidate) => candidate.images.size);
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
 };
-const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, folder: !exposed });
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed });
+const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
@@ -98,6 +100,19 @@ function sendPicture(job, image) {
   fillForm({ request: { ...job.request, seed: image.seed, variation: own }, whole: true });
   toast("The form has this picture's parameters now.", "good");
   selectTab("txt2img");
+}
+
+/** Fill the form so that Generate goes on from `step` of picture `index` of a job. */
+async function branchFrom(job, index, step) {
+  try {
+    const { text, request } = await api.origin(job.id, index);
+    fillForm({ request: { ...request, branch: { step, origin: text } }, whole: true });
+    toast("Change the prompt, the CFG scale or the sampler, then press Generate.", "good");
+    selectTab("txt2img");
+    area().focus();
+  } catch (error) {
+    toast(error.message, "bad");
+  }
 }
 
 async function sendText(text) {
@@ -222,7 +237,7 @@ function installTooltips() {
 /** Mark the field that an error is about. */
 function markField(name) {
   document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
-  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h" };
+  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h", "branch.step": "txt2img_branch", "branch.origin": "txt2img_branch" };
   const bare = name?.split(".").at(-1);
   const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[name] ?? ids[bare] ?? `txt2img_${bare}`);
   const node = name && document.getElementById(id);
@@ -237,6 +252,7 @@ const panels = {
   tools: (panel) => prompts.mountTools(panel, inspector.button),
   inspector: (panel) => inspector.mount(panel),
   sizes: mountSizes,
+  branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
   stage: (panel) => stage.mount(panel),
@@ -277,6 +293,7 @@ const calls = {
     loras.update();
     embeddings.update();
     inspector.update(form);
+    branchChip.update(form);
     drawSizes();
     if (restored) keepForm();
   },

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast } from "./dom.js";
+import { lineageWords } from "./branch.js";
 import { check } from "./reproduce.js";
 
 const LABELS = {
@@ -26,6 +27,7 @@ const LABELS = {
   prediction_type: "Prediction type",
   noise_schedule: "Noise schedule",
   rng: "Random numbers from",
+  branch: "Branched from",
 };
 
 export class PngInfo {
@@ -144,7 +146,8 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, branch, ...own } = request ?? {};
+  if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;

@@ -1,9 +1,11 @@
 // The stage: the picture, its progress, its steps, the pictures of the job, and what can be done with them.
 
 import * as api from "./api.js";
+import { lineageNodes } from "./branch.js";
 import { Lightbox } from "./lightbox.js";
 import { button, copy, download, el, inFrame, setSource, setText, show, sigmaText, toast } from "./dom.js";
 import { newestPreview, pictureCount } from "./store.js";
+import { StepTools } from "./steptools.js";
 import { Strip } from "./strip.js";
 import { Tiles } from "./tiles.js";
 import { emptyText, endSpeed, endText, liveSpeed, liveText } from "./words.js";
@@ -13,10 +15,10 @@ const PLAY_SECONDS = 2.4;
 export class Stage {
   #playing = 0;
 
-  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info. */
-  constructor(store, { send, inspect, folder }) {
+  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step. */
+  constructor(store, { send, inspect, branch, folder }) {
     this.store = store;
-    this.actions = { send, inspect, folder };
+    this.actions = { send, inspect, branch, folder };
     this.job = null; // the job that is shown
     this.index = 0; // the picture of it
     this.step = null; // the step of it; null is the newest, or the finished picture
@@ -41,14 +43,14 @@ export class Stage {
       slider: el("input", { type: "range", min: "1", step: "1", "aria-label": "Step", class: "ls-range" }),
       scrub: el("div", { class: "ls-scrub" }),
       stepText: el("span", { class: "ls-steptext" }),
+      lineage: el("ul", { class: "ls-lineage", "aria-label": "What this picture was branched from" }),
       info: el("pre", { class: "ls-info", tabindex: "0", "aria-label": "Generation parameters" }),
       warning: el("p", { class: "ls-warning" }),
     };
     const p = this.parts;
     p.play = button("play steps", () => this.#play(), { picture: "play", kind: "small", title: "Show all steps one after the other" });
-    p.openStep = button("open step", () => this.#openStep(), { picture: "open", kind: "small", title: "Open this step's picture in a new tab" });
-    p.saveStep = button("save step", () => this.#saveStep(), { picture: "save", kind: "small", title: "Download this step's picture" });
-    p.scrub.append(p.play, p.slider, p.stepText, p.openStep, p.saveStep);
+    this.tools = new StepTools({ shown: () => this.#shown(), branch: this.actions.branch, save: () => this.#save(), changed: this.draw });
+    p.scrub.append(p.play, p.slider, p.stepText, this.tools.root);
     p.buttons = this.#buttons();
     p.frame.append(p.picture, p.empty, p.badge, p.live);
     p.frame.addEventListener("click", (event) => event.target.closest("button") || this.#enlarge());
@@ -65,6 +67,7 @@ export class Stage {
       this.tiles.root,
       p.warning,
       p.buttons,
+      p.lineage,
       p.info,
     );
     this.draw();
@@ -231,21 +234,20 @@ export class Stage {
     return told.length ? Math.max(...told) : 0;
   }
 
+  get #place() {
+    return { job: this.job, batch: this.#batch, within: this.#within };
+  }
+
+  /** The step on the stage, for its tools. */
+  #shown() {
+    const step = this.#shownStep;
+    return { ...this.#place, index: this.index, step, preview: this.#stepUrl(step), picture: this.#shownUrl() };
+  }
+
   #shownUrl() {
-    if (this.step !== null) return this.#stepUrl(this.step);
+    if (this.step !== null) return this.tools.decoded(this.#place, this.step) ?? this.#stepUrl(this.step);
     if (this.image) return api.local(this.image.url);
     return newestPreview(this.job, this.#batch, this.#within);
-  }
-
-  #openStep() {
-    const url = this.#stepUrl(this.#shownStep) ?? this.#shownUrl();
-    if (url) window.open(url, "_blank", "noopener");
-  }
-
-  #saveStep() {
-    const url = this.#stepUrl(this.#shownStep);
-    if (url) download(`${url}?download=1`);
-    else this.#save();
   }
 
   #save() {
@@ -300,7 +302,7 @@ export class Stage {
     p.frame.classList.toggle("waiting", this.#isLive && !url);
     const stepShown = this.step !== null;
     show(p.badge, stepShown);
-    setText(p.badge, stepShown ? `step ${this.step}` : "");
+    setText(p.badge, stepShown ? `step ${this.step}${this.tools.decoded(this.#place, this.step) ? " · full quality" : ""}` : "");
     const running = this.store.running;
     show(p.live, Boolean(running) && !(this.follow && job === running));
     p.picture.alt = request ? `${stepShown ? `Step ${this.step} of ` : ""}${request.prompt || "picture without prompt"}` : "";
@@ -311,10 +313,20 @@ export class Stage {
     show(p.buttons, Boolean(image));
     show(p.info, Boolean(image));
     setText(p.info, image?.infotext ?? "");
+    this.#drawLineage();
     const warning = image?.warning ?? (job?.status === "failed" ? job.error?.message : "") ?? "";
     setText(p.warning, warning);
     show(p.warning, Boolean(warning));
     this.lightbox.update(url, image?.infotext ?? "");
+  }
+
+  #drawLineage() {
+    const { lineage } = this.parts;
+    const branch = this.job?.request.branch ?? null;
+    show(lineage, Boolean(branch));
+    if (this.lineageOf === branch) return;
+    this.lineageOf = branch;
+    lineage.replaceChildren(...(branch ? lineageNodes(this.store, this.job, (job, index) => this.open(job, index)) : []));
   }
 
   #drawProgress() {
@@ -366,5 +378,6 @@ export class Stage {
     setText(p.play.lastChild, this.#playing ? "stop" : "play steps");
     p.play.firstChild.className = `ls-i ls-i-${this.#playing ? "pause" : "play"}`;
     p.play.disabled = live;
+    this.tools.draw({ scrubbed: this.step !== null, kept: Boolean(told?.kept), left: this.#shownStep < total });
   }
 }

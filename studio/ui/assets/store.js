@@ -18,7 +18,7 @@ function view(record) {
     progress: record.progress ?? 0,
     message: "",
     images: new Map((record.images ?? []).map((image) => [image.index, image])),
-    steps: new Map(), // batch -> Map(step -> {step, total, sigma, urls})
+    steps: new Map(), // batch -> Map(step -> {step, total, sigma, kept, urls})
     last: null, // the newest progress event
     rate: 0, // steps a second, smoothed
     seconds: 0,
@@ -196,7 +196,7 @@ export class Store {
   #step(job, event) {
     const { batch, batches, step, total, sigma, seconds } = event;
     if (!job.steps.has(batch)) job.steps.set(batch, new Map());
-    job.steps.get(batch).set(step, { step, total, sigma, urls: (event.preview_urls ?? []).map(api.local) });
+    job.steps.get(batch).set(step, { step, total, sigma, kept: Boolean(event.kept), urls: (event.preview_urls ?? []).map(api.local) });
     const before = job.last;
     const passed = seconds - (before?.seconds ?? 0);
     if (before && before.batch === batch && step > before.step && passed > 0) {

@@ -36,6 +36,9 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
             skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
+        for name in ("branch.step", "branch.origin"):
+            form.place(name, visible="hidden")
+        panel("branch", elem_id="txt2img_branch")
         form.place("styles", choices=styles)
         panel("tools", elem_id="txt2img_tools")
         panel("inspector", elem_id="txt2img_inspector")
