@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.scenes.colour import colour_share, redness
+from bench.scenes.colour import colour_share, object_colour, redness
 from bench.scenes.figures import judged, share_figure, shares
 from bench.scenes.painter import Order, Painter
 from bench.scenes.prompts import Prompt
@@ -19,8 +19,10 @@ from studio.training.methods.judge.verdict import Share
 GUIDANCE = (1.0, 2.0, 7.0)
 """CFG scales beside the one that all figures are measured at; 1 is no guidance."""
 WEIGHTS = (0.6, 1.0, 1.4)
-SWITCHES = (0.1, 0.3, 0.5)
-"""When, as a share of the steps, red gives way to blue."""
+SWITCHES = (0.3, 0.5, 0.7)
+"""When, as a share of the steps, red gives way to green: about the middle is where the model decides on colours."""
+ANOTHER, OTHERWISE = "purple", "green"
+"""Colours that a negative prompt names for comparison; the second where the first is the object's own."""
 SIZES = ((96, 96), (192, 192), (160, 96))
 """Width and height in pixels beside the native 128x128."""
 
@@ -43,20 +45,31 @@ def size_effect(painter: Painter, judge: Judge, prompts: Sequence[Prompt]) -> di
     }
 
 
-def negative_effect(painter: Painter, seeds: int) -> dict[str, Any]:
-    """Shapes asked for without a colour, and again with their usual colour in the negative prompt: how much of the picture has it."""
-    without: list[float] = []
-    with_it: list[float] = []
-    for kind in (kind for kind in OBJECTS if kind.is_shape):
-        orders = [(f"a {kind.name} on a gray background", seed) for seed in range(seeds)]
-        for found, negative in ((without, ""), (with_it, kind.natural)):
-            pictures = replace(painter, negative=negative).all(orders, f"{kind.name}, not {negative}")
-            found.extend(colour_share(picture, kind.natural) for picture in pictures)
-    lowered = sum(after < before for before, after in zip(without, with_it, strict=True))
+def negative_effect(painter: Painter, kinds: int) -> dict[str, Any]:
+    """Objects asked for without a colour, then with the colour they came out in as negative prompt, and with another colour as such.
+
+    How much of the picture has the first colour each time, and how often its own name lowers it further than the other's. Any
+    negative prompt changes a picture; the other colour shows by how much.
+    """
+    orders: list[Order] = [(f"a {name} on a gray background", seed) for seed, name in enumerate(_some_objects(kinds))]
+    plain = painter.all(orders, "no negative prompt")
+    found = {order: object_colour(picture) for order, picture in zip(orders, plain, strict=True)}
+    coloured = [order for order in orders if found[order]]
+    covered: dict[str, dict[Order, float]] = {"without": {}, "with": {}, "with_another": {}}
+    covered["without"] = {
+        order: colour_share(picture, found[order]) for order, picture in zip(orders, plain, strict=True) if found[order]
+    }
+    for colour in sorted(set(found.values()) - {""}):
+        mine = [order for order in coloured if found[order] == colour]
+        for label, negative in (("with", colour), ("with_another", ANOTHER if colour != ANOTHER else OTHERWISE)):
+            pictures = replace(painter, negative=negative).all(mine, f"not {negative}")
+            covered[label] |= {
+                order: colour_share(picture, colour) for order, picture in zip(mine, pictures, strict=True)
+            }
+    lowered = sum(covered["with"][order] < covered["with_another"][order] for order in coloured)
     return {
-        "covered_without": _mean(without),
-        "covered_with": _mean(with_it),
-        "lowered": share_figure(Share(lowered, len(without))),
+        **{f"covered_{label}": _mean(list(values.values())) for label, values in covered.items()},
+        "lowered": share_figure(Share(lowered, len(coloured))),
     }
 
 
@@ -66,14 +79,13 @@ def weight_effect(painter: Painter, kinds: int) -> dict[str, Any]:
 
 
 def editing_effect(painter: Painter, kinds: int) -> dict[str, Any]:
-    """``a [red:blue:when] cat`` and the like: the mean of a* by ``when``; the later blue comes, the more red stays."""
-    return _redness(painter, kinds, {f"{when:g}": f"[red:blue:{when:g}]" for when in SWITCHES})
+    """``a [red:green:when] cat`` and the like: the mean of a* by ``when``; the later green comes, the more red stays."""
+    return _redness(painter, kinds, {f"{when:g}": f"[red:green:{when:g}]" for when in SWITCHES})
 
 
 def _redness(painter: Painter, kinds: int, wordings: dict[str, str]) -> dict[str, Any]:
     """Mean a* of objects asked for in each wording's colour, and how often the last wording gave more red than the first."""
-    names = [kind.name for kind in OBJECTS if not kind.is_shape]
-    chosen = names[:: max(1, len(names) // kinds)][:kinds]
+    chosen = _some_objects(kinds)
     values = {}
     for label, wording in wordings.items():
         orders: list[Order] = [(f"a {wording} {name} on a gray background", seed) for seed, name in enumerate(chosen)]
@@ -86,6 +98,12 @@ def _redness(painter: Painter, kinds: int, wordings: dict[str, str]) -> dict[str
     }
 
 
+def _some_objects(count: int) -> list[str]:
+    """Names from all over the table of objects that are pictures, not plain shapes."""
+    names = [kind.name for kind in OBJECTS if not kind.is_shape]
+    return names[:: max(1, len(names) // count)][:count]
+
+
 def _right(
     painter: Painter, judge: Judge, prompts: Sequence[Prompt], what: str, questions: Sequence[str]
 ) -> dict[str, Any]:
@@ -94,4 +112,4 @@ def _right(
 
 
 def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 4)
+    return round(float(np.mean(values)), 4) if values else 0.0

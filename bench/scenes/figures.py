@@ -111,7 +111,7 @@ def card_block(result: Mapping[str, Any]) -> str:
             "|---|---|---|---|---|---|",
             *map(_card_row, result["rows"]),
             "",
-            f"Single objects at {settings['few_steps']} steps: {hasty}.",
+            f"Single objects at {settings['few_steps']} steps, {settings['few_schedule']}: {hasty}.",
             "",
             "| measured | |",
             "|---|---|",
@@ -145,11 +145,12 @@ def _card_facts(result: Mapping[str, Any]) -> dict[str, str]:
             size: ", ".join(f"{name} {each['share']:.2f} (n = {each['n']})" for name, each in figures.items())
             for size, figures in result["sizes"].items()
         },
-        "usual colour of a shape put into the negative prompt": f"covers {negative['covered_with']:.3f} of the picture instead of "
-        f"{negative['covered_without']:.3f}; less in {_of(negative['lowered'])}",
+        "an object's colour put into the negative prompt": f"covers {negative['covered_with']:.3f} of the picture instead of "
+        f"{negative['covered_without']:.3f} ({negative['covered_with_another']:.3f} with another colour there); "
+        f"less than with the other in {_of(negative['lowered'])}",
         "`(red:w)`, mean a* of the picture": ", ".join(f"{mean:.1f} at {w}" for w, mean in weight["redness"].items())
         + f"; more at the highest than at the lowest weight in {_of(weight['raised'])}",
-        "`[red:blue:when]`, mean a*": ", ".join(f"{mean:.1f} at {when}" for when, mean in editing["redness"].items())
+        "`[red:green:when]`, mean a*": ", ".join(f"{mean:.1f} at {when}" for when, mean in editing["redness"].items())
         + f"; more with the latest than with the earliest change in {_of(editing['raised'])}",
     }
 

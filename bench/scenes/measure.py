@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 
 from bench.scenes.effects import editing_effect, guidance_effect, negative_effect, size_effect, weight_effect
 from bench.scenes.figures import judged, shares, table
-from bench.scenes.painter import FEW_STEPS, SAMPLER, SCHEDULE, Painter, seconds_each
+from bench.scenes.painter import FEW_SCHEDULE, FEW_STEPS, SAMPLER, Painter, seconds_each
 from bench.scenes.prompts import COUNT, EVALUATION_SEED, Prompt, held_out_prompts, true_drawings
 from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo
@@ -27,13 +27,12 @@ class Amounts:
 
     prompts: int = COUNT
     compared_prompts: int = 48
-    negative_seeds: int = 3
     weighted_kinds: int = 24
     timed: int = 8
     vae_drawings: int = 128
 
 
-QUICK = Amounts(prompts=32, compared_prompts=4, negative_seeds=1, weighted_kinds=4, timed=2, vae_drawings=8)
+QUICK = Amounts(prompts=32, compared_prompts=4, weighted_kinds=4, timed=2, vae_drawings=8)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def measure(engines: Sequence[Engine], timed: Engine, model: ModelInfo, judge: J
     drawings = true_drawings(prompts, model.native_size)
     singles = [prompt for prompt in prompts if prompt.group == "single"]
     painter = Painter(tuple(engines), model)
-    hasty = replace(painter, steps=FEW_STEPS)
+    hasty = replace(painter, steps=FEW_STEPS, schedule=FEW_SCHEDULE)
     some = singles[: amounts.compared_prompts]
     pictures = paint_all(painter, prompts)
     result = {
@@ -64,7 +63,7 @@ def measure(engines: Sequence[Engine], timed: Engine, model: ModelInfo, judge: J
         "few_steps": shares(judged(judge, singles, paint_all(hasty, singles)), ("object", "colour", "background")),
         "guidance": guidance_effect(painter, judge, some),
         "sizes": size_effect(painter, judge, some),
-        "negative": negative_effect(painter, amounts.negative_seeds),
+        "negative": negative_effect(painter, amounts.weighted_kinds),
         "weight": weight_effect(painter, amounts.weighted_kinds),
         "editing": editing_effect(painter, amounts.weighted_kinds),
         "seconds": {
@@ -83,9 +82,10 @@ def paint_all(painter: Painter, prompts: Sequence[Prompt]) -> list[Picture]:
 def _settings(painter: Painter) -> dict[str, Any]:
     return {
         "sampler": SAMPLER,
-        "schedule": SCHEDULE,
+        "schedule": painter.schedule,
         "steps": painter.steps,
         "few_steps": FEW_STEPS,
+        "few_schedule": FEW_SCHEDULE,
         "cfg": painter.cfg,
         "side": painter.model.native_size,
     }

@@ -16,7 +16,7 @@ from studio.paths import REPOSITORY
 from studio.schema.training import JudgeMethod, load_training_config
 from studio.training.data.scenes.scene import Scene, Thing, draw_scene
 from studio.training.data.scenes.vocabulary import OBJECTS, TIMES
-from studio.training.methods.judge.augment import PAINTED, TRAINING, Strength, worsen
+from studio.training.methods.judge.augment import PAINTED, TRAINING, Strength, half_worsened, worsen
 from studio.training.methods.judge.groups import GROUPS, group_of, pick_scenes, split
 from studio.training.methods.judge.judge import Judge, Seen, build_network, split_answers, to_tensor
 from studio.training.methods.judge.method import judge_loss
@@ -248,3 +248,10 @@ def test_a_shift_moves_left_and_right_alike_and_never_mirrors() -> None:
     centres = (after.add(1).sum(dim=(1, 2)) * columns).sum(dim=1) / after.add(1).sum(dim=(1, 2, 3))
     assert centres.max() < 7 and centres.min() > 3
     assert float(centres.mean()) == pytest.approx(5, abs=0.2)
+
+
+def test_every_other_picture_is_learned_as_it_was_drawn() -> None:
+    before = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    after = half_worsened(before, torch.Generator().manual_seed(0))
+    assert [torch.equal(old, new) for old, new in zip(before, after, strict=True)] == [False, True, False, True]
+    assert torch.equal(after[::2], worsen(before[::2], torch.Generator().manual_seed(0), TRAINING))

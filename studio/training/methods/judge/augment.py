@@ -50,6 +50,14 @@ def worsen(pictures: torch.Tensor, rng: torch.Generator, strength: Strength) -> 
     return torch.addcmul(noise, changed, contrast).clamp_(-1, 1)
 
 
+def half_worsened(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """``pictures`` as the judge learns on them: every other one worsened. Bending and softening wipe out what pixel art is known by,
+    so that nobody could learn it from worsened pictures alone."""
+    changed = pictures.clone()
+    changed[::2] = worsen(pictures[::2], rng, TRAINING)
+    return changed
+
+
 def _warp(pictures: torch.Tensor, rng: torch.Generator, strength: Strength) -> torch.Tensor:
     """Zoom, shift and a smooth random displacement, in one resampling."""
     count, side = len(pictures), pictures.shape[2]

@@ -14,7 +14,7 @@ from studio.schema.training import JudgeMethod
 from studio.training.checkpoint import Checkpoint, named, optimizer_tensors, restore_optimizer, under
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
-from studio.training.methods.judge.augment import PAINTED, TRAINING, worsen
+from studio.training.methods.judge.augment import PAINTED, half_worsened, worsen
 from studio.training.methods.judge.judge import Judge, build_network, split_answers, to_tensor
 from studio.training.methods.judge.network import JudgeNetwork, kind_scores
 from studio.training.methods.judge.pool import Drawn, draw_unseen, training_pool
@@ -75,7 +75,7 @@ def train_network(context: TrainingContext, drawn: Drawn) -> JudgeNetwork:
         optimizer.param_groups[0]["lr"] = method.learning_rate * share
         rows = batch_indices(config.seed, STAGE, step * method.batch, method.batch, len(drawn.pictures))
         rng = torch.Generator().manual_seed(int(generator(config.seed, "judge/step", step).integers(2**62)))
-        pictures = worsen(to_tensor(drawn.pictures[rows]), rng, TRAINING).to(context.device)
+        pictures = half_worsened(to_tensor(drawn.pictures[rows]), rng).to(context.device)
         with context.autocast():
             maps, scores = network(pictures)
         chosen = torch.from_numpy(rows)

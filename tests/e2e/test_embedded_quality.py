@@ -1,13 +1,13 @@
 """The embedded model through the program's own engine: 24 fixed prompts whose combinations it was never trained on, judged.
 
-Fails when the model, the engine or the samplers get worse. The floors lie below what `bench sprout` measured for the model on
-512 such prompts, by two standard deviations of a share of so few pictures.
+Fails when the model, the engine or the samplers get worse. The pictures are the same at every run but for the rounding of another processor's
+kernels, so the floors lie close below what was measured on these very prompts: two pictures, and 0.04 of the judge's mean evidence.
+Guidance left out, for one, gives 12 objects and an evidence of 0.43.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 
 import pytest
 
@@ -18,16 +18,14 @@ from bench.scenes.prompts import Prompt, held_out_prompts
 from bench.sprout import EMBEDDED, JUDGE
 from studio.engine.worker_client import WorkerEngine
 from studio.training.methods.judge.judge import Judge
+from studio.training.methods.judge.questions import KINDS
 
 PROMPTS = 24
-MEASURED = {"object": 0.90, "colour": 0.95}
-"""The rows of the model card for single objects."""
-
-
-def floor(question: str, count: int) -> float:
-    """Two standard deviations of a share of ``count`` below the measured one."""
-    share = MEASURED[question]
-    return share - 2 * math.sqrt(share * (1 - share) / count)
+MEASURED = {"object": 15, "colour": 24}
+"""Right pictures of these prompts; of all 193 single objects of `bench sprout` 0.632 and 0.985 are (see the model card)."""
+MARGIN = 2
+EVIDENCE, EVIDENCE_MARGIN = 0.555, 0.04
+"""What speaks, to the judge, for the asked kind of object: the mean share."""
 
 
 def single_objects() -> list[Prompt]:
@@ -44,8 +42,12 @@ def test_it_paints_the_objects_and_colours_it_is_asked_for() -> None:
         painter = Painter((engine,), find_model(EMBEDDED))
         pictures = painter.all([prompt.order for prompt in prompts], "held-out prompts")
     found = shares(judged(judge, prompts, pictures), tuple(MEASURED))
+    right = {question: round(figure["share"] * figure["n"]) for question, figure in found.items()}
+    seen = judge.look(pictures)
+    evidence = [
+        each.shares[KINDS.index(prompt.scene.main.kind.name)] for prompt, each in zip(prompts, seen, strict=True)
+    ]
     assert {question: figure["n"] for question, figure in found.items()} == dict.fromkeys(MEASURED, PROMPTS)
-    worse = {
-        question: figure["share"] for question, figure in found.items() if figure["share"] < floor(question, PROMPTS)
-    }
-    assert worse == {}, f"painted right, of {PROMPTS}: {found}; floors below the measured {MEASURED}"
+    worse = {question: count for question, count in right.items() if count < MEASURED[question] - MARGIN}
+    assert worse == {}, f"painted right, of {PROMPTS}: {right}; measured {MEASURED}"
+    assert sum(evidence) / PROMPTS > EVIDENCE - EVIDENCE_MARGIN
