@@ -30,6 +30,22 @@ class OneModel:
         """No LoRA is asked for."""
         raise NotImplementedError(name)
 
+    def lora_hashes(self) -> dict[str, str]:
+        """No LoRA is known."""
+        return {}
+
+    def embeddings(self) -> list[ModelInfo]:
+        """No embeddings: a prompt is its words."""
+        return []
+
+    def embedding(self, name: str) -> ModelInfo:
+        """No embedding is asked for."""
+        raise NotImplementedError(name)
+
+    def embedding_hashes(self) -> dict[str, str]:
+        """No embedding is known."""
+        return {}
+
     def style(self, name: str) -> Style:
         """No style is asked for."""
         raise NotImplementedError(name)

@@ -44,7 +44,7 @@ class LoadedCheckpoint:
 
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
-        del self.model, self.loras, self.conditioner
+        del self.model, self.loras, self.embeddings, self.conditioner
 
     def table_for(self, schedule: NoiseSchedule) -> NoiseTable:
         """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise."""

@@ -15,7 +15,7 @@ from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negativ
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
-from studio.engine.refiner import RefinerPass
+from studio.engine.refiner import HandOver, RefinerPass
 from studio.errors import EngineError
 from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
@@ -97,9 +97,7 @@ class TextToImage:
                 plan, skipped, calls = plan.below(start.sigma)
                 x, done = start.x, start.step
                 noise.skip(max(done, skipped))
-            first = self.denoiser(calls)
-            denoiser = self._refiner.after(first, self._table, calls) if self._refiner else first
-            running = _counted(plan.run(denoiser, x, noise), done)
+            running = _counted(plan.run(self._painting(calls), x, noise), done)
         last: Step | None = None
         while (step := _advance(running)) is not None:
             if last is None:
@@ -108,6 +106,12 @@ class TextToImage:
             yield step
         if last is not None:
             self._refuse_nan(last, seeds)
+
+    def _painting(self, calls: int) -> GuidedUNet | HandOver:
+        """What the sampler calls, after `calls` model calls. Nobody else may hold on to it: a refiner may need the memory."""
+        if self._refiner is None:
+            return self.denoiser(calls)
+        return self._refiner.after(self.denoiser(calls), self._table, calls)
 
     def _refuse_nan(self, step: Step, seeds: Sequence[int]) -> None:
         finite = torch.isfinite(step.x).flatten(1).all(dim=1).tolist()

@@ -58,6 +58,15 @@ class Library:
     def lora_hashes(self) -> dict[str, str]:
         return {}
 
+    def embeddings(self) -> list[ModelInfo]:
+        return []
+
+    def embedding(self, name: str) -> ModelInfo:
+        raise AssertionError(name)
+
+    def embedding_hashes(self) -> dict[str, str]:
+        return {}
+
     def style(self, name: str) -> Any:
         raise AssertionError(name)
 
