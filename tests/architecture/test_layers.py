@@ -16,7 +16,7 @@ LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry"},
     1: {"prompt", "infotext", "library", "samplers", "families", "naming"},
     2: {"engine", "training", "evaluation", "jobs"},
-    3: {"app", "resolve", "reproduce", "trainer"},
+    3: {"app", "resolve", "reproduce", "trainer", "datasets"},
     4: {"ui", "api", "cli"},
     5: {"__main__", "serve", "launcher"},
 }
