@@ -70,6 +70,7 @@ def jsonl(root: Path, count: int = 4, column: str = "text") -> Path:
 
 
 def table(root: Path, count: int = 4, column: str = "text") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
     with (root / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["file_name", column, "artist"])
