@@ -21,6 +21,7 @@ from studio.training.data.dataset import Dataset, Progress, edit_captions, read_
 from studio.training.data.report import caption_page, describe
 
 if TYPE_CHECKING:
+    from studio.engine.hardware import DeviceName
     from studio.training.captioning import Captioned
 
 PAGE = 200
@@ -128,6 +129,7 @@ class Datasets:
         settings: DatasetSettings,
         captioner: str,
         *,
+        device: DeviceName = "auto",
         replace: bool = False,
         progress: Progress = unwatched,
     ) -> Captioned:
@@ -137,7 +139,7 @@ class Datasets:
         """
         from studio.training.captioning import CAPTIONERS, caption_dataset
 
-        made = CAPTIONERS.get(captioner, field="captioner")(self._paths.captioners)
+        made = CAPTIONERS.get(captioner, field="captioner")(self._paths.captioners, device)
         return caption_dataset(settings, made, replace=replace, progress=progress)
 
     def _read(self, settings: DatasetSettings) -> Dataset:

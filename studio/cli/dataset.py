@@ -54,12 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("epochs", "batch"):
         if not 1 <= getattr(arguments, name) <= 1_000_000:
             raise InvalidRequest(f"{name} = {getattr(arguments, name)} is not possible: 1 to 1000000 are.", field=name)
-    _, paths, _ = open_settings(arguments)
+    machine, paths, _ = open_settings(arguments)
     datasets = Datasets(paths)
     settings = _settings(arguments, datasets)
     if arguments.caption:
         done = datasets.caption(
-            settings, arguments.caption, replace=arguments.replace_captions, progress=_tell("captions")
+            settings,
+            arguments.caption,
+            device=machine.device,
+            replace=arguments.replace_captions,
+            progress=_tell("captions"),
         )
         say(f"captions written: {done.written}, kept: {done.kept}")
         for problem in done.problems[:SHOWN]:

@@ -33,7 +33,7 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json_is_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = drawn.kohya(tmp_path / "set")
-    assert ask(tmp_path, str(root), "--json", "--repeats", "2", "--resolution", "64", "--trigger-word", "sks") == 0
+    assert ask(tmp_path, str(root), "--json", "--repeats", "2", "--resolution", "64", "--trigger", "sks") == 0
     report = DatasetReport.model_validate_json(capsys.readouterr().out)
     assert (report.format, report.expectation.samples) == ("kohya", 42)
     assert (report.buckets[0].width, report.enlarged) == (64, 3)

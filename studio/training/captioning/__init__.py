@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studio.errors import DatasetError
 from studio.registry import Registry
@@ -14,21 +15,25 @@ from studio.training.data.captions import checked_edit
 from studio.training.data.dataset import Progress, locate
 from studio.training.data.pictures import Unusable
 
+if TYPE_CHECKING:
+    from studio.engine.hardware import DeviceName
 
-def _file_name(folder: Path) -> Captioner:
+
+def _file_name(folder: Path, device: DeviceName) -> Captioner:
     from studio.training.captioning.file_name import FileNameCaptioner
 
     return FileNameCaptioner()
 
 
-def _blip(folder: Path) -> Captioner:
+def _blip(folder: Path, device: DeviceName) -> Captioner:
+    from studio.engine.hardware import choose_hardware
     from studio.training.captioning.blip import BlipCaptioner
 
-    return BlipCaptioner(folder / "blip")
+    return BlipCaptioner(folder / "blip", choose_hardware(device).device)
 
 
-CAPTIONERS: Registry[Callable[[Path], Captioner]] = Registry("captioner")
-"""Name -> what makes one, given the folder that captioners' models lie in."""
+CAPTIONERS: Registry[Callable[[Path, DeviceName], Captioner]] = Registry("captioner")
+"""Name -> what makes one, given the folder that captioners' models lie in and the device."""
 CAPTIONERS.add("file-name", _file_name)
 CAPTIONERS.add("blip", _blip)
 

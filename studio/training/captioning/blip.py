@@ -46,8 +46,8 @@ class BlipCaptioner:
 
     needs_names = False
 
-    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
-        """Load the network in ``folder``.
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Load the network in ``folder`` onto ``device``.
 
         Raises ``NotFound`` saying what to put where, ``IncompatibleFile`` for another network, ``DamagedFile``.
         """
@@ -55,7 +55,7 @@ class BlipCaptioner:
         config = _config(folder)
         self._size = int(config.vision_config.image_size)
         self._words = _words(folder)
-        self._device = device or torch.device("cpu")
+        self._device = device
         self._model = _network(folder, config).eval().to(self._device)
 
     def caption(self, picture: Image.Image, name: str) -> str:

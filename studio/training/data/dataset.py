@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from studio.errors import DatasetError, NotFound, TrainingError
@@ -72,10 +70,6 @@ class Dataset:
     format: str = PLAIN
     root: Path = Path()
     """The folder (or file) that the names are relative to."""
-
-    def draws(self) -> npt.NDArray[np.int64]:
-        """Indices of the items of one epoch, each as often as it repeats, in the order of the items."""
-        return np.repeat(np.arange(len(self.items)), [item.repeats for item in self.items])
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,8 @@ def edit_captions(settings: DatasetSettings, name: str, captions: Sequence[str])
 def locate(settings: DatasetSettings) -> Place:
     """The data set's folder and format. A folder that holds nothing but one folder is gone into.
 
-    Raises ``DatasetError`` saying what was looked for, ``UnknownName`` for the name of a format.
+    A path that is not absolute counts from the repository. Raises ``DatasetError`` saying what was looked for, ``UnknownName`` for the
+    name of a format.
     """
     if not settings.path:
         raise DatasetError("No data set is named: path is empty.", field="path")

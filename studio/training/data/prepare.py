@@ -1,4 +1,4 @@
-"""A picture and its caption as training takes them: size, bucket, mirror, and the wording of one draw.
+"""A picture and its caption as training takes them: size, bucket, and the wording of one draw.
 
 Every random choice is a function of (seed, position): ``draws`` is the generator of ``studio.training.counter`` for a purpose and the
 position of the sample in the run, so a resumed run, or one of several processes, makes the same choices.
@@ -64,11 +64,6 @@ def target_size(size: tuple[int, int], settings: DatasetSettings) -> tuple[int, 
     return bucket_of(size, settings.resolution, step=settings.bucket_step, ratio=settings.bucket_ratio)
 
 
-def flipped(settings: DatasetSettings, draws: np.random.Generator) -> bool:
-    """Whether this draw is mirrored: every other one where the settings ask for it."""
-    return bool(draws.random() < 0.5) and settings.flip
-
-
 def caption_for(item: Item, settings: DatasetSettings, draws: np.random.Generator) -> str:
     """The wording of one draw: one of the captions, shuffled as the settings say, with the trigger word; or "" for the share that
     is dropped. The same numbers are drawn whatever the settings, so changing one leaves the other choices as they are."""
@@ -76,9 +71,9 @@ def caption_for(item: Item, settings: DatasetSettings, draws: np.random.Generato
     dropped = bool(draws.random() < settings.caption_dropout)
     if dropped:
         return ""
-    if settings.shuffle_captions:
+    if settings.shuffle:
         chosen = shuffled(chosen, settings.keep_tokens, draws)
-    return with_trigger(chosen, settings.trigger_word)
+    return with_trigger(chosen, settings.trigger)
 
 
 def shuffled(caption: str, keep: int, draws: np.random.Generator) -> str:

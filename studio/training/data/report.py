@@ -56,7 +56,7 @@ def describe(
         size_count=len(sizes),
         buckets=_counts(targets),
         enlarged=sum(_is_enlarged(item, settings) for item in dataset.items),
-        tokens=token_lengths(captions, settings.trigger_word),
+        tokens=token_lengths(captions, settings.trigger),
         without_caption=tuple(missing[:SHOWN]),
         without_caption_count=len(missing),
         duplicates=copies[:SHOWN],
@@ -110,7 +110,7 @@ def caption_page(dataset: Dataset, settings: DatasetSettings, offset: int, limit
             name=item.name,
             key=item.key,
             captions=tuple(caption for caption in item.captions if caption),
-            tokens=max(count_tokens(caption, settings.trigger_word) for caption in item.captions),
+            tokens=max(count_tokens(caption, settings.trigger) for caption in item.captions),
             width=item.size[0],
             height=item.size[1],
         )
@@ -141,5 +141,5 @@ def _cache_bytes(dataset: Dataset, settings: DatasetSettings) -> int:
     pictures = {(item.key, target_size(item.size, settings)) for item in dataset.items}
     pixels = sum(width * height for _, (width, height) in pictures)
     latents = pixels // LATENT_SCALE**2 * LATENT_CHANNELS * VALUE_BYTES * (2 if settings.flip else 1)
-    wordings = set() if settings.shuffle_captions else {text for item in dataset.items for text in item.captions}
+    wordings = set() if settings.shuffle else {text for item in dataset.items for text in item.captions}
     return latents + (len(wordings) + 1) * TEXT_POSITIONS * TEXT_WIDTH * VALUE_BYTES

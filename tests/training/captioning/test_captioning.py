@@ -20,6 +20,7 @@ from studio.training.captioning.file_name import FileNameCaptioner
 from studio.training.data.dataset import read_dataset
 from tests.training.data import drawn
 
+CPU = torch.device("cpu")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fox", "##es", "in", "snow", ".", ",", "red", "[DEC]", "[ENC]"]
 
 
@@ -125,7 +126,7 @@ def test_an_unknown_captioner(tmp_path: Path) -> None:
 
 def test_blip_says_what_transformers_says(models: Path, network: BlipForConditionalGeneration) -> None:
     """The oracle is the network itself, on pixels prepared by the formula of its paper, its words looked up by hand."""
-    captioner = CAPTIONERS.get("blip")(models)
+    captioner = CAPTIONERS.get("blip")(models, "cpu")
     said = set()
     plain = [Image.new("RGB", (80, 60), colour) for colour in ("black", "white", "red", "blue")]
     for picture in [*plain, drawn.picture(0, (80, 60)), drawn.picture(1, (80, 60))]:
@@ -143,11 +144,11 @@ def test_blip_says_what_transformers_says(models: Path, network: BlipForConditio
 def test_blip_reads_words_from_tokenizer_json(models: Path) -> None:
     folder = models / "blip"
     picture = drawn.picture(2)
-    expected = BlipCaptioner(folder).caption(picture, "")
+    expected = BlipCaptioner(folder, CPU).caption(picture, "")
     (folder / "vocab.txt").unlink()
     tokenizer = {"model": {"type": "WordPiece", "vocab": {word: number for number, word in enumerate(WORDS)}}}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert BlipCaptioner(folder).caption(picture, "") == expected
+    assert BlipCaptioner(folder, CPU).caption(picture, "") == expected
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "vocab.txt", None])
@@ -156,7 +157,7 @@ def test_a_missing_network_says_what_to_put_where(missing: str | None, models: P
     if missing:
         (folder / missing).unlink()
     with pytest.raises(NotFound) as caught:
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)
     assert str(folder) in caught.value.message
     assert (missing or "model.safetensors") in caught.value.message
     assert "Salesforce/blip-image-captioning-base" in caught.value.message
@@ -165,7 +166,7 @@ def test_a_missing_network_says_what_to_put_where(missing: str | None, models: P
 def test_nothing_in_the_folder_runs(models: Path, tmp_path: Path) -> None:
     """Code, pickles and every key that makes transformers load or run something are there, and nothing happens."""
     folder, canary = models / "blip", tmp_path / "canary"
-    expected = BlipCaptioner(folder).caption(drawn.picture(2), "")
+    expected = BlipCaptioner(folder, CPU).caption(drawn.picture(2), "")
     code = f"open({str(canary)!r}, 'w').write('run')"
     (folder / "modeling_evil.py").write_text(code)
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR.")
@@ -179,7 +180,7 @@ def test_nothing_in_the_folder_runs(models: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text('{"custom_generate": "evil/code"}')
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base", "peft_type": "LORA"}')
-    assert BlipCaptioner(folder).caption(drawn.picture(2), "") == expected
+    assert BlipCaptioner(folder, CPU).caption(drawn.picture(2), "") == expected
     assert not canary.exists()
 
 
@@ -188,21 +189,21 @@ def test_other_and_damaged_networks_are_refused(models: Path) -> None:
     weights, config = load_file(folder / "model.safetensors"), (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"model_type": "blip",', '"model_type": "llava",'))
     with pytest.raises(IncompatibleFile, match="llava"):
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)
     (folder / "config.json").write_text("{")
     with pytest.raises(DamagedFile, match=r"config\.json"):
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)
     (folder / "config.json").write_text(config)
     save_file(
         {name: value for name, value in weights.items() if "class_embedding" not in name}, folder / "model.safetensors"
     )
     with pytest.raises(IncompatibleFile, match="class_embedding"):
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)
     save_file(
         {**weights, "vision_model.embeddings.class_embedding": torch.zeros(1, 1, 8)}, folder / "model.safetensors"
     )
     with pytest.raises(IncompatibleFile, match="does not fit"):
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)
     (folder / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(DamagedFile, match=r"model\.safetensors"):
-        BlipCaptioner(folder)
+        BlipCaptioner(folder, CPU)

@@ -202,7 +202,6 @@ def test_kohya(tmp_path: Path) -> None:
         ("10_sks dog/b.png", ("sks dog",), 20),
         ("1_cat/c.png", ("a cat",), 2),
     ]
-    assert found.draws().tolist() == [0] * 20 + [1] * 20 + [2, 2]
     assert "10_sks dog (10x)" in found.notes[0]
 
 

@@ -21,7 +21,6 @@ from studio.training.data.prepare import (
     buckets,
     caption_for,
     fitted,
-    flipped,
     shuffled,
     target_size,
     with_trigger,
@@ -156,7 +155,7 @@ def test_shuffling_keeps_the_parts_and_the_first_in_place(parts: list[str], keep
 
 
 def test_shuffling_reaches_every_order() -> None:
-    settings = DatasetSettings(shuffle_captions=True, keep_tokens=1, caption_dropout=0)
+    settings = DatasetSettings(shuffle=True, keep_tokens=1, caption_dropout=0)
     found = wordings(settings, "a,b,,c , d")
     assert set(found) == {"a, " + ", ".join(rest) for rest in itertools.permutations("bcd")}
     assert all(250 < found.count(wording) < 420 for wording in set(found))
@@ -164,7 +163,7 @@ def test_shuffling_reaches_every_order() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_the_share_that_is_dropped(share: float) -> None:
-    settings = DatasetSettings(caption_dropout=share, trigger_word="sks")
+    settings = DatasetSettings(caption_dropout=share, trigger="sks")
     found = wordings(settings, "a fox")
     deviation = math.sqrt(share * (1 - share) / len(found))
     assert abs(found.count("") / len(found) - share) <= 4 * deviation
@@ -177,7 +176,7 @@ def test_each_of_several_captions_is_drawn_alike() -> None:
 
 
 def test_the_wording_is_a_function_of_seed_and_position() -> None:
-    settings = DatasetSettings(shuffle_captions=True, caption_dropout=0.3)
+    settings = DatasetSettings(shuffle=True, caption_dropout=0.3)
     captions = ("a, b, c, d", "e, f, g")
     first = wordings(settings, *captions, count=50)
     assert first == wordings(settings, *captions, count=50)
@@ -208,21 +207,13 @@ def test_one_setting_leaves_the_other_choices_alone() -> None:
         ("a (sks:1.2) fox", "sks", "a (sks:1.2) fox"),
     ],
 )
-def test_the_trigger_word(caption: str, trigger: str, expected: str) -> None:
+def test_the_trigger(caption: str, trigger: str, expected: str) -> None:
     assert with_trigger(caption, trigger) == expected
 
 
-def test_the_trigger_word_stays_in_front_of_a_shuffled_caption() -> None:
-    settings = DatasetSettings(shuffle_captions=True, trigger_word="sks", caption_dropout=0)
+def test_the_trigger_stays_in_front_of_a_shuffled_caption() -> None:
+    settings = DatasetSettings(shuffle=True, trigger="sks", caption_dropout=0)
     assert all(wording.startswith("sks, ") for wording in wordings(settings, "a, b, c", count=100))
-
-
-def test_mirroring() -> None:
-    never, often = DatasetSettings(), DatasetSettings(flip=True)
-    draws = [flipped(often, generator(3, "flip", position)) for position in range(1000)]
-    assert 430 < sum(draws) < 570
-    assert draws == [flipped(often, generator(3, "flip", position)) for position in range(1000)]
-    assert not any(flipped(never, generator(3, "flip", position)) for position in range(100))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +224,7 @@ def test_mirroring() -> None:
         ({"caption_dropout": 1.5}, "caption_dropout = 1.5"),
         ({"keep_tokens": -1}, "keep_tokens"),
         ({"caption_source": "psychic"}, "file_name"),
-        ({"trigger_word": "a\nb"}, "one line"),
+        ({"trigger": "a\nb"}, "one line"),
         ({"colour": 1}, "colour"),
         ({"repeats": 0}, "repeats = 0"),
     ],

@@ -52,10 +52,10 @@ def test_buckets_and_pictures_that_are_enlarged(folder: Path) -> None:
     assert found.enlarged == 2
 
 
-def test_token_lengths_count_the_trigger_word(folder: Path) -> None:
+def test_token_lengths_count_the_trigger(folder: Path) -> None:
     assert count_tokens("a cat") == 2
     assert count_tokens("a cat", "sks") == 2 + count_tokens("sks ,")
-    assert report(folder, trigger_word="dog").tokens.shortest == 1
+    assert report(folder, trigger="dog").tokens.shortest == 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_memory_of_the_cache(folder: Path) -> None:
     embeddings = 77 * 768 * 4
     assert report(folder, resolution=64).expectation.cache_bytes == 3 * 8 * 8 * 4 * 4 + 4 * embeddings
     assert report(folder, resolution=64, flip=True).expectation.cache_bytes == 6 * 8 * 8 * 4 * 4 + 4 * embeddings
-    assert report(folder, resolution=64, shuffle_captions=True).expectation.cache_bytes == 3 * 1024 + embeddings
+    assert report(folder, resolution=64, shuffle=True).expectation.cache_bytes == 3 * 1024 + embeddings
 
 
 def test_a_page_of_captions(folder: Path) -> None:
