@@ -146,13 +146,15 @@ def locate(settings: DatasetSettings) -> Place:
     """
     if not settings.path:
         raise DatasetError("No data set is named: path is empty.", field="path")
-    path = (REPOSITORY / settings.path).resolve()
-    if not path.exists():
+    try:
+        path = (REPOSITORY / settings.path).resolve()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DatasetError(f"path = {settings.path[:200]!r} is no path: {error}.", field="path") from error
+    if not there:
         raise DatasetError(f"There is no data set {str(path)!r}.", field="path")
     if path.is_file() and path.suffix.lower() == ".zip":
-        message = (
-            f"{path.name} is packed: `python launch.py dataset FILE.zip` unpacks it, as does an upload in the page."
-        )
+        message = f"{path.name} is packed: `python launch.py dataset FILE.zip` unpacks it, as does an upload."
         raise DatasetError(message, field="path")
     names = [name for name in FORMATS.names() if name != PLAIN] if settings.format == AUTO else [settings.format]
     for root in _ways_down(path):

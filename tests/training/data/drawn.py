@@ -127,7 +127,7 @@ def idx(root: Path, count: int = 20, side: int = 28, packed: bool = True) -> Pat
     labels = (np.arange(count) % 10).astype(np.uint8)
     for number in range(count):
         images[number, : 1 + number % 10] = 200
-        images[number, -1, -1] = number
+        images[number, -1, -2:] = number % 256, number // 256
     root.mkdir(parents=True, exist_ok=True)
     for name, array in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
         data = idx_bytes(array)

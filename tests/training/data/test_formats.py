@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
 from PIL import Image
 
 from studio.errors import DatasetError, InvalidRequest, NotFound, TrainingError, UnknownName
 from studio.schema.training_data import DatasetSettings
 from studio.training.data.dataset import Dataset, edit_captions, locate, read_dataset
-from studio.training.data.formats import FORMATS
+from studio.training.data.formats import FORMATS, parquet
 from tests.training.data import drawn
 
 
@@ -446,6 +451,12 @@ def test_the_digest_follows_pictures_captions_and_repeats(tmp_path: Path) -> Non
     assert len({first, second, read(tmp_path).digest}) == 3
 
 
+@pytest.mark.parametrize("path", ["a\0b", "x" * 4000, "a/" * 2000])
+def test_a_path_that_is_none(path: str) -> None:
+    with pytest.raises(DatasetError, match="no path|no data set"):
+        read_dataset(DatasetSettings(path=path))
+
+
 @pytest.mark.parametrize("path, said", [("", "empty"), ("no/such/folder", "no data set"), ("empty", "Looked for")])
 def test_where_there_is_nothing_the_message_says_what_was_looked_for(path: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
@@ -520,3 +531,41 @@ def test_reading_again_reads_no_picture(tmp_path: Path, monkeypatch: pytest.Monk
     first = read(tmp_path)
     monkeypatch.setattr(Image, "open", None)
     assert read(tmp_path) == first
+
+
+def test_a_row_group_larger_than_memory_should_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn.parquet(tmp_path, 4, shards=1)
+    monkeypatch.setattr(parquet, "MAX_CHUNK", 1000)
+    with pytest.raises(DatasetError, match="row group"):
+        read(tmp_path)
+
+
+TEXTS = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=40).map(
+    lambda text: " ".join(text.split())
+)
+
+
+@settings_of(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    texts=st.lists(TEXTS, min_size=1, max_size=5), edit=TEXTS, data=st.data(), kind=st.sampled_from(["jsonl", "csv"])
+)
+def test_any_caption_in_any_row_of_a_table(
+    texts: list[str], edit: str, data: st.DataObject, kind: str, tmp_path: Path
+) -> None:
+    """What a table holds is what was written by the library's own writers, before and after an edit of one row."""
+    root = tmp_path / os.urandom(6).hex()
+    drawn.save(root / "a.png", 1)
+    rows = [{"file_name": "a.png", "text": text, "n": str(number)} for number, text in enumerate(texts)]
+    if kind == "jsonl":
+        (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        with (root / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, ["file_name", "text", "n"])
+            writer.writeheader()
+            writer.writerows(rows)
+    assert [item.captions[0] for item in read(root).items] == texts
+    at = data.draw(st.integers(0, len(texts) - 1))
+    former = edit_captions(settings(root), "a.png" if at == 0 else f"a.png#{at + 1}", [edit])
+    assert former == ((texts[at],) if texts[at] else ())
+    expected = [*texts[:at], edit, *texts[at + 1 :]]
+    assert [item.captions[0] for item in read(root).items] == expected

@@ -27,8 +27,10 @@ IMAGE, COLUMNS = "image", ("text", "caption")
 FOLDERS = ("", "data", "train", "default/train")
 ROWS_AT_ONCE = 8
 """Pictures of a shard that are in memory together."""
-MAX_CHUNK = 8 << 30
-"""Bytes of pictures in one row group, unpacked."""
+MAX_CHUNK = 2 << 30
+"""Bytes of pictures in one row group, unpacked. A writer may put them all into one page, which takes about twice as much memory."""
+BUFFER = 1 << 20
+"""Bytes of the file that are read at once; without it a whole row group would be."""
 
 
 def shards(path: Path) -> list[str]:
@@ -121,7 +123,7 @@ class Shard:
     def _open(self) -> Any:
         from pyarrow import parquet
 
-        return parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False)
+        return parquet.ParquetFile(self.path, memory_map=False, pre_buffer=False, buffer_size=BUFFER)
 
 
 @dataclass(frozen=True)
