@@ -453,7 +453,7 @@ def test_the_digest_follows_pictures_captions_and_repeats(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 4000, "a/" * 2000])
 def test_a_path_that_is_none(path: str) -> None:
-    with pytest.raises(DatasetError, match="no path|no data set"):
+    with pytest.raises(DatasetError, match=r"no path|no data set"):
         read_dataset(DatasetSettings(path=path))
 
 
