@@ -40,7 +40,7 @@ class DatasetSettings(BaseModel):
     bucket_step: int = Field(
         64, ge=8, le=512, multiple_of=8, description="Sides of those shapes are multiples of this, in pixels"
     )
-    bucket_ratio: float = Field(2.0, ge=1, le=8, description="Longest of those shapes: long side by short side")
+    bucket_ratio: float = Field(4.0, ge=1, le=8, description="Longest of those shapes: long side by short side")
     flip: bool = Field(False, description="Mirror every other draw of a picture, left to right")
     repeats: int = Field(1, ge=1, le=10_000, description="How often each picture comes in one epoch")
     caption_source: Literal["stored", "file_name", "none"] = Field(

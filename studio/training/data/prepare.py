@@ -46,7 +46,7 @@ def buckets(resolution: int, step: int, ratio: float) -> tuple[tuple[int, int], 
     return tuple(sorted(found))
 
 
-def bucket_of(size: tuple[int, int], resolution: int, *, step: int = 64, ratio: float = 2.0) -> tuple[int, int]:
+def bucket_of(size: tuple[int, int], resolution: int, *, step: int = 64, ratio: float = 4.0) -> tuple[int, int]:
     """The bucket (width, height) for a picture of ``size``: that of the nearest shape (difference of log width/height); of equally
     near ones the larger, then the narrower."""
     shape = math.log(size[0] / size[1])
