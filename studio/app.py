@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from studio.schema.resolved import ResolvedRequest
 from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
+    from studio.datasets import Datasets
     from studio.infotext import ParsedInfotext, PictureInfo
     from studio.inspection import Inspection
     from studio.jobs import JobQueue
@@ -78,6 +80,13 @@ class Studio:
         if self._queue is None:
             raise StudioError("This studio was built without a queue.")
         return self._queue
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Pictures and captions to train on."""
+        from studio.datasets import Datasets
+
+        return Datasets(self.paths)
 
     def start(self) -> None:
         """Begin hashing models, warming the worker up and taking jobs; returns at once."""

@@ -17,6 +17,7 @@
      +- EngineError      500    anything else that broke while painting
      +- SettingsError    422    a setting that cannot be used
      +- TrainingError    500    a training run that cannot go on
+         +- DatasetError 422    pictures and captions that cannot be used
 
 Messages are written for the person who reads them: they name the value and what is allowed.
 """
@@ -171,6 +172,13 @@ class TrainingError(StudioError):
 
     status = 500
     code = "training"
+
+
+class DatasetError(TrainingError):
+    """A data set that cannot be read: nothing usable, a damaged archive, a picture that is gone."""
+
+    status = 422
+    code = "dataset"
 
 
 def from_dict(data: dict[str, Any]) -> StudioError:

@@ -58,6 +58,16 @@ class Paths:
         return self.root / "wildcards"
 
     @property
+    def datasets(self) -> Path:
+        """Training data that came as ZIP files, unpacked: a folder each."""
+        return self.root / "datasets"
+
+    @property
+    def captioners(self) -> Path:
+        """Models that describe pictures, a folder each."""
+        return self.root / "captioners"
+
+    @property
     def outputs(self) -> Path:
         """Everything the program makes."""
         return self.root / "outputs"

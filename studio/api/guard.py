@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 JSON_LIMIT = 8 << 20
 UPLOAD_LIMIT = 64 << 20
+ARCHIVE_LIMIT = 4 << 30
 PAGES = frozenset({"/", "/login", "/docs"})
 """Where a link on another site may lead."""
 
@@ -73,6 +74,9 @@ INTAKES = {
     "/studio/v1/picture-info": PICTURE_INTAKE,
     "/studio/v1/reproduce": PICTURE_INTAKE,
     "/sdapi/v1/png-info": Intake(UPLOAD_LIMIT),
+    "/studio/v1/training/datasets/upload": Intake(
+        ARCHIVE_LIMIT, ("application/zip", "application/x-zip-compressed", "application/octet-stream")
+    ),
 }
 
 

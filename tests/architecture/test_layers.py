@@ -16,7 +16,7 @@ LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry"},
     1: {"prompt", "infotext", "library", "samplers", "families", "naming"},
     2: {"engine", "training", "evaluation", "jobs"},
-    3: {"app", "inspection", "lineage", "resolve", "reproduce", "trainer"},
+    3: {"app", "datasets", "inspection", "lineage", "resolve", "reproduce", "trainer"},
     4: {"ui", "api", "cli"},
     5: {"__main__", "serve", "launcher"},
 }

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from studio.api.native import events, files, jobs, library, machine, prompts, reading, reproduce, styles
+from studio.api.native import datasets, events, files, jobs, library, machine, prompts, reading, reproduce, styles
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, events, files, library, styles, prompts, reading, reproduce):
+for part in (machine, jobs, events, files, library, styles, prompts, reading, reproduce, datasets):
     router.include_router(part.router)
