@@ -39,7 +39,6 @@ class TextStates:
         return TextStates(tuple(torch.zeros_like(state) for state in self.states), pooled)
 
 
-@torch.no_grad()
 def encode_tokens(model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1) -> TextStates:
     """Encode chunks of ids, int64 [N, 77]: begin token, 75 tokens, end token, filled up with end tokens.
 
@@ -47,6 +46,12 @@ def encode_tokens(model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1) 
     layer where the family listens to it (SD 1.x and 2.x; SDXL always reads the second last). Every chunk is encoded by
     itself. Raises `InvalidRequest` when the encoder has fewer than `clip_skip` layers.
     """
+    with torch.no_grad():
+        return read_tokens(model, tokens, clip_skip)
+
+
+def read_tokens(model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1) -> TextStates:
+    """The same with gradients, for encoders that learn."""
     states, pooled = [], None
     for module, encoder in zip(model.text_encoders, model.family.encoders, strict=True):
         device = next(module.parameters()).device
