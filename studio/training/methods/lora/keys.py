@@ -17,8 +17,6 @@ from studio.schema.models import Family
 from studio.training.checkpoint import Tensors
 from studio.training.methods.lora.adapter import Trained
 
-NUMBER_FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
 
 def layer_name(part: LoraPart, module: str, family: Family, unet_config: Mapping[str, Any]) -> str:
     """The name of a layer in the file, without the role."""

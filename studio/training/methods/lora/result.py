@@ -13,9 +13,10 @@ from studio.engine.lora import LoraWeights
 from studio.errors import StudioError, TrainingError
 from studio.training.checkpoint import Tensors
 from studio.training.methods.lora.adapter import Trained, switched_off
-from studio.training.methods.lora.keys import NUMBER_FORMATS, kohya_tensors
+from studio.training.methods.lora.keys import kohya_tensors
 from studio.training.methods.lora.metadata import Facts, lora_metadata
 from studio.training.tuning.base import Base
+from studio.training.tuning.formats import NUMBER_FORMATS
 from studio.training.tuning.publish import claim, metadata_of
 from studio.training.tuning.texts import LiveTexts
 
