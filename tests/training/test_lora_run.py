@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import weakref
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -130,7 +132,7 @@ def pipeline(root: Path, family: str = "sd1") -> StableDiffusionPipeline:
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(VOCABULARY),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
-        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
+        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -176,22 +178,20 @@ def test_plain_diffusers_loads_it_with_the_same_answer_as_our_engine(finished: t
 
 
 def test_samples_begin_with_the_base_and_know_where_they_come_from(finished: tuple[Path, RunFolder, Path]) -> None:
-    from PIL import Image
-
     _, run, _ = finished
     painted = events(run, "sample")
     assert [(event.step, event.index) for event in painted] == [(0, 0), (0, 1), (3, 0), (3, 1), (6, 0), (6, 1)]
-    pictures = [Image.open(run.path / event.file) for event in painted]
-    texts = [picture.info["parameters"] for picture in pictures]
+    pictures, texts = [], []
+    for event in painted:
+        with Image.open(run.path / event.file) as picture:
+            pictures.append(np.asarray(picture, dtype=int))
+            texts.append(picture.info["parameters"])
     assert texts[1].startswith("(a) wolf") and "Seed: 10," in texts[1]
     assert "Training run: tiny-run, Training step: 3" in texts[2]
-    first, last = (np.asarray(pictures[index], dtype=int) for index in (0, 4))
-    assert np.abs(first - last).max() > 3
+    assert np.abs(pictures[0] - pictures[4]).max() > 3
 
 
 def test_the_sample_of_step_0_is_what_the_engine_paints_with_the_base(finished: tuple[Path, RunFolder, Path]) -> None:
-    from PIL import Image
-
     from studio.engine.runner import DiffusersEngine
     from studio.resolve import resolve
     from studio.schema.engine import CancelToken
@@ -201,11 +201,10 @@ def test_the_sample_of_step_0_is_what_the_engine_paints_with_the_base(finished: 
     request = GenerationRequest(
         prompt="a fox", model="tiny", sampler="DPM++ 2M", steps=2, cfg_scale=7, width=64, height=64, seed=9
     )
-    resolved = resolve(request, Library(Paths(root)))
+    resolved = resolve(request, Library(Paths(root)), draw_seed=lambda: 0)
     ready = [event for event in DiffusersEngine("cpu").run(resolved, CancelToken()) if event.kind == "image"]
-    (run.path / "compare.png").write_bytes(ready[0].png)
-    ours = np.asarray(Image.open(run.samples / "step-00000000-00.png"))
-    assert np.array_equal(ours, np.asarray(Image.open(run.path / "compare.png")))
+    with Image.open(run.samples / "step-00000000-00.png") as ours, Image.open(io.BytesIO(ready[0].png)) as theirs:
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 def test_the_events_tell_every_step_and_validation(finished: tuple[Path, RunFolder, Path]) -> None:
@@ -243,6 +242,27 @@ def test_every_family_and_layout_trains(family: str, tmp_path: Path) -> None:
     assert all(
         float(value) == 2 for key, value in tensors.items() if key.endswith(".alpha")
     )  # alpha left out: the rank
+
+
+def test_a_dora_trains_and_is_used_by_the_engine(tmp_path: Path) -> None:
+    root = studio(tmp_path / "s", "sd1")
+    path = train(
+        run_in(
+            root,
+            settings(
+                steps=3,
+                optimizer={"learning_rate": 1e-2},
+                network={"kind": "dora", "rank": 2, "alpha": 4, "layers": "attention+feed-forward+conv"},
+            ),
+        )
+    )
+    tensors = load_file(path)
+    lengths = {key: value.shape for key, value in tensors.items() if key.endswith("dora_scale")}
+    assert len(lengths) == len(tensors) // 4
+    assert lengths["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.dora_scale"] == (64, 1)
+    assert lengths["lora_unet_mid_block_resnets_0_conv1.dora_scale"] == (64, 1, 1, 1)
+    assert Library(Paths(root)).lora("tiny").problem is None  # what it does was compared when it was written
+    assert json.loads(read_header(path)["__metadata__"]["ss_network_args"])["dora_wd"] == "True"
 
 
 def test_sdxl_with_conv_in_plain_diffusers_equals_ours(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A trained adapter as the tensors of a kohya (sd-scripts) LoRA file.
 
-`lora_unet_<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`, and `.dora_scale` of a DoRA. Layers are named as diffusers names them, with
+`lora_unet_<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha`, and `.dora_scale` of a DoRA: the lengths of rows, [out, 1] or [out, 1, 1, 1], as LyCORIS writes
+them with `wd_on_output`. Layers are named as diffusers names them, with
 underscores; those of SDXL's U-Net as the original code does. Text encoders are `lora_te_`, with SDXL `lora_te1_` and `lora_te2_`.
 """
 
@@ -39,5 +40,5 @@ def kohya_tensors(
         tensors[f"{name}.lora_up.weight"] = layer.up
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
         if layer.magnitude is not None:
-            tensors[f"{name}.dora_scale"] = layer.magnitude
+            tensors[f"{name}.dora_scale"] = layer.magnitude.reshape(-1, *([1] * (layer.down.ndim - 1)))
     return {key: value.detach().to("cpu", dtype, copy=True).contiguous() for key, value in tensors.items()}
