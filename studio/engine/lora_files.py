@@ -79,7 +79,8 @@ class Factors:
         kept = 0 if lengths.shape[1] == 1 else 1
         others = [axis for axis in range(changed.ndim) if axis != kept]
         norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
-        return changed * (lengths.reshape(norms.shape) / norms) - base
+        difference: torch.Tensor = changed * (lengths.reshape(norms.shape) / norms) - base
+        return difference
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def test_an_adapter_changes_nothing_before_it_has_learned_and_only_it_learns() -
     learning = [name for name, value in unet.named_parameters() if value.requires_grad]
     assert len(learning) == 2 * len(layers) and all("lora_" in name for name in learning)
     assert {layer.alpha for layer in layers} == {6.0} and {layer.down.dtype for layer in layers} == {torch.float32}
-    other = copy.deepcopy(tiny_components("sprout")["unet"])
+    other = copy.deepcopy(tiny_components("sprout")["unet"]).to(torch.bfloat16)
     again = add_adapter(other, "unet", unet_layers(other, "attention"), NetworkPart(rank=2, alpha=6), 1, BatchPlace())
     assert all(torch.equal(left.down, right.down) for left, right in zip(layers, again, strict=True))
 
@@ -274,20 +274,33 @@ def test_some_pictures_are_kept_back_whatever_their_order(tmp_path: Path) -> Non
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_is_claimed_once(tmp_path: Path) -> None:
-    def make(text: str) -> Any:
-        return lambda file: file.write_text(text)
+def test_a_name_is_claimed_once_and_metadata_are_in_order(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    entries = {f"{letter} é": f'"{index}"' for index, letter in enumerate("qhzbx")}
+
+    def make(value: float) -> Any:
+        return lambda file: save_file({"b": torch.full((3,), value), "a": torch.ones(2)}, file, entries)
 
     def same(old: Path, new: Path) -> bool:
-        return old.read_text() == new.read_text()
+        return old.read_bytes() == new.read_bytes()
 
-    assert claim(tmp_path / "new", "a", make("1"), same).name == "a.safetensors"
-    assert claim(tmp_path / "new", "a", make("2"), same).name == "a-1.safetensors"
-    assert claim(tmp_path / "new", "a", make("1"), same).name == "a.safetensors"
+    assert claim(tmp_path / "new", "a", "run", make(1), same).name == "a.safetensors"
+    assert claim(tmp_path / "new", "a", "run", make(2), same).name == "a-1.safetensors"
+    assert claim(tmp_path / "new", "a", "run", make(1), same).name == "a.safetensors"
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["a-1.safetensors", "a.safetensors"]
+    with safe_open(tmp_path / "new" / "a-1.safetensors", "pt") as file:
+        assert file.metadata() == entries
+        assert torch.equal(file.get_tensor("b"), torch.full((3,), 2.0)) and torch.equal(
+            file.get_tensor("a"), torch.ones(2)
+        )
+    raw = (tmp_path / "new" / "a.safetensors").read_bytes()
+    places = [raw.index(f'"{letter} '.encode()) for letter in "bhqxz"]
+    assert places == sorted(places)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
-        claim(tmp_path / "file", "a", make("1"), same)
+        claim(tmp_path / "file", "a", "run", make(1), same)
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     state: dict[int, dict[str, Any]] = {}
     groups = optimizer.state_dict()["param_groups"]
     for key, value in tensors.items():
+        if not key.startswith(("optimizer.", "group.", "number.")):
+            continue
         *number, place, index, name = key.split(".", 3 if key.startswith("number.") else 2)
         found = value.item() if number else value
         if place == "optimizer":

@@ -83,7 +83,7 @@ class CheckpointWriter:
                 )
         written: list[Path] = []
         if self._layout in ("file", "both"):
-            written.append(claim(folder, name, partial(_write_file, model, origin, name), _same_work))
+            written.append(claim(folder, name, origin.run, partial(_write_file, model, origin, name), _same_work))
         if self._layout in ("folder", "both"):
             written.append(_write_folder(self._base, model, origin, folder, name))
         return written[0]
@@ -171,7 +171,7 @@ def _write_file(model: LoadedModel, origin: Origin, name: str, file: Path) -> No
 
 def _write_folder(base: Base, model: LoadedModel, origin: Origin, folder: Path, name: str) -> Path:
     """Complete under a hidden name, then renamed."""
-    fresh = folder / f".{name}.new"
+    fresh = folder / f".{origin.run}.folder.new"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)

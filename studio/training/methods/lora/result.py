@@ -47,7 +47,7 @@ class LoraResult:
                 f"What was learned does not fit into {chosen}; choose fp32 as number_format of the output."
             )
         metadata = lora_metadata(facts, tensors)
-        path = claim(folder, facts.name, lambda file: save_file(tensors, file, metadata), _same_work)
+        path = claim(folder, facts.name, facts.run.id, lambda file: save_file(tensors, file, metadata), _same_work)
         try:
             self._check(path, tensors, _ROUNDING[chosen])
         except StudioError as error:
