@@ -64,6 +64,7 @@ def at_step(run: RunFolder, step: int) -> Callable[[], bool]:
     return lambda: any(event.step >= step for event in events(run, "step"))
 
 
+@pytest.mark.slow
 def test_killed_at_every_kind_of_moment_the_file_is_equal_to_the_bit(tmp_path: Path) -> None:
     whole, broken = new(tmp_path / "whole"), new(tmp_path / "broken")
     sittings(whole)
@@ -79,6 +80,7 @@ def test_killed_at_every_kind_of_moment_the_file_is_equal_to_the_bit(tmp_path: P
         assert (broken.samples / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_stopped_at_any_step_and_resumed_is_equal_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.training.context import StopTraining, TrainingContext
     from studio.training.methods import run_method
@@ -98,6 +100,7 @@ def test_stopped_at_any_step_and_resumed_is_equal_to_the_bit(tmp_path: Path, mon
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """The same global batch, dropout included; sums in another order are all that differs."""
     config = settings(steps=6, batch=2, network={"rank": 2, "dropout": 0.2}, validation={"every": 3, "share": 0.4})

@@ -132,7 +132,10 @@ def _original(model: LoadedModel) -> Tensors:
     for encoder, module in zip(model.family.encoders, model.text_encoders, strict=True):
         choose = clip_sources if encoder.layout == "clip" else open_clip_sources
         chosen.append((module, partial(choose, prefix=encoder.prefixes[0])))
-    return {key: value for module, choose in chosen for key, value in _renamed(module, choose).items()}
+    found = {key: value for module, choose in chosen for key, value in _renamed(module, choose).items()}
+    # The original autoencoder's attention is made of 1x1 convolutions.
+    flat = [key for key, value in found.items() if key.startswith(VAE_PREFIX) and ".attn_1." in key and value.ndim == 2]
+    return {**found, **{key: found[key][:, :, None, None] for key in flat}}
 
 
 def _renamed(module: nn.Module, choose: Sources) -> Tensors:
