@@ -132,7 +132,7 @@ def pipeline(root: Path, family: str = "sd1") -> StableDiffusionPipeline:
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(VOCABULARY),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
-        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", steps_offset=1),
+        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -195,6 +195,7 @@ def test_the_sample_of_step_0_is_what_the_engine_paints_with_the_base(finished: 
     from studio.engine.runner import DiffusersEngine
     from studio.resolve import resolve
     from studio.schema.engine import CancelToken
+    from studio.schema.events import ImageReady
     from studio.schema.request import GenerationRequest
 
     root, run, _ = finished
@@ -202,7 +203,7 @@ def test_the_sample_of_step_0_is_what_the_engine_paints_with_the_base(finished: 
         prompt="a fox", model="tiny", sampler="DPM++ 2M", steps=2, cfg_scale=7, width=64, height=64, seed=9
     )
     resolved = resolve(request, Library(Paths(root)), draw_seed=lambda: 0)
-    ready = [event for event in DiffusersEngine("cpu").run(resolved, CancelToken()) if event.kind == "image"]
+    ready = [event for event in DiffusersEngine("cpu").run(resolved, CancelToken()) if isinstance(event, ImageReady)]
     with Image.open(run.samples / "step-00000000-00.png") as ours, Image.open(io.BytesIO(ready[0].png)) as theirs:
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
