@@ -51,8 +51,8 @@ model = "sprout-v1"
 steps = {steps}
 batch = 4
 data = {{ path = {folder}, resolution = 128, flip = true, caption_dropout = 0.1, trigger = "{trigger}" }}
-network = {{ rank = 4, layers = "attention+feed-forward+conv" }}
-optimizer = {{ learning_rate = 1e-3 }}
+network = {{ rank = 16, layers = "attention+feed-forward+conv" }}
+optimizer = {{ learning_rate = 2e-3 }}
 rate = {{ name = "cosine" }}
 loss = {{ min_snr_gamma = 0 }}
 validation = {{ share = 0.1, every = 50 }}
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bench lora", description="Train a LoRA on a new style and measure what it does."
     )
-    parser.add_argument("--steps", type=int, default=120, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: %(default)s)")
     parser.add_argument(
         "--seeds", type=int, default=24, help="held-out prompts, each with a seed of its own (default: %(default)s)"
     )
