@@ -15,7 +15,7 @@ from PIL import Image
 from bench._models import OneModel
 from bench.scenes.track import track
 from studio.errors import EngineError
-from studio.resolve import resolve
+from studio.resolve import ModelLookup, resolve
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import ImageReady
 from studio.schema.models import ModelInfo
@@ -44,6 +44,8 @@ class Painter:
     cfg: float = CFG
     negative: str = ""
     size: tuple[int, int] | None = None
+    library: ModelLookup | None = None
+    """Where LoRAs of the prompts are found; without one prompts may name none."""
 
     def __call__(self, prompt: str, seed: int) -> Picture:
         """RGB (height, width, 3). Raises ``StudioError`` as the engine does."""
@@ -69,10 +71,10 @@ class Painter:
         width, height = self.size or (self.model.native_size, self.model.native_size)
         request = GenerationRequest(
             prompt=prompt, negative_prompt=self.negative, sampler=SAMPLER, schedule=self.schedule, steps=self.steps,
-            cfg_scale=self.cfg, width=width, height=height, seed=seed,
+            cfg_scale=self.cfg, width=width, height=height, seed=seed, model=self.model.name,
         )  # fmt: skip
         options = RunOptions(preview_every=0, save=False)
-        resolved = resolve(request, OneModel(self.model), lambda: seed, options=options)
+        resolved = resolve(request, self.library or OneModel(self.model), lambda: seed, options=options)
         ready = [event for event in engine.run(resolved, CancelToken()) if isinstance(event, ImageReady)]
         if not ready:
             raise EngineError(f"The engine painted nothing for {prompt!r}.")

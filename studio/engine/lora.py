@@ -1,6 +1,6 @@
 """LoRAs merged into a model's own weights and taken out again exactly.
 
-W' = W + sum over files of weight * (alpha / rank) * up @ down. Merging costs nothing per step (separate adapters cost 5 %);
+W' = W + sum over files of weight * (alpha / rank) * up @ down; of a DoRA see `Factors.dora_difference`. Merging costs nothing per step (separate adapters cost 5 %);
 the weights as loaded are kept beside the merged ones, so undoing is a copy and leaves no rounding behind.
 """
 
@@ -84,7 +84,7 @@ class LoraStack:
         plan: dict[torch.nn.Parameter, list[tuple[Change, float]]] = {}
         for stamp, weights in asked:
             for change in files[stamp].changes:
-                if strength := weights.strength(change.target.part) * change.scale:
+                if strength := weights.strength(change.target.part):
                     plan.setdefault(change.target.weight, []).append((change, strength))
         try:
             self._merge(plan)
@@ -107,7 +107,12 @@ class LoraStack:
                 self._base[weight] = weight.detach().to("cpu", copy=True)
             merged = self._base[weight].to(weight.device, torch.float32, copy=True)
             for change, strength in changes:
-                merged.add_(change.factors.difference(weight.device).reshape(merged.shape), alpha=strength)
+                if change.factors.magnitude is None:
+                    difference = change.factors.difference(weight.device).reshape(merged.shape)
+                    merged.add_(difference, alpha=strength * change.scale)
+                else:  # each of the weight as loaded, whatever else is merged in
+                    base = self._base[weight].to(weight.device, torch.float32)
+                    merged.add_(change.factors.dora_difference(base, change.scale), alpha=strength)
             weight.copy_(merged)
 
     @torch.no_grad()

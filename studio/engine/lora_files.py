@@ -35,6 +35,8 @@ class Factors:
     alpha: float | None
     key: str
     """The key of `down` in the file, for messages."""
+    magnitude: torch.Tensor | None = None
+    """Of a DoRA (Liu et al. 2024, arXiv:2402.09353): the length of every row [out, 1] or every column [1, in] of the changed weight."""
 
     @property
     def rank(self) -> int:
@@ -67,6 +69,18 @@ class Factors:
             return (up @ down).reshape(self.shape or (-1,))
         core = self.mid.to(device, torch.float32)
         return torch.einsum("oa,abhw,bi->oihw", up, core, down)
+
+    def dora_difference(self, base: torch.Tensor, scale: float) -> torch.Tensor:
+        """What a DoRA adds to the weight `base` (float32) at full strength, in its shape: base + scale * up @ down, brought to the lengths
+        of `magnitude`, less base."""
+        assert self.magnitude is not None, "only a DoRA has lengths"
+        lengths = self.magnitude.to(base.device, torch.float32)
+        changed = base + self.difference(base.device).reshape(base.shape) * scale
+        kept = 0 if lengths.shape[1] == 1 else 1
+        others = [axis for axis in range(changed.ndim) if axis != kept]
+        norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
+        difference: torch.Tensor = changed * (lengths.reshape(norms.shape) / norms) - base
+        return difference
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ class LoraFile:
 def read_lora(path: Path, name: str = "") -> LoraFile:
     """Read a LoRA. `name` is how messages call it; empty: the file's name.
 
-    Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for pickles, for other kinds of adapters (DoRA, LoHa, LoKr ...)
+    Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for pickles, for other kinds of adapters (LoHa, LoKr ...)
     and for keys that belong to nothing known.
     """
     name = name or path.stem
@@ -117,7 +131,8 @@ def read_lora(path: Path, name: str = "") -> LoraFile:
         raise IncompatibleFile(f"LoRA {name!r}: {signature.problem}")
     tensors = {key: weights.tensor(Source(key)).clone() for key in weights.shapes}
     check_finite(path.name, tensors)
-    return LoraFile(name, signature, _layers(name, tensors), _settings(name, weights.header["__metadata__"]))
+    layers = _layers(name, tensors)
+    return LoraFile(name, signature, layers, _settings(name, weights.header["__metadata__"], layers))
 
 
 def _layers(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[Layer, Factors]:
@@ -147,24 +162,36 @@ def _factors(tensors: Mapping[str, torch.Tensor], roles: Mapping[Role, str]) -> 
         mid=tensors[roles["mid"]] if "mid" in roles else None,
         alpha=None if alpha is None else float(alpha),
         key=roles["down"],
+        magnitude=_magnitude(tensors, roles) if "magnitude" in roles else None,
     )
 
 
-def _settings(name: str, metadata: Mapping[str, str]) -> dict[LoraPart, PeftSettings]:
+def _magnitude(tensors: Mapping[str, torch.Tensor], roles: Mapping[Role, str]) -> torch.Tensor:
+    """As [out, 1] or [1, in]. PEFT writes lengths of rows, flat or with axes of 1; LyCORIS by default those of columns, as [1, in, ...]."""
+    found, rows, columns = tensors[roles["magnitude"]], tensors[roles["up"]].shape[0], tensors[roles["down"]].shape[1]
+    by_peft = "lora_magnitude_vector" in roles["magnitude"]
+    if found.numel() == rows and (by_peft or found.shape[:1] == (rows,)):
+        return found.reshape(rows, 1)
+    if found.numel() == columns and found.shape[:1] == (1,):
+        return found.reshape(1, columns)
+    raise DamagedFile(f"{roles['magnitude']} is {list(found.shape)}; [{rows}, 1] or [1, {columns}] would fit.")
+
+
+def _settings(name: str, metadata: Mapping[str, str], layers: Mapping[Layer, Factors]) -> dict[LoraPart, PeftSettings]:
     """From `lora_adapter_metadata`: JSON with `<part>.<field of peft's LoraConfig>`."""
     try:
         data: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         parts: tuple[LoraPart, ...] = ("unet", "text_encoder", "text_encoder_2")
-        return {part: _part_settings(name, part, data) for part in parts}
+        settings = {part: _part_settings(part, data) for part in parts}
+        doras = {part for part in parts if data.get(f"{part}.use_dora")}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise DamagedFile(f"LoRA {name!r}: its lora_adapter_metadata is damaged.") from None
+    if lost := doras - {part for (part, _), factors in layers.items() if factors.magnitude is not None}:
+        raise DamagedFile(f"LoRA {name!r} says that it is a DoRA, but has no magnitudes for {', '.join(sorted(lost))}.")
+    return settings
 
 
-def _part_settings(name: str, part: str, data: Mapping[str, Any]) -> PeftSettings:
-    if data.get(f"{part}.use_dora"):
-        raise IncompatibleFile(
-            f"LoRA {name!r}: This is a DoRA, a kind of adapter that is not supported yet; plain LoRA and LoCon are."
-        )
+def _part_settings(part: str, data: Mapping[str, Any]) -> PeftSettings:
     alpha = data.get(f"{part}.lora_alpha")
     patterns = dict(data.get(f"{part}.alpha_pattern") or {})
     return PeftSettings(

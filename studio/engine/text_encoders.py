@@ -49,7 +49,6 @@ class InsertedVectors:
     vectors: tuple[torch.Tensor, ...]
 
 
-@torch.no_grad()
 def encode_tokens(
     model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1, inserted: Sequence[InsertedVectors] = ()
 ) -> TextStates:
@@ -60,6 +59,14 @@ def encode_tokens(
     itself. `inserted` stand in for the vectors of the tokens at their places.
     Raises `InvalidRequest` when the encoder has fewer than `clip_skip` layers.
     """
+    with torch.no_grad():
+        return read_tokens(model, tokens, clip_skip, inserted)
+
+
+def read_tokens(
+    model: LoadedModel, tokens: torch.Tensor, clip_skip: int = 1, inserted: Sequence[InsertedVectors] = ()
+) -> TextStates:
+    """The same with gradients, for encoders that learn."""
     states, pooled = [], None
     for index, (module, encoder) in enumerate(zip(model.text_encoders, model.family.encoders, strict=True)):
         device = next(module.parameters()).device

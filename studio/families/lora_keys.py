@@ -3,7 +3,7 @@
 Three namings are in use:
 
 * kohya (sd-scripts, LyCORIS): `lora_unet_down_blocks_0_..._to_q.lora_down.weight`, text encoders `lora_te_`, `lora_te1_`,
-  `lora_te2_`, strength in `.alpha`; SDXL files name the U-Net's layers as the original code does (`input_blocks_4_1_...`).
+  `lora_te2_`, strength in `.alpha`, lengths of a DoRA in `.dora_scale`; SDXL files name the U-Net's layers as the original code does (`input_blocks_4_1_...`).
 * PEFT: `base_model.model.down_blocks....to_q.lora_A.weight`, alpha in the metadata or nowhere.
 * diffusers: `unet.` / `text_encoder.` / `text_encoder_2.` in front, then PEFT's `lora_A` or older `lora.down`,
   `lora_linear_layer.down`, `processor.to_q_lora.down`; metadata key `lora_adapter_metadata`.
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["down", "up", "mid", "alpha"]
+Role = Literal["down", "up", "mid", "alpha", "magnitude"]
 LoraPart = Literal["unet", "text_encoder", "text_encoder_2"]
 Naming = Literal["kohya", "peft", "diffusers", "unknown"]
 Algorithm = Literal["lora", "locon", "dora", "loha", "lokr", "glora", "oft", "ia3", "full", "unknown"]
@@ -49,6 +49,7 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     ),
     (re.compile(r"\.lora_mid\.weight$"), "mid"),
     (re.compile(r"(_lora)?\.alpha$"), "alpha"),
+    (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(\.[^.]+)?(\.weight)?$"), "magnitude"),
 )
 _ALGORITHMS: tuple[tuple[re.Pattern[str], Algorithm], ...] = (
     (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(\.|$)"), "dora"),
@@ -83,7 +84,7 @@ _OLD_TEXT_LAYERS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_ou
 
 
 def parse_lora_key(key: str) -> LoraKey | None:
-    """What a key stands for; None when it is not a factor or alpha of a plain LoRA on a known part."""
+    """What a key stands for; None when it is not a factor, an alpha or a magnitude (of a DoRA) on a known part."""
     for pattern, role in _ROLES:
         match = pattern.search(key)
         if match:

@@ -11,7 +11,6 @@ from studio.families.table import FAMILIES, family
 from studio.schema.models import Family
 
 _TITLES: dict[Algorithm, str] = {
-    "dora": "a DoRA",
     "loha": "a LoHa",
     "lokr": "a LoKr",
     "glora": "a GLoRA",
@@ -107,7 +106,7 @@ def _problem(found: Shapes, algorithm: Algorithm, has_factors: bool) -> str | No
     if foreign:
         return f"This LoRA is for {foreign}; known families are Stable Diffusion 1.x, 2.x and XL."
     if algorithm in _TITLES:
-        return f"This is {_TITLES[algorithm]}, a kind of adapter that is not supported yet; plain LoRA and LoCon are."
+        return f"This is {_TITLES[algorithm]}, a kind of adapter that is not supported yet; plain LoRA, LoCon and DoRA are."
     if not has_factors:
         return "The file holds no LoRA weights."
     return None

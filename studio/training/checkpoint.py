@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from studio.paths import atomic_write
+from studio.paths import atomic_write, storage_error
 
 Tensors = dict[str, torch.Tensor]
 _MANIFEST = "manifest.json"
@@ -34,18 +37,26 @@ class CheckpointStore:
         self._keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write completely, then publish by renaming, then prune."""
+        """Write completely, then publish by renaming, then prune. Raises ``StorageError``; what was saved before is then intact."""
         target = self._folder / f"step-{checkpoint.step:08d}"
-        temporary = target.with_suffix(".tmp")
-        for leftover in (temporary, target):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()},
-            temporary / "state.safetensors",
-        )
-        atomic_write(temporary / _MANIFEST, json.dumps({"step": checkpoint.step, **checkpoint.facts}).encode())
-        temporary.rename(target)
+        temporary, old = target.with_suffix(".tmp"), target.with_suffix(".old")
+        try:
+            for leftover in (*self._folder.glob("*.tmp"), *self._folder.glob("*.old")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            state = temporary / "state.safetensors"
+            save_file({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}, state)
+            with state.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            atomic_write(temporary / _MANIFEST, json.dumps({"step": checkpoint.step, **checkpoint.facts}).encode())
+            if target.exists():
+                target.rename(old)
+            temporary.rename(target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            cause = error if isinstance(error, OSError) else disk_error(error)
+            raise storage_error(self._folder, cause) from error
+        shutil.rmtree(old, ignore_errors=True)
         for old in self._complete()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -57,12 +68,22 @@ class CheckpointStore:
         facts = json.loads((found[-1] / _MANIFEST).read_text("utf-8"))
         return Checkpoint(facts.pop("step"), load_file(found[-1] / "state.safetensors"), facts)
 
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        found = self._complete()
+        return int(found[-1].name.removeprefix("step-")) if found else None
+
     def clear(self) -> None:
         """Delete all checkpoints: the stage is finished and its result stored elsewhere."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
         return sorted(path.parent for path in self._folder.glob(f"step-????????/{_MANIFEST}"))
+
+
+def disk_error(error: SafetensorError) -> OSError:
+    """What the operating system said; safetensors passes it on in words."""
+    return OSError(errno.ENOSPC if "No space left" in str(error) else errno.EIO, str(error))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -56,6 +56,14 @@ class Team:
         dist.all_reduce(said, op=dist.ReduceOp.MAX)
         return bool(said > 0)
 
+    def total(self, *values: float) -> tuple[float, ...]:
+        """Each of ``values`` summed over the team; all must ask."""
+        if self.size == 1:
+            return values
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums)
+        return tuple(sums.tolist())
+
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace each gradient by its mean over the team."""
         if self.size == 1:

@@ -409,7 +409,6 @@ def without(key: str) -> State:
         (lambda: kohya(**{"lora_down.weight": torch.ones(4, 48)}), r"1 of its 1 layers have other shapes: .* makes \[32, 48\], the layer is \[32, 32\]"),
         (lambda: kohya(**{"lora_down.weight": torch.ones(5, 32)}), "have other shapes"),
         (lambda: kohya(**{"lora_down.weight": torch.ones(4, 32, 3)}), "have other shapes"),
-        (lambda: kohya(dora_scale=torch.ones(1, 32)), "DoRA"),
         (lambda: {f"lora_unet_{LAYER}.hada_w1_a": torch.ones(32, 4)}, "LoHa"),
         (lambda: {f"lora_unet_{LAYER}.lokr_w1": torch.ones(4, 4)}, "LoKr"),
         (lambda: {"x": torch.ones(1)}, "no LoRA weights"),
@@ -425,16 +424,6 @@ def test_nothing_is_lost_in_silence(tmp_path: Path, tensors: Callable[[], State]
     assert "'fox'" in caught.value.message
     assert same(weights(model), before)
     assert stack.active == (LoraWeights(tiny_lora("sd1"), 1, 1),)
-
-
-def test_a_dora_of_peft_is_refused(tmp_path: Path) -> None:
-    down, up = factors()
-    tensors = {f"{PEFT_LAYER}.lora_A.weight": down, f"{PEFT_LAYER}.lora_B.weight": up}
-    with pytest.raises(IncompatibleFile, match="DoRA"):
-        LoraStack(load("sd1")).apply(one(layer_file(tmp_path, tensors, {"unet.use_dora": True})))
-    magnitude = {f"{PEFT_LAYER}.lora_magnitude_vector": torch.ones(32)}
-    with pytest.raises(IncompatibleFile, match="DoRA"):
-        LoraStack(load("sd1")).apply(one(layer_file(tmp_path, tensors | magnitude)))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,6 @@ def test_a_lora_on_the_text_encoder_alone(prefix: str, width: int, family: str) 
 @pytest.mark.parametrize(
     "extra, algorithm, words",
     [
-        ({"dora_scale": [1, 64]}, "dora", "DoRA"),
         ({"hada_w1_a": [64, 4], "hada_w2_a": [64, 4]}, "loha", "LoHa"),
         ({"lokr_w1": [8, 8], "lokr_w2_a": [8, 4]}, "lokr", "LoKr"),
         ({"a1.weight": [8, 8]}, "glora", "GLoRA"),
@@ -128,12 +127,16 @@ def test_a_lora_on_the_text_encoder_alone(prefix: str, width: int, family: str) 
 )
 def test_other_kinds_of_adapters_are_named(extra: dict[str, list[int]], algorithm: str, words: str) -> None:
     layer = "lora_unet_mid_block_attentions_0_proj_in"
-    shapes = {f"{layer}.{key}": shape for key, shape in extra.items()} | (
-        kohya(layer, [4, 64], [64, 4]) if algorithm == "dora" else {}
-    )
-    found = describe_lora(header(shapes))
+    found = describe_lora(header({f"{layer}.{key}": shape for key, shape in extra.items()}))
     assert found.algorithm == algorithm
     assert words in (found.problem or "")
+
+
+@pytest.mark.parametrize("key", ["dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.default.weight"])
+def test_a_dora_is_known_by_its_magnitudes(key: str) -> None:
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    found = describe_lora(header(kohya(layer, [4, 64], [64, 4]) | {f"{layer}.{key}": [64, 1]}))
+    assert (found.algorithm, found.modules, found.problem) == ("dora", 1, None)
 
 
 def test_convolutions_make_it_a_locon() -> None:

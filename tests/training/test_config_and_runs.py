@@ -11,6 +11,7 @@ import pytest
 from studio.errors import SettingsError, TrainingError
 from studio.schema.training import ScratchMethod, load_training_config
 from studio.training.runs import (
+    COMMANDS,
     Measured,
     RunFinished,
     RunFolder,
@@ -115,15 +116,37 @@ def test_events_are_read_from_an_offset_and_a_half_written_line_waits(tmp_path: 
 
 
 def test_the_worker_command_names_the_run(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert worker_command(run, "python", 2) == [
+    run = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    worker = ["-m", "studio.training.worker", str(run.path)]
+    assert worker_command(run, "python", 2) == ["python", *worker, "--device", "auto", "--threads", "2"]
+    assert worker_command(run, "python", device="cpu") == ["python", *worker, "--device", "cpu"]
+
+
+def test_several_processes_are_started_by_torchrun_and_are_the_same_run(tmp_path: Path) -> None:
+    """Not by `accelerate launch`, which starts one on a CPU whatever it is told."""
+    alone = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    shared = prepare_run(recipe(tmp_path, RECIPE.replace("seed = 3", "seed = 3\nprocesses = 2")), tmp_path / "runs")
+    assert shared.path == alone.path
+    start = [
         "python",
         "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
         "studio.training.worker",
-        str(tmp_path),
-        "--threads",
-        "2",
     ]
+    assert worker_command(shared, "python")[:7] == start
+
+
+def test_wishes_are_put_into_the_control_folder_and_struck_off_at_the_next_sitting(tmp_path: Path) -> None:
+    run = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    for command in COMMANDS:
+        assert not run.asked(command)
+        run.ask(command)
+        assert run.asked(command)
+    again = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    assert [command for command in COMMANDS if again.asked(command)] == []
 
 
 def test_run_folders_can_be_read_without_torch() -> None:

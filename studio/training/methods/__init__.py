@@ -9,7 +9,7 @@ from studio.training.context import TrainingContext
 
 
 def run_method(context: TrainingContext) -> Path:
-    """Run or resume the configured method; returns the folder of what it made."""
+    """Run or resume the configured method; returns the folder or file that it made."""
     kind = context.config.method.kind
     if kind == "scratch":
         from studio.training.methods.scratch.method import train_from_scratch
@@ -23,4 +23,16 @@ def run_method(context: TrainingContext) -> Path:
         from studio.training.methods.contrastive.method import train_clip
 
         return train_clip(context)
-    raise UnknownName.of("training method", kind, ["clip", "judge", "scratch"])
+    if kind == "lora":
+        from studio.training.methods.lora.method import train_lora
+
+        return train_lora(context)
+    if kind == "text_encoder":
+        from studio.training.methods.text_encoder.method import train_text_encoder
+
+        return train_text_encoder(context)
+    if kind == "full":
+        from studio.training.methods.full.method import train_full
+
+        return train_full(context)
+    raise UnknownName.of("training method", kind, ["clip", "full", "judge", "lora", "scratch", "text_encoder"])

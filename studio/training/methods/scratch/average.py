@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
-from torch import nn
 
 _WARM_UP = 9
+
+
+class Weights(Protocol):
+    """What has named weights: a module, or a part of several."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights themselves, no copies."""
+        ...
 
 
 class WeightAverage:
     """Average of the floating-point entries of ``model.state_dict()``; early on it follows faster, with weight 9 / (n + 9)."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Weights, decay: float) -> None:
         self._decay = decay
         self.tensors = {
             name: value.detach().clone().float()
@@ -22,7 +31,7 @@ class WeightAverage:
         self.tensors["updates"] = self._count
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: Weights) -> None:
         """Move towards the present weights."""
         self._count += 1
         weight = max(1 - self._decay, _WARM_UP / (int(self._count) + _WARM_UP))
@@ -36,7 +45,7 @@ class WeightAverage:
             value.copy_(tensors[name])
 
     @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
+    def copy_to(self, model: Weights) -> None:
         """Put the average into ``model``."""
         for name, value in model.state_dict().items():
             if name in self.tensors:

@@ -1,0 +1,1 @@
+"""What the methods share that train a checkpoint further: base, caches, batches, loss, optimizers, the loop, validation, samples."""
