@@ -33,12 +33,12 @@ LOG_TAIL = 400
 class TrainingSession:
     """One sitting of a run: a worker process and the events it writes."""
 
-    def __init__(self, recipe: Path, runs: Path) -> None:
-        """Prepare (or find again) the run of `recipe` below `runs` and start its worker. Raises `SettingsError`."""
+    def __init__(self, recipe: Path, runs: Path, device: str = "auto") -> None:
+        """Prepare (or find again) the run of `recipe` below `runs` and start its worker on `device`. Raises `SettingsError`."""
         self.run: RunFolder = prepare_run(recipe, runs)
         self._offset = self.run.events.stat().st_size if self.run.events.exists() else 0
         self._process = subprocess.Popen(
-            worker_command(self.run, sys.executable),
+            worker_command(self.run, sys.executable, device=device),
             cwd=REPOSITORY,
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
             start_new_session=True,

@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = Path(arguments.config).expanduser().resolve()
     if not recipe.is_file():
         raise NotFound(f"There is no recipe {str(recipe)!r}.", field="config")
-    _, paths, _ = open_settings(arguments)
-    session = TrainingSession(recipe, paths.runs)
+    settings, paths, _ = open_settings(arguments)
+    session = TrainingSession(recipe, paths.runs, settings.device)
     say(f"run folder: {session.run.path}")
     with interruptible(session.stop, "saving; Ctrl-C again leaves without waiting"):
         return _follow(session)

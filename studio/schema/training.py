@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from studio.errors import SettingsError
+from studio.schema.training_parts import MethodSettings
+from studio.schema.training_parts import Part as _Part
+from studio.schema.training_tuning import FullMethod, LoraMethod, TextEncoderMethod
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SceneData(_Part):
@@ -123,13 +122,6 @@ class DiffusionPart(_Part):
     )
     ema_decay: float = Field(0.985, ge=0, lt=1, description="Decay of the averaged weights, applied every fourth step")
     beta_end: float = Field(0.020, gt=0, lt=1, description="End of the scaled-linear noise schedule")
-
-
-class MethodSettings(_Part):
-    """What every method's settings say of themselves."""
-
-    steps_field: ClassVar[tuple[str, ...]]
-    """Where the number of steps stands in these settings: it may be changed between two sittings of a run."""
 
 
 class ScratchMethod(MethodSettings):
@@ -247,12 +239,18 @@ class TrainingConfig(_Part):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run and of what it makes")
     seed: int = Field(1, ge=0, lt=2**63, description="Everything random in the run follows from it")
-    method: Annotated[ScratchMethod | JudgeMethod | ClipMethod, Field(discriminator="kind")]
+    method: Annotated[
+        ScratchMethod | JudgeMethod | ClipMethod | LoraMethod | TextEncoderMethod | FullMethod,
+        Field(discriminator="kind"),
+    ]
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="Arithmetic of forward and backward passes; weights are always kept in fp32"
     )
     save_minutes: float = Field(3, gt=0, le=600, description="Minutes between checkpoints of the run")
     keep: int = Field(2, ge=1, le=100, description="Checkpoints of a stage that are kept")
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share every batch, one a device; not part of what is trained"
+    )
     export_to: str = Field(
         "",
         description="Folder, relative to the repository, that the finished model is written to; empty: only the run folder",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from studio.paths import atomic_write
+from studio.paths import atomic_write, storage_error
 
 Tensors = dict[str, torch.Tensor]
 _MANIFEST = "manifest.json"
@@ -34,18 +37,25 @@ class CheckpointStore:
         self._keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write completely, then publish by renaming, then prune."""
+        """Write completely, then publish by renaming, then prune. Raises ``StorageError``; what was saved before is then intact."""
         target = self._folder / f"step-{checkpoint.step:08d}"
-        temporary = target.with_suffix(".tmp")
-        for leftover in (temporary, target):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()},
-            temporary / "state.safetensors",
-        )
-        atomic_write(temporary / _MANIFEST, json.dumps({"step": checkpoint.step, **checkpoint.facts}).encode())
-        temporary.rename(target)
+        temporary, old = target.with_suffix(".tmp"), target.with_suffix(".old")
+        try:
+            for leftover in (*self._folder.glob("*.tmp"), *self._folder.glob("*.old")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            state = temporary / "state.safetensors"
+            save_file({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}, state)
+            with state.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            atomic_write(temporary / _MANIFEST, json.dumps({"step": checkpoint.step, **checkpoint.facts}).encode())
+            if target.exists():
+                target.rename(old)
+            temporary.rename(target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise storage_error(self._folder, _cause(error)) from error
+        shutil.rmtree(old, ignore_errors=True)
         for old in self._complete()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -63,6 +73,13 @@ class CheckpointStore:
 
     def _complete(self) -> list[Path]:
         return sorted(path.parent for path in self._folder.glob(f"step-????????/{_MANIFEST}"))
+
+
+def _cause(error: Exception) -> OSError:
+    """safetensors tells of a full disk in words."""
+    if isinstance(error, OSError):
+        return error
+    return OSError(errno.ENOSPC if "No space left" in str(error) else errno.EIO, str(error))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

@@ -11,7 +11,9 @@ from typing import TypeVar
 import torch
 
 from studio.errors import TrainingError
-from studio.schema.training import MethodSettings, TrainingConfig
+from studio.paths import Paths
+from studio.schema.training import TrainingConfig
+from studio.schema.training_parts import MethodSettings
 from studio.training.checkpoint import Checkpoint, CheckpointStore
 from studio.training.parallel import Team
 from studio.training.runs import Measured, RunFolder, StageProgress, StageStarted
@@ -43,6 +45,11 @@ class TrainingContext:
                 f"{self.run.path} is a run of the method {found.kind!r}; {method.__name__} is needed here."
             )
         return found
+
+    @property
+    def paths(self) -> Paths:
+        """The installation that the run belongs to."""
+        return Paths(self.run.root)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes run inside this."""
@@ -76,7 +83,7 @@ class StageClock:
         self._state = state
         now = time.monotonic()
         self._reported = self._saved = self._polled = now
-        self._reported_step = step
+        self._reported_step = self._saved_step = step
         self._sums: dict[str, float] = {}
         self._count = 0
         if context.team.leads:
@@ -93,11 +100,11 @@ class StageClock:
         if now - self._reported >= REPORT_SECONDS or step == self._total:
             self._report(step, now)
         if self._context.team.any(self._wants_to_stop(now)):
-            self._save(step)
+            self.save(step)
             raise StopTraining
         if now - self._saved >= self._context.config.save_minutes * 60:
             self._saved = now
-            self._save(step)
+            self.save(step)
 
     def _wants_to_stop(self, now: float) -> bool:
         if now - self._polled < STOP_POLL_SECONDS:
@@ -105,9 +112,11 @@ class StageClock:
         self._polled = now
         return self._context.interrupted() or self._context.run.stop_requested()
 
-    def _save(self, step: int) -> None:
-        if self._state is not None and self._context.team.leads:
+    def save(self, step: int) -> None:
+        """Save the state after ``step`` now, unless that was the last that was saved."""
+        if self._state is not None and self._context.team.leads and step != self._saved_step:
             self._context.store(self._name).save(self._state(step))
+            self._saved_step = step
 
     def _report(self, step: int, now: float) -> None:
         rate = (step - self._reported_step) / max(now - self._reported, 1e-9)

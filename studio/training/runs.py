@@ -4,9 +4,11 @@
     config.json       the frozen configuration
     events.jsonl      one JSON object a line, appended (see ``Event``)
     log.txt           what the worker printed
-    control/stop      put there by whoever wants the run to save and stop
+    control/NAME      put there by whoever wants something of the run (see ``COMMANDS``), read between two steps
     checkpoints/      resumable state of the stage under way
     model/            the finished diffusers folder
+    samples/          pictures painted while it trains
+    result.json       what the methods that train a checkpoint further have made
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -59,8 +61,61 @@ class Measured(_Event):
     values: dict[str, float]
 
 
+class StepDone(_Event):
+    """One optimizer step. After a crash the steps since the last checkpoint are told once more; the later line counts."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    loss: float = Field(description="Mean over the batches of the step, weighted as it is trained")
+    rate: float = Field(description="Learning rate of the first group")
+    norm: float = Field(description="Gradient norm before it was clipped")
+    seconds: float
+    memory: int = Field(description="Bytes: allocated on the GPU, else resident in the process")
+
+
+class StepSkipped(_Event):
+    """A step changed nothing, because its loss or gradient was no number."""
+
+    kind: Literal["skipped"] = "skipped"
+    step: int
+    reason: str
+
+
+class Validated(_Event):
+    """The loss on the pictures that were kept back; ``best`` when none was lower before."""
+
+    kind: Literal["validated"] = "validated"
+    step: int
+    loss: float
+    best: bool
+
+
+class SamplePainted(_Event):
+    """A picture painted while training; ``file`` is relative to the run folder."""
+
+    kind: Literal["sample"] = "sample"
+    step: int
+    index: int
+    file: str
+
+
+class CommandDone(_Event):
+    """A wish that was put into ``control/`` has been met: ``paused``, ``resumed``, ``saved`` or ``sampled``."""
+
+    kind: Literal["command"] = "command"
+    name: Literal["paused", "resumed", "saved", "sampled"]
+    step: int
+
+
+class Noted(_Event):
+    """Something the user may want to know."""
+
+    kind: Literal["note"] = "note"
+    message: str
+
+
 class RunFinished(_Event):
-    """The run is complete; ``model`` is the finished folder."""
+    """The run is complete; ``model`` is the finished folder or file."""
 
     kind: Literal["finished"] = "finished"
     model: str
@@ -80,9 +135,24 @@ class RunFailed(_Event):
 
 
 Event = Annotated[
-    StageStarted | StageProgress | Measured | RunFinished | RunStopped | RunFailed, Field(discriminator="kind")
+    StageStarted
+    | StageProgress
+    | Measured
+    | StepDone
+    | StepSkipped
+    | Validated
+    | SamplePainted
+    | CommandDone
+    | Noted
+    | RunFinished
+    | RunStopped
+    | RunFailed,
+    Field(discriminator="kind"),
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+Command = Literal["stop", "pause", "save", "sample"]
+COMMANDS: tuple[Command, ...] = get_args(Command)
+"""What a run can be asked: to save and end; to wait while the file is there; to save its state and its result so far; to paint the samples."""
 
 
 class RunFolder:
@@ -107,6 +177,24 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def id(self) -> str:
+        """How other files name the run."""
+        return self.path.name
+
+    @property
+    def root(self) -> Path:
+        """The data folder of the installation: runs lie in its ``outputs/runs``."""
+        return self.path.absolute().parents[2]
+
     def config(self) -> TrainingConfig:
         """The frozen configuration; raises ``TrainingError`` when this is no run folder."""
         file = self.path / "config.json"
@@ -121,28 +209,37 @@ class RunFolder:
         with self.events.open("a", encoding="utf-8") as stream:
             stream.write(event.model_dump_json() + "\n")
 
+    def asked(self, command: Command) -> bool:
+        return (self.path / "control" / command).exists()
+
+    def ask(self, command: Command) -> None:
+        """Wish something of the worker; it is done after the step that it is at."""
+        atomic_write(self.path / "control" / command, b"")
+
+    def withdraw(self, command: Command) -> None:
+        """Take a wish back, or strike it off when it has been met."""
+        (self.path / "control" / command).unlink(missing_ok=True)
+
     def stop_requested(self) -> bool:
-        return (self.path / "control" / "stop").exists()
+        return self.asked("stop")
 
     def request_stop(self) -> None:
         """Ask the worker to save and end at its next step."""
-        atomic_write(self.path / "control" / "stop", b"")
-
-    def clear_stop(self) -> None:
-        (self.path / "control" / "stop").unlink(missing_ok=True)
+        self.ask("stop")
 
 
 def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
     """The run folder for a recipe: the existing one of the same recipe, to be resumed, or a new one.
 
-    Two recipes are the same when they differ at most in the method's number of steps, when they save, and where they export to.
+    Two recipes are the same when they differ at most in the method's number of steps, when they save, where they export to, and in how many processes.
     Raises ``SettingsError`` for a recipe that cannot be used.
     """
     config = load_training_config(config_path)
     run = RunFolder(runs_dir / f"{config.name}-{_digest(config)}")
     run.path.mkdir(parents=True, exist_ok=True)
     atomic_write(run.path / "config.json", config.model_dump_json(indent=2).encode() + b"\n")
-    run.clear_stop()
+    for command in COMMANDS:
+        run.withdraw(command)
     return run
 
 
@@ -157,10 +254,12 @@ def read_events(run: RunFolder, offset: int = 0) -> tuple[list[Event], int]:
     return list(_parse(complete)), offset + len(complete)
 
 
-def worker_command(run: RunFolder, python: str, threads: int | None = None) -> list[str]:
-    """The command line that runs or resumes ``run`` with the interpreter ``python``."""
-    command = [python, "-m", "studio.training.worker", os.fspath(run.path)]
-    return [*command, "--threads", str(threads)] if threads else command
+def worker_command(run: RunFolder, python: str, threads: int | None = None, device: str = "auto") -> list[str]:
+    """The command line that runs or resumes ``run`` with the interpreter ``python``, in as many processes as it is to have."""
+    start = ["-m", "studio.training.worker", os.fspath(run.path), "--device", device]
+    if (processes := run.config().processes) > 1:
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *start]
+    return [python, *start, *(["--threads", str(threads)] if threads else [])]
 
 
 def _parse(lines: bytes) -> Iterator[Event]:
@@ -169,7 +268,7 @@ def _parse(lines: bytes) -> Iterator[Event]:
 
 
 def _digest(config: TrainingConfig) -> str:
-    data = config.model_dump(mode="json", exclude={"save_minutes", "keep", "export_to"})
+    data = config.model_dump(mode="json", exclude={"save_minutes", "keep", "export_to", "processes"})
     *parts, steps = config.method.steps_field
     holder = data["method"]
     for part in parts:

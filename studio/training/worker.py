@@ -7,6 +7,7 @@ with 1 when it failed. Progress goes to the run's events.jsonl; it is no server 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -14,9 +15,13 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
-from studio.errors import StudioError
+from studio.errors import StudioError, TrainingError
 from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,10 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", type=Path, help="run folder, made by prepare_run")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets torch decide")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or mps, for methods that can use another than the CPU"
+    )
     options = parser.parse_args(arguments)
     run = RunFolder(options.run_dir)
     try:
-        return _train(run, options.threads)
+        return _train(run, options.threads, options.device)
     except StudioError as error:
         _fail(run, error.message)
     except Exception as error:
@@ -38,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _train(run: RunFolder, threads: int) -> int:
+def _train(run: RunFolder, threads: int, device: str) -> int:
     import torch
 
     from studio.training.context import StopTraining, TrainingContext
@@ -54,7 +62,10 @@ def _train(run: RunFolder, threads: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
-    context = TrainingContext(run.config(), run, stop.is_set, team=Team.from_environment())
+    config, team = run.config(), Team.from_environment()
+    if config.method.on_accelerator and team.size != config.processes:
+        raise TrainingError(f"{config.processes} processes were to share this run, {team.size} came together.")
+    context = TrainingContext(config, run, stop.is_set, device=_device(device, config.method.on_accelerator), team=team)
     try:
         model = run_method(context)
     except StopTraining:
@@ -64,6 +75,16 @@ def _train(run: RunFolder, threads: int) -> int:
     if context.team.leads:
         run.append(ending)
     return 0
+
+
+def _device(name: str, usable: bool) -> torch.device:
+    """The device to train on; each process of a team has a GPU of its own."""
+    import torch
+
+    from studio.engine.hardware import choose_hardware
+
+    device = choose_hardware(cast(Any, name)).device if usable else torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if device.type == "cuda" else device
 
 
 def _fail(run: RunFolder, message: str) -> None:
