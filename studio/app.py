@@ -27,6 +27,8 @@ from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, GenerationRequest, RunOptions
 from studio.schema.resolved import ResolvedRequest
+from studio.schema.runs import RunRecord
+from studio.schema.training import TrainingConfig
 from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from studio.jobs import JobQueue
     from studio.library import Library
     from studio.reproduce import Original, Reproduction
+    from studio.runs import RunManager
 
 
 KEPT_ORIGINALS = 16
@@ -60,6 +63,7 @@ class Studio:
         self.version = __version__
         self.notes: list[str] = []
         self._queue = queue
+        self._training: RunManager | None = None
         self._settings = settings
         self._lock = threading.Lock()
         self._originals: dict[int, Original] = {}
@@ -76,17 +80,28 @@ class Studio:
             raise StudioError("This studio was built without a queue.")
         return self._queue
 
+    @property
+    def training(self) -> RunManager:
+        """The training runs. A studio built for one command-line picture has none."""
+        if self._training is None:
+            raise StudioError("This studio was built without training runs.")
+        return self._training
+
     def start(self) -> None:
         """Begin hashing models, warming the worker up and taking jobs; returns at once."""
         self.library.start_hashing()
         if self._queue is not None:
             self._queue.start()
+        if self._training is not None:
+            self._training.start(self.queue.events.nudge)
         self.engine.start(self._selected())
 
     def close(self) -> None:
-        """Stop taking jobs, end the worker, release the data folder."""
+        """Stop taking jobs, end the worker, release the data folder. Training runs go on: they are processes of their own."""
         if self._queue is not None:
             self._queue.close()
+        if self._training is not None:
+            self._training.close()
         self.engine.close()
         self.library.close()
 
@@ -182,6 +197,16 @@ class Studio:
         if not job.images:
             return None
         return compare(original, self.queue.image_bytes(job.images[0].id), job.images[0].infotext)
+
+    def start_training(self, config: TrainingConfig, *, anywhere: bool) -> RunRecord:
+        """Put a new training run into the queue.
+
+        A data set's path is relative to the data folder; unless `anywhere`, it must lie in there. Raises `NotAllowed`,
+        `InvalidRequest`, and as `RunManager.create`.
+        """
+        from studio.runs.check import placed
+
+        return self.training.create(placed(config, self.paths.root, anywhere=anywhere))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -308,20 +333,38 @@ def build(
     chosen = engine or _worker_engine(settings, paths)
     studio = Studio(settings, paths, library, None, chosen, exposed=exposed)
     if queue:
-        from studio.jobs import JobQueue, JobStore
-
-        store = JobStore(paths.database)
-        studio.notes += store.notes
-        studio._queue = JobQueue(
-            store,
-            chosen,
-            studio.resolve,
-            paths,
-            max_queue=settings.max_queue,
-            keep_previews=lambda: studio.settings.keep_previews,
-            settings=lambda: studio.settings,
-        )
+        add_queue(studio)
     return studio
+
+
+def add_queue(studio: Studio) -> None:
+    """Give `studio` what a server has: the job queue, the training runs, and an order between the two.
+
+    Raises `StudioError` when another server uses the data folder or the folder cannot be written.
+    """
+    from studio.jobs import JobQueue, JobStore
+    from studio.runs import RunManager
+    from studio.runs.check import check_training
+    from studio.runs.gate import ConsiderateEngine
+
+    store = JobStore(studio.paths.database)
+    studio.notes += store.notes
+    training = RunManager(
+        studio.paths,
+        lambda: studio.settings,
+        painting_device=lambda: studio.engine.info().device,
+        check=lambda config: check_training(config, studio.library),
+    )
+    studio._queue = JobQueue(
+        store,
+        ConsiderateEngine(studio.engine, training.gate),
+        studio.resolve,
+        studio.paths,
+        max_queue=studio.settings.max_queue,
+        keep_previews=lambda: studio.settings.keep_previews,
+        settings=lambda: studio.settings,
+    )
+    studio._training = training
 
 
 def _worker_engine(settings: Settings, paths: Paths) -> Engine:

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from studio.api.native import events, files, jobs, library, machine, reading, reproduce, styles
+from studio.api.native import events, files, jobs, library, machine, reading, reproduce, styles, training
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, events, files, library, styles, reading, reproduce):
+for part in (machine, jobs, events, files, library, styles, reading, reproduce, training):
     router.include_router(part.router)
