@@ -13,6 +13,8 @@ MOST_POINTS = 600
 MOST_STAGES = 16
 MOST_CURVES = 24
 DIGITS = 5
+UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading an event raises that lacks something or holds something else than it should."""
 
 
 class Series:
@@ -77,7 +79,7 @@ class CurveReader:
     def _take(self, event: dict[str, Any]) -> None:
         try:
             self._sort(event)
-        except (KeyError, TypeError, ValueError):
+        except UNUSABLE:
             return  # an event that lacks something is passed over
 
     def _sort(self, event: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from studio.runs.curves import UNUSABLE
 from studio.schema.runs import RunSummary
 from studio.training.runs import RunFolder, read_lines
 
@@ -39,7 +40,7 @@ class SummaryReader:
         try:
             handler(event)
             RunSummary(**self._state)
-        except (KeyError, TypeError, ValueError):
+        except UNUSABLE:
             self._state = before
 
     def _on_stage(self, event: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "failed", "finished"]
 RunAction = Literal["stop", "pause", "resume", "save", "sample", "force-stop", "duplicate"]
@@ -22,16 +22,18 @@ class RunSummary(_Fact):
     stage: str = ""
     step: int = 0
     total: int = 0
-    per_second: float | None = None
-    eta_s: float | None = Field(None, description="Seconds to the end of the stage")
-    values: dict[str, float] = Field({}, description="The newest measurements: loss, rate, norm and what a method adds")
-    validation: float | None = Field(None, description="The newest validation loss")
-    first_validation: float | None = None
+    per_second: FiniteFloat | None = None
+    eta_s: FiniteFloat | None = Field(None, description="Seconds to the end of the stage")
+    values: dict[str, FiniteFloat] = Field(
+        {}, description="The newest measurements: loss, rate, norm and what a method adds"
+    )
+    validation: FiniteFloat | None = Field(None, description="The newest validation loss")
+    first_validation: FiniteFloat | None = None
     samples: int = Field(0, description="Pictures painted while training")
     paused: bool = False
     note: str = Field("", description="The newest note of the run to its user")
     ending: Literal["", "finished", "stopped", "failed"] = ""
-    ended: float | None = None
+    ended: FiniteFloat | None = None
     message: str = Field("", description="Why it failed")
     model: str = Field("", description="What the finished run made, a path")
     offset: int = Field(0, description="Bytes of events.jsonl that this is the sum of")

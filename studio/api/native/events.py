@@ -31,7 +31,7 @@ async def events(
 ) -> StreamingResponse:
     """A stream of `hello` {last_seq, boot, missed}, `job` (JobEvent), `engine` (EngineInfo, when it changed) and `training`.
 
-    `training` holds `{runs, gone}`: the records of runs that changed (at first: all) and the ids of runs that are no more. A run's own
+    `training` holds `{whole, runs, gone}`: the records of all runs (`whole`, at first) or of those that changed, and the ids of runs that are no more. A run's own
     events are read from `training/runs/ID/events`, from the byte one has up to its record's `summary.offset`.
 
     Goes on after `Last-Event-ID` (or event number `after` of this boot); without either it begins now. `missed` true
@@ -88,7 +88,11 @@ def _training(shown: dict[str, RunRecord] | None, known: dict[str, RunRecord]) -
     before = shown or {}
     changed = [record.model_dump(mode="json") for run_id, record in known.items() if before.get(run_id) != record]
     gone = [run_id for run_id in before if run_id not in known]
-    return json.dumps({"runs": changed, "gone": gone}) if changed or gone or shown is None else None
+    return (
+        json.dumps({"whole": shown is None, "runs": changed, "gone": gone})
+        if changed or gone or shown is None
+        else None
+    )
 
 
 def _waker(news: asyncio.Event) -> Callable[[], None]:
