@@ -25,7 +25,12 @@ def test_a_run_from_the_queue_to_the_picker(make: Make, data: Path, tmp_path: Pa
     made = manager.create(configuration(data, steps=12, trigger="duotone style"))
     assert made.state in ("queued", "running")
     record = until(manager, made.id, "finished")
-    assert (record.lora, record.trigger, record.method, record.model) == ("duotone", "duotone style", "lora", "sprout")
+    assert (record.lora, record.trigger, record.method, record.model) == (
+        "duotone",
+        "duotone style",
+        "lora",
+        "sprout-v1",
+    )
     assert (record.summary.step, record.summary.total, record.pid, record.position) == (12, 12, None, None)
     assert record.summary.validation == pytest.approx(0.2 / 1.5)
     (tmp_path / "loras" / "duotone.safetensors").unlink()
