@@ -28,6 +28,7 @@ HELP = """\
 usage: python launch.py [serve] [options]      start the server and open the page
        python launch.py generate PROMPT ...    paint from the command line
        python launch.py train CONFIG.toml      train a model
+       python launch.py runs                   list training runs
        python launch.py models                 list checkpoints, VAEs and LoRAs
        python launch.py reproduce FILE         paint a picture again and compare
        python launch.py bench NAME             measure

@@ -58,6 +58,12 @@ def _follow(session: TrainingSession) -> int:
                 bars.print(
                     f"{event.stage}: " + ", ".join(f"{name} {value:.4g}" for name, value in event.values.items())
                 )
+            elif event.kind == "validated":
+                bars.print(f"step {event.step}: validation loss {event.loss:.5g}{' (best)' if event.best else ''}")
+            elif event.kind == "skipped":
+                bars.print(f"step {event.step} skipped: {event.reason}")
+            elif event.kind == "note":
+                bars.print(event.message)
             elif event.kind == "finished":
                 bars.print(f"finished: {event.model}")
                 code = 0

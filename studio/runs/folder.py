@@ -130,7 +130,7 @@ class RunView:
             paused_for_painting=self.active and self.folder.why_asked("pause") == PAINTING,
             obeys=self.obeys if self.active else (),
             lora=_lora_name(self.summary.model, loras) if state == "finished" else None,
-            trigger=tuning.data.trigger_word if tuning else "",
+            trigger=tuning.data.trigger if tuning else "",
             problem=self.problem,
             summary=self.summary,
         )

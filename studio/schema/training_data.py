@@ -44,13 +44,13 @@ class DatasetSettings(BaseModel):
     caption_source: Literal["stored", "file_name", "none"] = Field(
         "stored", description="Captions of the data set, the words of the file's name, or none but the trigger word"
     )
-    trigger_word: str = Field(
+    trigger: str = Field(
         "", max_length=200, description="Put before every caption that does not hold it, to call the result by"
     )
     caption_dropout: float = Field(
         0.05, ge=0, le=1, description="Share of draws with an empty caption, for classifier-free guidance"
     )
-    shuffle_captions: bool = Field(False, description="Put the comma-separated parts of a caption into a random order")
+    shuffle: bool = Field(False, description="Put the comma-separated parts of a caption into a random order")
     keep_tokens: int = Field(
         0, ge=0, le=255, description="Parts at the start of a caption that keep their place when it is shuffled"
     )
@@ -61,8 +61,8 @@ class DatasetSettings(BaseModel):
             raise ValueError(
                 f"buckets of multiples of {self.bucket_step} pixels cannot have the area of {self.resolution} squared"
             )
-        if any(character in self.trigger_word for character in "\n\r\0"):
-            raise ValueError("trigger_word must be one line")
+        if any(character in self.trigger for character in "\n\r\0"):
+            raise ValueError("trigger must be one line")
         return self
 
 

@@ -11,6 +11,8 @@ from studio.schema.training_parts import MethodSettings, Part
 
 OptimizerName = Literal["adamw", "adamw-8bit", "lion", "adafactor", "prodigy"]
 RateName = Literal["constant", "linear", "cosine", "cosine-restarts"]
+NumberFormat = Literal["fp16", "bf16", "fp32"]
+Layout = Literal["file", "folder", "both"]
 LayerChoice = Literal["attention", "attention+feed-forward", "attention+feed-forward+conv"]
 
 
@@ -116,9 +118,7 @@ class OutputPart(Part):
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._ -]{0,99})?$",
         description="File name without suffix; empty: the run's name",
     )
-    number_format: Literal["fp16", "bf16", "fp32"] = Field(
-        "fp16", description="Number format of the weights in the file"
-    )
+    number_format: NumberFormat = Field("fp16", description="Number format of the weights in the file")
 
 
 class TuningMethod(MethodSettings):
@@ -158,6 +158,7 @@ class TextEncoderMethod(TuningMethod):
     result: Literal["lora", "checkpoint"] = Field(
         "lora", description="A LoRA, or all of their weights in a new checkpoint"
     )
+    layout: Layout = Field("file", description="Of a checkpoint: one .safetensors file, a diffusers folder, or both")
     network: NetworkPart = NetworkPart()
 
 
@@ -165,9 +166,7 @@ class FullMethod(TuningMethod):
     """Train all weights of the U-Net and write a new checkpoint."""
 
     kind: Literal["full"] = "full"
-    layout: Literal["file", "folder", "both"] = Field(
-        "file", description="One .safetensors file, a diffusers folder, or both"
-    )
+    layout: Layout = Field("file", description="One .safetensors file, a diffusers folder, or both")
 
     @model_validator(mode="after")
     def _gentle(self) -> FullMethod:

@@ -54,7 +54,8 @@ class CheckpointStore:
             temporary.rename(target)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise storage_error(self._folder, _cause(error)) from error
+            cause = error if isinstance(error, OSError) else disk_error(error)
+            raise storage_error(self._folder, cause) from error
         shutil.rmtree(old, ignore_errors=True)
         for old in self._complete()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
@@ -67,6 +68,11 @@ class CheckpointStore:
         facts = json.loads((found[-1] / _MANIFEST).read_text("utf-8"))
         return Checkpoint(facts.pop("step"), load_file(found[-1] / "state.safetensors"), facts)
 
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        found = self._complete()
+        return int(found[-1].name.removeprefix("step-")) if found else None
+
     def clear(self) -> None:
         """Delete all checkpoints: the stage is finished and its result stored elsewhere."""
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -75,10 +81,8 @@ class CheckpointStore:
         return sorted(path.parent for path in self._folder.glob(f"step-????????/{_MANIFEST}"))
 
 
-def _cause(error: Exception) -> OSError:
-    """safetensors tells of a full disk in words."""
-    if isinstance(error, OSError):
-        return error
+def disk_error(error: SafetensorError) -> OSError:
+    """What the operating system said; safetensors passes it on in words."""
     return OSError(errno.ENOSPC if "No space left" in str(error) else errno.EIO, str(error))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,7 +19,8 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from studio.schema.training import TrainingConfig
-from studio.training.runs import Noted, RunFailed, RunFolder, StageStarted, Validated, new_run
+from studio.training.data.scenes.glyphs import FONT_PATH
+from studio.training.runs import Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import PROMPT, generate, tab
 from tests.browser.test_looks import fits, folder  # noqa: F401 - a fixture
@@ -137,7 +139,7 @@ def test_from_the_form_to_the_prompt(open_page: Open, server: Server, tmp_path: 
     expect(page.locator("#train_data")).to_contain_text("24 pictures · 22 captions · 1 problem")
     expect(page.locator("#train_data")).to_contain_text("broken.png: the file is truncated.")
     expect(page.locator(".ls-data-tiles figure")).to_have_count(6)
-    fill(page, "method_data_trigger_word", "duotone style")
+    fill(page, "method_data_trigger", "duotone style")
     fill(page, "method_steps", "60")
     fill(page, "method_samples_prompts", "a fox\na boat")
     expect(page.locator(".ls-plan")).to_contain_text("60 steps")
@@ -300,3 +302,30 @@ def test_looks(open_page: Open, server: Server, folder: Path, tmp_path: Path, vi
         expect(page.locator(f"{RUN} .ls-warning")).to_be_visible()
         page.wait_for_timeout(1300)
         page.screenshot(path=folder / f"train-failed-{view}.png", full_page=width < 1000)
+
+
+@pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
+def test_a_real_run_in_miniature(open_page: Open, server: Server, tmp_path: Path) -> None:
+    server.studio.training._command = lambda run, device: worker_command(run, sys.executable, threads=1)
+    method = {
+        "kind": "judge",
+        "data": {"pictures": 24, "unseen": 12, "side": 32},
+        "channels": [8, 16],
+        "steps": 6,
+        "batch": 4,
+    }
+    run_id = server.studio.training.create(
+        TrainingConfig.model_validate({"name": "tiny-judge", "seed": 5, "precision": "fp32", "method": method})
+    ).id
+    page = open_page()
+    routes(page, tmp_path)
+    open_tab(page)
+    expect(page.locator(f"[data-run='{run_id}']")).to_contain_text("finished", timeout=120_000)
+    expect(page.locator(FACTS)).to_contain_text("judge 6 / 6")
+    expect(page.locator(".ls-legend")).to_contain_text("loss")
+    page.locator("#train_run").get_by_role("button", name="draw", exact=True).click()
+    expect(page.locator("#train_run").get_by_role("button", name="draw", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    (record,) = server.studio.training.runs()
+    assert Path(record.summary.model, "model.safetensors").is_file()

@@ -48,7 +48,7 @@ def configuration(
     pictures: Path, name: str = "duotone", steps: int = 40, trigger: str = "", **method: Any
 ) -> TrainingConfig:
     """A LoRA run over the folder `pictures`."""
-    data = {"path": str(pictures), "trigger_word": trigger}
+    data = {"path": str(pictures), "trigger": trigger}
     facts = {"kind": "lora", "model": "sprout-v1", "data": data, "steps": steps, **method}
     return TrainingConfig.model_validate({"name": name, "method": facts})
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -265,3 +266,39 @@ def test_a_method_that_knows_no_pause_is_not_asked(make: Make) -> None:
         assert manager.run(run_id).obeys == ("stop",)
         with pytest.raises(InvalidRequest, match="'judge' cannot pause"):
             manager.pause(run_id)
+
+
+SERVER = """
+import sys, threading
+from pathlib import Path
+from studio.paths import Paths
+from studio.runs import RunManager
+from studio.settings import Settings
+from tests.runs.pretend import configuration, trainer
+folder = Path(sys.argv[1])
+manager = RunManager(Paths(folder), Settings, command=trainer(0.02))
+manager.start(lambda: None)
+print(*(manager.create(configuration(folder, name=name, steps=80)).id for name in ("a", "b")), flush=True)
+threading.Event().wait()
+"""
+
+
+def test_kill_9_of_the_server_stops_no_run_and_loses_no_event(make: Make, data: Path) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(data.parent)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    with server:
+        assert server.stdout is not None
+        first, second = server.stdout.readline().split()
+        watcher = make(start=False)
+        pid = reaches(watcher, first, 3).pid
+        server.kill()
+    assert watcher.run(first).pid == pid
+    manager = make()
+    assert manager.run(first).state == "running"
+    until(manager, first, "finished")
+    until(manager, second, "finished")
+    for run_id in (first, second):
+        events = manager.events(run_id, 0, 4 << 20).events
+        assert [event["step"] for event in events if event["kind"] == "step"] == list(range(1, 81))
+        assert sum(event["kind"] == "stage" for event in events) == 1

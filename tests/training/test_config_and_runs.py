@@ -115,12 +115,14 @@ def test_events_are_read_from_an_offset_and_a_half_written_line_waits(tmp_path: 
 
 
 def test_the_worker_command_names_the_run(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert worker_command(run, "python", 2) == [
+    run = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    assert worker_command(run, "python", 2, "cpu") == [
         "python",
         "-m",
         "studio.training.worker",
-        str(tmp_path),
+        str(run.path),
+        "--device",
+        "cpu",
         "--threads",
         "2",
     ]

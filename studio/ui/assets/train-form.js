@@ -5,14 +5,14 @@ import { button, debounce, duration, el, setText, show, toast } from "./dom.js";
 
 /** What is seen at once, of those methods that have it; the rest is under "more". The data set has a card of its own. */
 const BASIC = [
-  "name", "method.model", "method.data.trigger_word", "method.network.rank", "method.network.alpha",
+  "name", "method.model", "method.data.trigger", "method.network.rank", "method.network.alpha",
   "method.optimizer.learning_rate", "method.steps", "method.batch", "method.data.resolution",
   "method.samples.prompts", "method.samples.every",
 ];
 const ELSEWHERE = ["method.kind", "method.data.path", "export_to"];
-const LABELS = { name: "Name", "method.model": "Base checkpoint", "method.data.trigger_word": "Trigger word", "method.samples.prompts": "Sample prompts, one a line", "method.samples.every": "Samples every … steps", "method.network.kind": "Network" };
+const LABELS = { name: "Name", "method.model": "Base checkpoint", "method.data.trigger": "Trigger word", "method.samples.prompts": "Sample prompts, one a line", "method.samples.every": "Samples every … steps", "method.network.kind": "Network" };
 const METHODS = { lora: "LoRA", text_encoder: "Text encoder", full: "Whole U-Net", scratch: "From nothing, on drawn scenes", clip: "CLIP pair, on drawn scenes", judge: "Judge, on drawn scenes" };
-const GROUPS = { "": "The run", method: "Training" };
+const GROUPS = { "": "The run", method: "Training", "method.data": "Pictures and captions", "method.rate": "Learning rate over the run", "method.output": "The file" };
 
 export class TrainForm {
   #schema = null;
@@ -125,7 +125,7 @@ export class TrainForm {
     const preset = this.#presets.find((each) => each.name === this.preset.value);
     setText(this.hint, preset?.description ?? "");
     const kept = {};
-    for (const path of ["name", "method.model", "method.data.path", "method.data.trigger_word", "method.samples.prompts", "method.data.resolution"]) {
+    for (const path of ["name", "method.model", "method.data.path", "method.data.trigger", "method.samples.prompts", "method.data.resolution"]) {
       const value = this.value(path);
       if (value === undefined) continue;
       const parts = path.split(".");
@@ -150,7 +150,7 @@ export class TrainForm {
       if (leaf.path !== "method.data.path" && !BASIC.includes(leaf.path)) groups.set(group, [...(groups.get(group) ?? []), field.root]);
     }
     this.basic.replaceChildren(...BASIC.filter((path) => this.#fields.has(path)).map((path) => this.#fields.get(path).root));
-    this.more.replaceChildren(...[...groups].map(([group, roots]) => el("fieldset", {}, el("legend", {}, GROUPS[group] ?? group.split(".").at(-1).replaceAll("_", " ")), el("div", { class: "ls-fields" }, roots))));
+    this.more.replaceChildren(...[...groups].map(([group, roots]) => el("fieldset", {}, el("legend", {}, GROUPS[group] ?? sentence(group.split(".").at(-1))), el("div", { class: "ls-fields" }, roots))));
     this.#followModel();
     this.#changed();
   }
@@ -188,7 +188,7 @@ export class TrainForm {
     field.input.id = id;
     field.input.dataset.path = path;
     field.error = el("small", { class: "ls-bad", id: `${id}_error`, hidden: true });
-    const wide = ["name", "method.model", "method.data.trigger_word"].includes(path) || field.input.tagName === "TEXTAREA";
+    const wide = ["name", "method.model", "method.data.trigger"].includes(path) || field.input.tagName === "TEXTAREA";
     field.root = labelled(label, field.input, { help, extra: field.error, kind: [wide && "wide", schema.type === "boolean" && "switch"].filter(Boolean).join(" ") });
     field.input.setAttribute("aria-describedby", field.error.id);
     write(field, value);
@@ -268,7 +268,7 @@ export function labelled(words, control, { help = "", extra = null, kind = "" } 
 function numberInput(id, schema, optional) {
   const low = schema.minimum ?? schema.exclusiveMinimum;
   const high = schema.maximum ?? schema.exclusiveMaximum;
-  return el("input", { type: "number", id, min: low, max: high, step: schema.type === "integer" ? schema.multipleOf ?? 1 : "any", required: !optional, inputmode: schema.type === "integer" ? "numeric" : "decimal", placeholder: optional ? "as it is" : null });
+  return el("input", { type: "number", id, min: low, max: high, step: schema.type === "integer" ? schema.multipleOf ?? 1 : "any", required: !optional, inputmode: schema.type === "integer" ? "numeric" : "decimal", placeholder: optional ? "automatic" : null });
 }
 
 function read({ schema, input, optional }) {

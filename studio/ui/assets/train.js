@@ -78,6 +78,7 @@ export class TrainTab {
     this.view.show(id);
     this.list.draw(id);
     this.view.draw();
+    if (matchMedia("(width <= 980px)").matches) requestAnimationFrame(() => this.view.card.scrollIntoView({ block: "start" })); // there it is far below
   }
 
   async #start(config) {
