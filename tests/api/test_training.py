@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from studio.app import Studio
@@ -27,7 +26,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     made = make_studio(folder)
     made.training._command = trainer(0.02)
     yield made
-    for process in psutil.Process().children(recursive=True):
+    for process in made.training._processes.values():
         process.kill()
         process.wait(10)
 
