@@ -144,7 +144,7 @@ def test_from_the_form_to_the_prompt(open_page: Open, server: Server, tmp_path: 
     fill(page, "method_samples_prompts", "a fox\na boat")
     expect(page.locator(".ls-plan")).to_contain_text("60 steps")
     expect(page.locator(".ls-plan")).to_contain_text("passes over the data")
-    page.locator("#train_start").click()
+    page.locator("#train_method_steps").press("Control+Enter")
     expect(page.locator(FACTS)).to_contain_text("step ")
     expect(page.locator(f"{RUN} .ls-path.ls-line-smooth")).to_be_visible()
     use = page.locator("#train_run_actions").get_by_role("button", name="use in prompt")
