@@ -28,6 +28,7 @@ HELP = """\
 usage: python launch.py [serve] [options]      start the server and open the page
        python launch.py generate PROMPT ...    paint from the command line
        python launch.py train CONFIG.toml      train a model
+       python launch.py runs                   list training runs
        python launch.py dataset PATH           look at training data, write captions
        python launch.py models                 list checkpoints, VAEs, LoRAs, embeddings
        python launch.py reproduce FILE         paint a picture again and compare

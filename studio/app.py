@@ -6,7 +6,6 @@ No heavy library is imported at module top: the server process never loads torch
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import threading
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from studio import __version__
 from studio.errors import InvalidRequest, NotAllowed, NotFound, StudioError
 from studio.lineage import origin_request
+from studio.localise import in_local_words
 from studio.paths import Paths
-from studio.prompt.styles import recognise_styles
 from studio.resolve import fixed, resolve
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import Event, Finished, ImageReady
@@ -29,6 +28,9 @@ from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
 from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, RunOptions
 from studio.schema.resolved import ResolvedRequest
+from studio.schema.runs import RunRecord
+from studio.schema.training import TrainingConfig
+from studio.schema.training_tuning import TuningMethod
 from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from studio.library import Library
     from studio.library.embeddings import EmbeddingWords
     from studio.reproduce import Original, Reproduction
+    from studio.runs import RunManager
 
 
 KEPT_ORIGINALS = 16
@@ -65,6 +68,7 @@ class Studio:
         self.version = __version__
         self.notes: list[str] = []
         self._queue = queue
+        self._training: RunManager | None = None
         self._settings = settings
         self._lock = threading.Lock()
         self._originals: dict[int, Original] = {}
@@ -88,17 +92,28 @@ class Studio:
 
         return Datasets(self.paths)
 
+    @property
+    def training(self) -> RunManager:
+        """The training runs. A studio built for one command-line picture has none."""
+        if self._training is None:
+            raise StudioError("This studio was built without training runs.")
+        return self._training
+
     def start(self) -> None:
         """Begin hashing models, warming the worker up and taking jobs; returns at once."""
         self.library.start_hashing()
         if self._queue is not None:
             self._queue.start()
+        if self._training is not None:
+            self._training.start(self.queue.events.nudge)
         self.engine.start(self._selected())
 
     def close(self) -> None:
-        """Stop taking jobs, end the worker, release the data folder."""
+        """Stop taking jobs, end the worker, release the data folder. Training runs go on: they are processes of their own."""
         if self._queue is not None:
             self._queue.close()
+        if self._training is not None:
+            self._training.close()
         self.engine.close()
         self.library.close()
 
@@ -200,32 +215,19 @@ class Studio:
             return None
         return compare(original, self.queue.image_bytes(job.images[0].id), job.images[0].infotext)
 
-    # -- the steps of a job -------------------------------------------------------------------------------------------
+    # -- training -----------------------------------------------------------------------------------------------------
 
-    def decode_step(self, job_id: int, batch: int, step: int, index: int) -> bytes:
-        """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text.
+    def start_training(self, config: TrainingConfig, *, anywhere: bool) -> RunRecord:
+        """Put a new training run into the queue.
 
-        Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
-        `Engine.decode` raises.
+        A data set's path is relative to the data folder; unless `anywhere`, it must lie in there. Raises `NotAllowed`,
+        `InvalidRequest`, and as `RunManager.create`.
         """
-        request, latents = self.queue.job(job_id).request, self.queue.step_latents(job_id, batch, step)
-        model, vae = self.library.checkpoint(request.model), self.library.vae(request.vae)
-        return self.engine.decode(model, vae, latents, index)
-
-    def origin_text(self, job_id: int, index: int) -> str:
-        """The text that a branch of picture `index` of a job names as its origin; also of one that was never finished.
-
-        Raises `NotFound`, and what `resolve` raises where the text has to be made anew.
-        """
-        from studio.infotext import write_infotext
-
-        job = self.queue.job(job_id)
-        text = next((image.infotext for image in job.images if image.index == index), None)
-        if text is not None:
-            return text
-        if not 0 <= index < job.request.picture_count:
-            raise NotFound(f"Job {job_id} has no picture {index}.")
-        return write_infotext(self.resolve(job.request, job.options), index, self.version)
+        method = config.method
+        if isinstance(method, TuningMethod):
+            data = self.datasets.placed(method.data, anywhere=anywhere, field="method.data.path")
+            config = config.model_copy(update={"method": method.model_copy(update={"data": data})})
+        return self.training.create(config)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -262,14 +264,14 @@ class Studio:
         from studio.infotext import read_picture
 
         info = read_picture(data, self.library.lora_hashes(), self.library.embedding_hashes())
-        return replace(info, request=self._local(info.request))
+        return replace(info, request=in_local_words(info.request, self.library))
 
     def read_infotext(self, text: str) -> ParsedInfotext:
         """A1111 generation text as request fields, with notes about what was not understood."""
         from studio.infotext import parse_infotext
 
         parsed = parse_infotext(text, self.library.lora_hashes(), self.library.embedding_hashes())
-        return replace(parsed, request=self._local(parsed.request))
+        return replace(parsed, request=in_local_words(parsed.request, self.library))
 
     # -- choosing and remembering -------------------------------------------------------------------------------------
 
@@ -326,28 +328,6 @@ class Studio:
             update={name: value for name, value in defaults.items() if getattr(options, name) is None}
         )
 
-    def _local(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """`request` in the words of this installation; what is not here stays as it was written.
-
-        Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint, refiner
-        and VAE become the names they have here.
-        """
-        found = dict(request)
-        with contextlib.suppress(StudioError):
-            texts = (found.get("prompt", ""), found.get("negative_prompt", ""))
-            prompt, negative, names = recognise_styles(*texts, self.library.styles.styles())
-            if names:
-                found.update(prompt=prompt, negative_prompt=negative, styles=names)
-        for field, find in (("model", self.library.checkpoint), ("vae", self.library.vae)):
-            with contextlib.suppress(StudioError):
-                info = find(found[field]) if found.get(field) else None
-                found[field] = info.name if info else found.get(field)
-        if found.get("refiner"):
-            with contextlib.suppress(StudioError):
-                info = self.library.checkpoint(found["refiner"]["checkpoint"])
-                found["refiner"] = {**found["refiner"], "checkpoint": info.name}
-        return {key: value for key, value in found.items() if key in request or key == "styles"}
-
     def _selected(self) -> ModelInfo | None:
         """The checkpoint a request without a model would use; None when there is none at all."""
         try:
@@ -370,20 +350,38 @@ def build(
     chosen = engine or _worker_engine(settings, paths)
     studio = Studio(settings, paths, library, None, chosen, exposed=exposed)
     if queue:
-        from studio.jobs import JobQueue, JobStore
-
-        store = JobStore(paths.database)
-        studio.notes += store.notes
-        studio._queue = JobQueue(
-            store,
-            chosen,
-            studio.resolve,
-            paths,
-            max_queue=settings.max_queue,
-            keep_previews=lambda: studio.settings.keep_previews,
-            settings=lambda: studio.settings,
-        )
+        add_queue(studio)
     return studio
+
+
+def add_queue(studio: Studio) -> None:
+    """Give `studio` what a server has: the job queue, the training runs, and an order between the two.
+
+    Raises `StudioError` when another server uses the data folder or the folder cannot be written.
+    """
+    from studio.jobs import JobQueue, JobStore
+    from studio.runs import RunManager
+    from studio.runs.check import check_training
+    from studio.runs.gate import ConsiderateEngine
+
+    store = JobStore(studio.paths.database)
+    studio.notes += store.notes
+    training = RunManager(
+        studio.paths,
+        lambda: studio.settings,
+        painting_device=lambda: studio.engine.info().device,
+        check=lambda config: check_training(config, studio.library),
+    )
+    studio._queue = JobQueue(
+        store,
+        ConsiderateEngine(studio.engine, training.gate),
+        studio.resolve,
+        studio.paths,
+        max_queue=studio.settings.max_queue,
+        keep_previews=lambda: studio.settings.keep_previews,
+        settings=lambda: studio.settings,
+    )
+    studio._training = training
 
 
 def _worker_engine(settings: Settings, paths: Paths) -> Engine:

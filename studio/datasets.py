@@ -53,15 +53,17 @@ class Datasets:
             else []
         )
 
-    def placed(self, settings: DatasetSettings, upload: str | None = None, *, anywhere: bool) -> DatasetSettings:
+    def placed(
+        self, settings: DatasetSettings, upload: str | None = None, *, anywhere: bool, field: str = "path"
+    ) -> DatasetSettings:
         """`settings` with the whole path of their data set; a path is relative to the data folder.
 
-        `anywhere` is for callers at this machine: others reach only what lies below the data folder, links followed. Raises
+        `field` is what errors call the path. `anywhere` is for callers at this machine: others reach only what lies below the data folder, links followed. Raises
         `NotAllowed`, `NotFound` for an upload that is not there, `InvalidRequest` unless one of path and upload is given.
         """
         if bool(settings.path) == (upload is not None):
             message = "A data set is named by its path or by the name of an upload: give one of both."
-            raise InvalidRequest(message, field="path")
+            raise InvalidRequest(message, field=field)
         if upload is not None:
             path = safe_join(self._paths.datasets, upload)
             if not path.is_dir():
@@ -71,10 +73,10 @@ class Datasets:
         try:
             path = (root / Path(settings.path).expanduser()).resolve()
         except (OSError, ValueError, RuntimeError) as error:
-            raise InvalidRequest(f"path = {settings.path[:80]!r} is no path: {error}.", field="path") from error
+            raise InvalidRequest(f"path = {settings.path[:80]!r} is no path: {error}.", field=field) from error
         if not anywhere and root not in path.parents:
             message = "Only data sets below the data folder can be used from another machine, or while the studio is open to others."
-            raise NotAllowed(message, field="path")
+            raise NotAllowed(message, field=field)
         return settings.model_copy(update={"path": str(path)})
 
     def inspect(

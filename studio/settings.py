@@ -102,6 +102,12 @@ class Settings(BaseModel):
     grid_save: bool = _setting(True, "Save a grid of all pictures of a job that makes more than one", group="Files")
     grid_format: PictureFormat = _setting("png", "File format of grids", group="Files")
 
+    training_and_painting: Literal["picture first", "training first", "together"] = _setting(
+        "picture first",
+        "When a training run uses the painting device: it pauses for a picture, pictures wait for it, or both go on",
+        group="Training",
+    )
+
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")
     preview_every: int = _setting(

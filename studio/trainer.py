@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from studio.errors import TrainingError
@@ -25,27 +25,50 @@ from studio.training.runs import (
     read_events,
     worker_command,
 )
+from studio.training.sitting import last_sitting
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 400
+
+
+def start_worker(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start the process that trains `run`, detached: it outlives this one. What it prints goes into the run's log."""
+    with run.log.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def log_tail(run: RunFolder, size: int = LOG_TAIL) -> str:
+    """The end of a run's log, at most `size` bytes; empty when there is none."""
+    try:
+        with run.log.open("rb") as stream:
+            stream.seek(-min(size, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            return stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 class TrainingSession:
     """One sitting of a run: a worker process and the events it writes."""
 
     def __init__(self, recipe: Path, runs: Path, device: str = "auto") -> None:
-        """Prepare (or find again) the run of `recipe` below `runs` and start its worker on `device`. Raises `SettingsError`."""
+        """Prepare (or find again) the run of `recipe` below `runs` and start its worker on `device`.
+
+        Raises `SettingsError` for the recipe, `TrainingError` when the run is being trained already.
+        """
         self.run: RunFolder = prepare_run(recipe, runs)
+        sitting = last_sitting(self.run)
+        if sitting and sitting.process():
+            raise TrainingError(f"{self.run.id} is being trained already, by process {sitting.pid}.")
         self._offset = self.run.events.stat().st_size if self.run.events.exists() else 0
-        self._process = subprocess.Popen(
-            worker_command(self.run, sys.executable, device=device),
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._process = start_worker(self.run, worker_command(self.run, sys.executable, device=device))
 
     def events(self) -> Iterator[Event]:
         """Events of this sitting as they come, until the worker has ended.
@@ -61,15 +84,11 @@ class TrainingSession:
                 return
             if ended:
                 raise TrainingError(
-                    f"The training process ended with code {self._process.returncode}. {self._log_tail()}"
+                    f"The training process ended with code {self._process.returncode}. "
+                    f"The end of {self.run.log}: {log_tail(self.run).strip()}"
                 )
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """Ask the worker to save and end within a step."""
         self.run.request_stop()
-
-    def _log_tail(self) -> str:
-        if not self.run.log.exists():
-            return f"There is no log in {self.run.path}."
-        return f"The end of {self.run.log}: {self.run.log.read_text('utf-8', 'replace')[-LOG_TAIL:].strip()}"

@@ -86,6 +86,13 @@ class EventHub:
             listener.wake()
         return entry
 
+    def nudge(self) -> None:
+        """Wake everybody although nothing was published: something else that they look at has changed."""
+        with self._changed:
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener.wake()
+
     def subscribe(self, after: int | None = None, wake: Callable[[], None] | None = None) -> Subscription:
         """Listen to everything after sequence number `after` (None: from now on).
 

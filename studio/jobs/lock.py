@@ -1,37 +1,16 @@
-"""Locks between processes: one server a data folder, and one numbering of pictures at a time.
-
-The operating system drops such a lock when its process ends, however it ends, so a stale lock file locks nobody out.
-"""
+"""Locks between processes: one server a data folder, and one numbering of pictures at a time. A stale lock file locks nobody out."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from studio.errors import SettingsError
+from studio.locking import BUSY, lock
 from studio.paths import storage_error
-
-_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, getattr(errno, "EDEADLOCK", errno.EAGAIN))
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _FAR = 1 << 30  # lock a byte behind the text, so that others can read who holds it
-
-    def _lock(stream: IO[str], *, wait: bool) -> None:
-        stream.seek(_FAR)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(stream: IO[str], *, wait: bool) -> None:
-        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class DataLock:
@@ -54,11 +33,11 @@ class DataLock:
         except OSError as error:
             raise storage_error(self._file.parent, error) from error
         try:
-            _lock(stream, wait=False)
+            lock(stream, wait=False)
         except OSError as error:
             holder = _holder(stream)
             stream.close()
-            if error.errno not in _BUSY:
+            if error.errno not in BUSY:
                 raise storage_error(self._file.parent, error) from error
             raise SettingsError(
                 f"{self._file.parent.parent} is already in use by another Latent Studio{holder}. "
@@ -87,7 +66,7 @@ def waiting_lock(file: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            _lock(stack.enter_context(file.open("a+", encoding="ascii")), wait=True)
+            lock(stack.enter_context(file.open("a+", encoding="ascii")), wait=True)
         yield
 
 

@@ -5,6 +5,7 @@
     events.jsonl      one JSON object a line, appended (see ``Event``)
     log.txt           what the worker printed
     control/NAME      put there by whoever wants something of the run (see ``COMMANDS``), read between two steps
+    process.json      which process trains or trained last (see ``studio.training.sitting``)
     checkpoints/      resumable state of the stage under way
     model/            the finished diffusers folder
     samples/          pictures painted while it trains
@@ -23,7 +24,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from studio.errors import TrainingError
-from studio.paths import atomic_write
+from studio.paths import atomic_write, storage_error
 from studio.schema.training import TrainingConfig, load_training_config, parse_training_config
 
 
@@ -150,6 +151,7 @@ Event = Annotated[
     Field(discriminator="kind"),
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_LONGEST_LINE = 1 << 20
 Command = Literal["stop", "pause", "save", "sample"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 """What a run can be asked: to save and end; to wait while the file is there; to save its state and its result so far; to paint the samples."""
@@ -212,13 +214,25 @@ class RunFolder:
     def asked(self, command: Command) -> bool:
         return (self.path / "control" / command).exists()
 
-    def ask(self, command: Command) -> None:
-        """Wish something of the worker; it is done after the step that it is at."""
-        atomic_write(self.path / "control" / command, b"")
+    def ask(self, command: Command, why: str = "") -> None:
+        """Wish something of the worker; it is done after the step that it is at. ``why`` is for ``why_asked``."""
+        atomic_write(self.path / "control" / command, why.encode())
+
+    def why_asked(self, command: Command) -> str | None:
+        """Why something is wished of the worker; None when it is not."""
+        try:
+            return (self.path / "control" / command).read_text("utf-8")
+        except OSError:
+            return None
 
     def withdraw(self, command: Command) -> None:
         """Take a wish back, or strike it off when it has been met."""
         (self.path / "control" / command).unlink(missing_ok=True)
+
+    def forget_wishes(self) -> None:
+        """Take back whatever was wished."""
+        for command in COMMANDS:
+            self.withdraw(command)
 
     def stop_requested(self) -> bool:
         return self.asked("stop")
@@ -236,22 +250,59 @@ def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
     """
     config = load_training_config(config_path)
     run = RunFolder(runs_dir / f"{config.name}-{_digest(config)}")
-    run.path.mkdir(parents=True, exist_ok=True)
-    atomic_write(run.path / "config.json", config.model_dump_json(indent=2).encode() + b"\n")
-    for command in COMMANDS:
-        run.withdraw(command)
+    _freeze(run, config)
+    run.forget_wishes()
     return run
 
 
-def read_events(run: RunFolder, offset: int = 0) -> tuple[list[Event], int]:
-    """Events after byte ``offset`` of events.jsonl, and the offset to go on from; a line still being written is left for the next call."""
-    if not run.events.exists():
+def new_run(config: TrainingConfig, runs_dir: Path) -> RunFolder:
+    """A fresh run folder, also where there is one of the same configuration already. Raises ``StorageError``."""
+    name = f"{config.name}-{_digest(config)}"
+    run, number = RunFolder(runs_dir / name), 1
+    while True:
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            run = RunFolder(runs_dir / f"{name}-{number}")
+        except OSError as error:
+            raise storage_error(runs_dir, error) from error
+        else:
+            _freeze(run, config)
+            return run
+
+
+def _freeze(run: RunFolder, config: TrainingConfig) -> None:
+    atomic_write(run.path / "config.json", config.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_lines(run: RunFolder, offset: int = 0, limit: int = 1 << 20) -> tuple[list[dict[str, Any]], int]:
+    """Events after byte ``offset`` of events.jsonl as plain objects, and the offset to go on from.
+
+    At most about ``limit`` bytes are read. A line still being written is left for the next call; one that is no JSON object, as a full
+    disk may leave it, is passed over.
+    """
+    try:
+        with run.events.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(limit)
+            if len(data) == limit and not data.endswith(b"\n"):
+                data += stream.readline(_LONGEST_LINE)
+    except FileNotFoundError:
         return [], offset
-    with run.events.open("rb") as stream:
-        stream.seek(offset)
-        data = stream.read()
     complete = data[: data.rfind(b"\n") + 1]
-    return list(_parse(complete)), offset + len(complete)
+    return list(_objects(complete)), offset + len(complete)
+
+
+def read_events(run: RunFolder, offset: int = 0) -> tuple[list[Event], int]:
+    """All events after byte ``offset`` of events.jsonl, and the offset to go on from; see ``read_lines``."""
+    events: list[Event] = []
+    while True:
+        found, reached = read_lines(run, offset)
+        events += [_EVENT.validate_python(line) for line in found]
+        if reached == offset:
+            return events, offset
+        offset = reached
 
 
 def worker_command(run: RunFolder, python: str, threads: int | None = None, device: str = "auto") -> list[str]:
@@ -262,9 +313,14 @@ def worker_command(run: RunFolder, python: str, threads: int | None = None, devi
     return [python, *start, *(["--threads", str(threads)] if threads else [])]
 
 
-def _parse(lines: bytes) -> Iterator[Event]:
+def _objects(lines: bytes) -> Iterator[dict[str, Any]]:
     for line in lines.splitlines():
-        yield _EVENT.validate_json(line)
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 def _digest(config: TrainingConfig) -> str:

@@ -7,6 +7,7 @@ with 1 when it failed. Progress goes to the run's events.jsonl; it is no server 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from studio.errors import StudioError, TrainingError
 from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped
+from studio.training.sitting import claim
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     run = RunFolder(options.run_dir)
     try:
-        return _train(run, options.threads, options.device)
+        held = claim(run) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+    except StudioError as error:  # said to nobody but the log: the run's events belong to the process that has it
+        sys.stderr.write(error.message + "\n")
+        return 1
+    with held:
+        return _sit(run, options.threads, options.device)
+
+
+def _sit(run: RunFolder, threads: int, device: str) -> int:
+    try:
+        return _train(run, threads, device)
     except StudioError as error:
         _fail(run, error.message)
     except Exception as error:
@@ -89,10 +101,7 @@ def _device(name: str, usable: bool) -> torch.device:
 
 def _fail(run: RunFolder, message: str) -> None:
     sys.stderr.write(message + "\n")
-    if run.path.is_dir():
-        with run.log.open("a", encoding="utf-8") as stream:
-            stream.write(message + "\n")
-        run.append(RunFailed(time=time.time(), message=message))
+    run.append(RunFailed(time=time.time(), message=message))
 
 
 if __name__ == "__main__":

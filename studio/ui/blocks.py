@@ -39,6 +39,8 @@ def build_blocks(studio: Studio) -> gr.Blocks:
                 generate = build_txt2img(form, fresh, style_choices(studio), refiners)
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")
+            with gr.Tab("Train", id="train", elem_id="tab_train", render_children=True):
+                panel("train")
             with gr.Tab("Library", id="library", elem_id="tab_library", render_children=True):
                 panel("library")
             with gr.Tab("Settings", id="settings", elem_id="tab_settings", render_children=True):

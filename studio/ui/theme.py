@@ -112,7 +112,7 @@ def make_theme() -> gr.themes.Base:
 
 
 def make_head(config: dict[str, Any], version: str) -> str:
-    """Stylesheet, the few lines that must run before the first paint, and the page's script.
+    """Stylesheets, the few lines that must run before the first paint, and the page's script.
 
     `config` reaches the script as `window.latentStudioConfig`; `version` keeps an old script from being used after an
     update.
@@ -121,6 +121,7 @@ def make_head(config: dict[str, Any], version: str) -> str:
     tag = esc(version)
     return (
         f'<link rel="stylesheet" href="{ASSETS_URL}/page.css?v={tag}">\n'
+        f'<link rel="stylesheet" href="{ASSETS_URL}/train.css?v={tag}">\n'
         f"<script>window.latentStudioConfig = {inline_json(config)};\n{boot}</script>\n"
         f'<script type="module" src="{ASSETS_URL}/main.js?v={tag}"></script>\n'
     )

@@ -18,11 +18,10 @@ from fastapi import FastAPI
 
 from studio.api.auth import is_exposed
 from studio.api.server import create_app
-from studio.app import Studio
+from studio.app import Studio, add_queue
 from studio.engine.fake import FakeEngine
 from studio.errors import UnknownModel, UnknownName
 from studio.infotext import write_infotext
-from studio.jobs import JobQueue, JobStore
 from studio.library.styles import StyleBook
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
@@ -119,17 +118,7 @@ def make_studio(folder: Path, engine: Engine | None = None, **settings: Any) -> 
     paths, chosen = Paths(folder), Settings(**settings)
     painter = engine or FakeEngine(infotext=lambda resolved, index: write_infotext(resolved, index, "v1"))
     studio = Studio(chosen, paths, cast("Any", StandInLibrary(paths)), None, painter, exposed=is_exposed(chosen))
-    store = JobStore(paths.database)
-    studio.notes += store.notes
-    studio._queue = JobQueue(
-        store,
-        painter,
-        studio.resolve,
-        paths,
-        chosen.max_queue,
-        lambda: studio.settings.keep_previews,
-        lambda: studio.settings,
-    )
+    add_queue(studio)
     return studio
 
 

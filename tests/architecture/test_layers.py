@@ -13,10 +13,10 @@ import pytest
 from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 
 LAYERS = {
-    0: {"__init__", "schema", "settings", "paths", "errors", "registry"},
+    0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking"},
     1: {"prompt", "infotext", "library", "samplers", "families", "naming"},
     2: {"engine", "training", "evaluation", "jobs"},
-    3: {"app", "datasets", "inspection", "lineage", "resolve", "reproduce", "trainer"},
+    3: {"app", "datasets", "inspection", "lineage", "localise", "resolve", "reproduce", "runs", "steps", "trainer"},
     4: {"ui", "api", "cli"},
     5: {"__main__", "serve", "launcher"},
 }

@@ -13,9 +13,12 @@ from studio.cli import COMMANDS, build_parser, main
 from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, branch_from, request_from
 from studio.errors import StorageError, StudioError
 from studio.infotext import encode_png
+from studio.paths import Paths
 from studio.schema.events import ImageReady
 from studio.schema.request import BranchPoint, GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.training import TrainingConfig
 from studio.settings import Settings
+from studio.training.runs import RunFailed, StageStarted, new_run
 from tests.api.stand_in import make_studio
 
 
@@ -156,3 +159,15 @@ def test_a_branch_reads_its_origin_out_of_a_file(tmp_path: Path) -> None:
                 asked(*flags)
     finally:
         studio.close()
+
+
+def test_runs_are_listed_with_their_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--data-dir", str(tmp_path)], serve=no_server) == 0
+    assert "no training run" in capsys.readouterr().out
+    run = new_run(TrainingConfig.model_validate({"name": "tiny", "method": {"kind": "judge"}}), Paths(tmp_path).runs)
+    run.append(StageStarted(time=1.0, stage="judge", step=4, total=9))
+    run.append(RunFailed(time=2.0, message="The disk is full."))
+    assert main(["runs", "--data-dir", str(tmp_path)], serve=no_server) == 0
+    assert capsys.readouterr().out.split("  ") == [run.id, "failed", "judge", "judge 4/9", "The disk is full.\n"]
+    assert main(["runs", "--json", "--data-dir", str(tmp_path)], serve=no_server) == 0
+    assert [record["state"] for record in json.loads(capsys.readouterr().out)] == ["failed"]

@@ -2,8 +2,20 @@
 
 from fastapi import APIRouter
 
-from studio.api.native import datasets, events, files, jobs, library, machine, prompts, reading, reproduce, styles
+from studio.api.native import (
+    datasets,
+    events,
+    files,
+    jobs,
+    library,
+    machine,
+    prompts,
+    reading,
+    reproduce,
+    styles,
+    training,
+)
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, events, files, library, styles, prompts, reading, reproduce, datasets):
+for part in (machine, jobs, events, files, library, styles, prompts, reading, reproduce, datasets, training):
     router.include_router(part.router)

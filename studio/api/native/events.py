@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 from studio.api.common import StudioDep
 from studio.app import Studio
 from studio.schema.engine import EngineInfo
+from studio.schema.runs import RunRecord
 
 router = APIRouter(tags=["events"])
 
@@ -28,7 +29,10 @@ MEMORY_STEP = 64 << 20
 async def events(
     studio: StudioDep, request: Request, after: int | None = None, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
-    """A stream of `hello` {last_seq, boot, missed}, `job` (JobEvent) and `engine` (EngineInfo, when it changed).
+    """A stream of `hello` {last_seq, boot, missed}, `job` (JobEvent), `engine` (EngineInfo, when it changed) and `training`.
+
+    `training` holds `{whole, runs, gone}`: the records of all runs (`whole`, at first) or of those that changed, and the ids of runs that are no more. A run's own
+    events are read from `training/runs/ID/events`, from the byte one has up to its record's `summary.offset`.
 
     Goes on after `Last-Event-ID` (or event number `after` of this boot); without either it begins now. `missed` true
     means that events in between are gone: read `state` and `jobs` anew.
@@ -48,6 +52,7 @@ def _resume(last_event_id: str, boot: str) -> int:
 async def _stream(studio: Studio, boot: str, after: int | None) -> AsyncIterator[str]:
     hub, news = studio.queue.events, asyncio.Event()
     told: EngineInfo | None = None
+    shown: dict[str, RunRecord] | None = None
     with hub.subscribe(after, wake=_waker(news)) as subscription:
         yield _message("hello", json.dumps({"last_seq": hub.last_seq, "boot": boot, "missed": subscription.missed}))
         spoke = time.monotonic()
@@ -61,6 +66,10 @@ async def _stream(studio: Studio, boot: str, after: int | None) -> AsyncIterator
             if told is None or _is_news(told, info):
                 parts.append(_message("engine", info.model_dump_json()))
                 told = info
+            known = {record.id: record for record in studio.training.runs()}
+            if (change := _training(shown, known)) is not None:
+                parts.append(_message("training", change))
+                shown = known
             if not parts and time.monotonic() - spoke >= HEARTBEAT_SECONDS:
                 parts.append(": still here\n\n")
             if parts:
@@ -72,6 +81,18 @@ async def _stream(studio: Studio, boot: str, after: int | None) -> AsyncIterator
                 await asyncio.wait_for(news.wait(), ENGINE_SECONDS)
             except asyncio.TimeoutError:
                 continue
+
+
+def _training(shown: dict[str, RunRecord] | None, known: dict[str, RunRecord]) -> str | None:
+    """What is new about training runs since `shown`, as JSON; None when nothing is."""
+    before = shown or {}
+    changed = [record.model_dump(mode="json") for run_id, record in known.items() if before.get(run_id) != record]
+    gone = [run_id for run_id in before if run_id not in known]
+    return (
+        json.dumps({"whole": shown is None, "runs": changed, "gone": gone})
+        if changed or gone or shown is None
+        else None
+    )
 
 
 def _waker(news: asyncio.Event) -> Callable[[], None]:

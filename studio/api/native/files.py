@@ -21,6 +21,7 @@ from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
 from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
 from studio.schema.jobs import ImageRecord
+from studio.steps import decode_step
 
 router = APIRouter(tags=["pictures"])
 
@@ -92,7 +93,7 @@ def step(studio: StudioDep, job_id: int, batch: int, step: int, index: int, down
     headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
     if download:
         headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.png")
-    return Response(studio.decode_step(job_id, batch, step, index), media_type="image/png", headers=headers)
+    return Response(decode_step(studio, job_id, batch, step, index), media_type="image/png", headers=headers)
 
 
 @router.post("/open-folder")

@@ -12,6 +12,7 @@ from studio.errors import NotAllowed
 from studio.schema.events import Progress
 from studio.schema.jobs import JobRecord
 from studio.schema.request import GenerationRequest, RunOptions, make_request
+from studio.steps import origin_text
 
 router = APIRouter(tags=["jobs"])
 
@@ -67,7 +68,7 @@ class OriginAnswer(BaseModel):
 @router.get("/jobs/{job_id}/origin/{index}")
 def origin(studio: StudioDep, job_id: int, index: int) -> OriginAnswer:
     """What a branch of this picture of a job names as its origin, also when the picture was never finished."""
-    text = studio.origin_text(job_id, index)
+    text = origin_text(studio, job_id, index)
     return OriginAnswer(text=text, request=studio.read_infotext(text).request)
 
 

@@ -20,7 +20,7 @@ from studio.schema.training_data import DatasetSettings
 from studio.schema.training_tuning import TuningMethod
 from studio.training.counter import generator
 from studio.training.data.dataset import Dataset, Item
-from studio.training.data.prepare import bucket_of, caption_for
+from studio.training.data.prepare import caption_for, target_size
 from studio.training.tuning.latents import LatentCache, View
 from studio.training.tuning.objective import Objective
 from studio.training.tuning.texts import Texts
@@ -57,11 +57,6 @@ def split(dataset: Dataset, share: float, seed: int) -> Split:
     )
 
 
-def size_of(item: Item, data: DatasetSettings) -> tuple[int, int]:
-    """The size that a picture is trained at, (width, height)."""
-    return bucket_of(item.size, data.resolution) if data.buckets else (data.resolution, data.resolution)
-
-
 class Order:
     """The endless order of pictures."""
 
@@ -71,7 +66,7 @@ class Order:
         self._batch = batch
         buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, item in enumerate(items):
-            buckets[size_of(item, data)] += [index] * item.repeats
+            buckets[target_size(item.size, data)] += [index] * item.repeats
         self._buckets = [buckets[size] for size in sorted(buckets)]
         self.batches_per_epoch = sum(-(-len(bucket) // batch) for bucket in self._buckets)
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
@@ -112,7 +107,7 @@ class BatchMaker:
         """All ways in which pictures may be asked for."""
         for item in self._order.items:
             for flipped in (False, True) if self._method.data.flip else (False,):
-                yield View(item, size_of(item, self._method.data), flipped)
+                yield View(item, target_size(item.size, self._method.data), flipped)
 
     def make(self, number: int, part: slice, latents: LatentCache, texts: Texts) -> Batch:
         """Batch `number` of the run."""
@@ -127,7 +122,7 @@ class BatchMaker:
             torch.stack(noise).to(self._device),
             torch.tensor(timesteps, device=self._device),
             texts.encode(captions),
-            size_of(items[0], self._method.data),
+            target_size(items[0].size, self._method.data),
         )
 
     def _caption(self, item: Item, position: int) -> str:
@@ -139,7 +134,7 @@ class BatchMaker:
         flipped = bool(rng.random() < 0.5) and self._method.data.flip
         timestep = int(rng.integers(self._objective.timesteps))
         clean, noise = latents_and_noise(
-            cache, View(item, size_of(item, self._method.data), flipped), rng, self._objective
+            cache, View(item, target_size(item.size, self._method.data), flipped), rng, self._objective
         )
         return clean, noise, timestep
 

@@ -14,9 +14,9 @@ from studio.schema.training_tuning import TuningMethod
 from studio.training.context import TrainingContext
 from studio.training.counter import generator
 from studio.training.data.dataset import Item
-from studio.training.data.prepare import caption_for
+from studio.training.data.prepare import caption_for, target_size
 from studio.training.tuning.base import Base
-from studio.training.tuning.batches import Batch, latents_and_noise, size_of
+from studio.training.tuning.batches import Batch, latents_and_noise
 from studio.training.tuning.latents import LatentCache, View
 from studio.training.tuning.loss import picture_losses
 from studio.training.tuning.objective import Objective
@@ -39,7 +39,7 @@ class Validator:
 
     def views(self) -> Iterator[View]:
         """All pictures it will ask for."""
-        return (View(item, size_of(item, self.method.data), False) for item in self.items)
+        return (View(item, target_size(item.size, self.method.data), False) for item in self.items)
 
     @torch.no_grad()
     def loss(self, latents: LatentCache, texts: Texts) -> float:
@@ -54,7 +54,7 @@ class Validator:
 
     def _batches(self, index: int, latents: LatentCache, texts: Texts) -> Iterator[Batch]:
         """All draws of one picture, in batches of the run's size; timesteps are spread evenly over the schedule."""
-        view = View(self.items[index], size_of(self.items[index], self.method.data), False)
+        view = View(self.items[index], target_size(self.items[index].size, self.method.data), False)
         draws = self.method.validation.draws
         size = max(1, self.method.batch // self.context.team.size)
         for start in range(0, draws, size):

@@ -90,6 +90,22 @@ export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
 
 export const stepUrl = (id, batch, step, index) => `${ROOT}/jobs/${id}/steps/${batch}/${step}/${index}.png`;
+export const trainingForm = () => get("training/form");
+export const trainingCreate = (config) => post("training/runs", config);
+export const trainingRun = (id) => get(`training/runs/${encodeURIComponent(id)}`);
+export const trainingAct = (id, action) => post(`training/runs/${encodeURIComponent(id)}/${action}`);
+export const trainingDelete = (id) => request("DELETE", `training/runs/${encodeURIComponent(id)}`);
+export const trainingCurves = (id, stage) => get(`training/runs/${encodeURIComponent(id)}/curves${stage ? `?stage=${encodeURIComponent(stage)}` : ""}`);
+export const trainingSamples = (id) => get(`training/runs/${encodeURIComponent(id)}/samples`);
+export const trainingLog = (id) => get(`training/runs/${encodeURIComponent(id)}/log`);
+export const datasets = () => get("training/datasets");
+export const datasetUpload = (file) => request("POST", `training/datasets/upload?name=${encodeURIComponent(file.name)}`, { body: file, type: "application/zip" });
+export const datasetInspect = (settings) => post("training/datasets/inspect", settings);
+export const datasetCaptions = (path, offset, limit) => get(`training/datasets/captions?path=${encodeURIComponent(path)}&offset=${offset}&limit=${limit}`);
+export const datasetEdit = (path, name, captions) => request("PUT", "training/datasets/captions", { json: { path, name, captions } });
+export const loadForm = (browser) => get(`form/${encodeURIComponent(browser)}`);
+
+export const datasetThumbnailUrl = (path, name) => `${ROOT}/training/datasets/thumbnail?path=${encodeURIComponent(path)}&name=${encodeURIComponent(name)}`;
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
 export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;

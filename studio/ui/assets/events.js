@@ -5,17 +5,18 @@ import { eventsUrl } from "./api.js";
 const SLEEP_AFTER = 60_000;
 
 /**
- * Follow the stream: `store.apply` gets every job event in order, `store.load` is called at the start and after every
+ * Follow the stream: `runs.apply` gets what changes about training runs; `store.apply` gets every job event in order, `store.load` is called at the start and after every
  * break, so that nothing depends on how much the server still remembers. A tab that has been hidden for a minute lets go of its connection (browsers allow a
- * server only six) unless it shows a running job, and reads up when it is looked at again.
+ * server only six) unless a job or a training runs, and reads up when it is looked at again.
  */
 export class Stream {
   #source = null;
   #chain = Promise.resolve();
   #sleep = 0;
 
-  constructor(store) {
+  constructor(store, runs) {
     this.store = store;
+    this.runs = runs;
     document.addEventListener("visibilitychange", () => this.#visibility());
     window.addEventListener("pagehide", () => this.close());
     window.addEventListener("pageshow", (event) => event.persisted && this.open());
@@ -27,6 +28,7 @@ export class Stream {
     source.addEventListener("hello", (message) => this.#hello(JSON.parse(message.data)));
     source.addEventListener("job", (message) => this.#queue(() => this.store.apply(JSON.parse(message.data))));
     source.addEventListener("engine", (message) => this.store.setEngine(JSON.parse(message.data)));
+    source.addEventListener("training", (message) => this.runs.apply(JSON.parse(message.data)));
     source.addEventListener("open", () => this.store.setOnline(true));
     source.addEventListener("error", () => {
       this.store.setOnline(false);
@@ -58,7 +60,7 @@ export class Stream {
       return;
     }
     const sleep = () => {
-      if (this.store.running) this.#sleep = setTimeout(sleep, SLEEP_AFTER);
+      if (this.store.running || this.runs.active) this.#sleep = setTimeout(sleep, SLEEP_AFTER);
       else this.close();
     };
     this.#sleep = setTimeout(sleep, SLEEP_AFTER);

@@ -3,13 +3,13 @@
 import * as api from "./api.js";
 import { toast } from "./dom.js";
 
-/** Ctrl/Cmd+Enter generates, Alt+Enter skips, Alt+I opens and closes the prompt inspector, Escape interrupts (unless something is open that Escape closes). */
+/** Ctrl/Cmd+Enter generates (in the Train tab: starts training), Alt+Enter skips, Alt+I opens and closes the prompt inspector, Escape interrupts (unless something is open that Escape closes). */
 export function installKeys(store, inspector) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       event.stopPropagation();
-      document.getElementById("txt2img_generate")?.click();
+      document.getElementById(event.target.closest?.("[data-panel=train]") ? "train_start" : "txt2img_generate")?.click();
     } else if (event.key === "Enter" && event.altKey) {
       event.preventDefault();
       ask(api.skip, store);

@@ -14,6 +14,8 @@ import { QueueCard } from "./queue.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
+import { RunStore } from "./train-store.js";
+import { TrainTab } from "./train.js";
 import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
@@ -28,6 +30,7 @@ const pending = { parcel: {}, size: [512, 512], model: "" }; // what the form's 
 let models = [];
 
 const store = new Store();
+const runs = new RunStore();
 const newestPicture = () => {
   const job = store.newest.find((candidate) => candidate.images.size);
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
@@ -62,6 +65,7 @@ const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
   selectTab("txt2img");
 });
+const train = new TrainTab(runs, { use: useTrained, browser: browserId });
 const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext) });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
@@ -157,6 +161,16 @@ function toggleEmbedding(embedding) {
 /** A LoRA or an embedding of the Library, into the prompt. */
 function insert(model) {
   (model.kind === "lora" ? toggleLoraTag : toggleEmbedding)(model);
+  selectTab("txt2img");
+}
+
+/** Put the LoRA that a run made into the prompt, with the word that calls it. */
+async function useTrained(run) {
+  await api.refresh().catch(() => {});
+  loras.load();
+  const tagged = area().value.includes(`<lora:${run.lora}:`) ? area().value : toggleLora(area().value, run.lora, settings.lora_weight);
+  const called = run.trigger && !tagged.includes(run.trigger) ? [run.trigger, tagged.trim()].filter(Boolean).join(", ") : tagged;
+  type(area(), called);
   selectTab("txt2img");
 }
 
@@ -259,6 +273,7 @@ const panels = {
   queue: (panel) => queue.mount(panel),
   pnginfo: (panel) => pngInfo.mount(panel),
   library: (panel) => library.mount(panel),
+  train: (panel) => train.mount(panel),
   facts: mountFacts,
 };
 
@@ -362,4 +377,4 @@ mountPanels(() => {
 window.addEventListener("pagehide", () => keepForm.flush());
 window.latentStudioReady(calls);
 readModels();
-new Stream(store).open();
+new Stream(store, runs).open();

@@ -23,8 +23,8 @@ from studio.schema.models import Family, ModelInfo
 from studio.schema.training_tuning import NetworkPart, TuningMethod
 from studio.training.checkpoint import Tensors
 from studio.training.data.dataset import Dataset
+from studio.training.data.prepare import target_size
 from studio.training.runs import RunFolder, read_events
-from studio.training.tuning.batches import size_of
 
 BASE_VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 ARCHITECTURES: dict[Family, str] = {
@@ -191,7 +191,7 @@ def _text_rate(facts: Facts) -> object:
 
 
 def _buckets(facts: Facts) -> dict[str, object]:
-    sizes = Counter(size_of(item, facts.method.data) for item in facts.dataset.items)
+    sizes = Counter(target_size(item.size, facts.method.data) for item in facts.dataset.items)
     rows = {
         str(index): {"resolution": list(size), "count": count}
         for index, (size, count) in enumerate(sorted(sizes.items()))

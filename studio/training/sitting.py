@@ -1,0 +1,92 @@
+"""Who trains: the process that sits at a run, as its folder says.
+
+<run>/process.json    pid and start time of the last process that began, and how long events.jsonl was then
+<run>/queued.json     when the run was put into the queue; gone as soon as a process begins
+<run>/lock            locked by that process for as long as it lives, so that a run never has two
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import IO
+
+import psutil  # type: ignore[import-untyped]
+
+from studio.errors import TrainingError
+from studio.locking import BUSY, lock
+from studio.paths import atomic_write, storage_error
+from studio.training.runs import RunFolder
+
+SAME_SECONDS = 2.0
+"""How far two readings of one process's start time may lie apart."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """A process at a run; `started` is its start in Unix seconds, `offset` the length of events.jsonl in bytes when it began."""
+
+    pid: int
+    started: float
+    offset: int
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it lives. A pid that now belongs to another one, or a zombie, is none."""
+        try:
+            found = psutil.Process(self.pid)
+            if abs(found.create_time() - self.started) > SAME_SECONDS or found.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.Error:
+            return None
+        return found
+
+
+def last_sitting(run: RunFolder) -> Sitting | None:
+    """The last process that began with `run`; None when there was none, or its file cannot be read."""
+    try:
+        return Sitting(**json.loads((run.path / "process.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def claim(run: RunFolder) -> IO[str]:
+    """Sit down at `run`: called by the process that trains, which keeps what is returned open as long as it lives.
+
+    A line of events that a killed process left half written is cut off. Raises `TrainingError` when another process has the
+    run, `StorageError` when its folder cannot be written.
+    """
+    try:
+        stream = (run.path / "lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise storage_error(run.path, error) from error
+    try:
+        lock(stream, wait=False)
+    except OSError as error:
+        stream.close()
+        if error.errno not in BUSY:
+            raise storage_error(run.path, error) from error
+        raise TrainingError(f"{run.id} is being trained by another process already.") from None
+    own = psutil.Process()
+    sitting = Sitting(own.pid, own.create_time(), _whole_lines(run))
+    atomic_write(run.path / "process.json", json.dumps(asdict(sitting)).encode())
+    (run.path / "queued.json").unlink(missing_ok=True)
+    return stream
+
+
+def _whole_lines(run: RunFolder) -> int:
+    """Cut events.jsonl after its last whole line; its length then."""
+    if not run.events.exists():
+        return 0
+    with run.events.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - (1 << 16))
+            stream.seek(begin)
+            at = stream.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                end = begin + at + 1
+                break
+            end = begin
+        stream.truncate(end)
+    return end
