@@ -62,7 +62,7 @@ class Datasets:
         `NotAllowed`, `NotFound` for an upload that is not there, `InvalidRequest` unless one of path and upload is given.
         """
         if bool(settings.path) == (upload is not None):
-            message = "A data set is named by its path or by the name of an upload: give one of both."
+            message = f"The data set is {'named twice' if settings.path else 'missing'}: give its path or the name of an upload, one of both."
             raise InvalidRequest(message, field=field)
         if upload is not None:
             path = safe_join(self._paths.datasets, upload)

@@ -30,7 +30,7 @@ class Painting(FakeEngine):
         self.manager, self.run_id, self.seconds = manager, run_id, seconds
         self.seen: tuple[int, int] | None = None
 
-    def run(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
+    def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         first = self.manager.run(self.run_id).summary.step
         time.sleep(self.seconds)
         self.seen = first, self.manager.run(self.run_id).summary.step

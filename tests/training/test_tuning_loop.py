@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from studio.errors import TrainingError
+from studio.errors import DatasetError, TrainingError
 from studio.training.context import StopTraining, TrainingContext
 from studio.training.runs import RunFolder
 from studio.training.tuning import loop
@@ -223,5 +223,5 @@ def test_a_damaged_latent_is_made_again_and_sound_ones_are_used(tmp_path: Path) 
 
 def test_no_pictures_is_told_with_what_was_looked_for(tmp_path: Path) -> None:
     root = studio(tmp_path / "s", pictures=0)
-    with pytest.raises(TrainingError, match=r"There are no pictures .* in .*pictures"):
+    with pytest.raises(DatasetError, match=r"pictures holds no data set. Looked for: .*pictures"):
         train(run_in(root, settings()))
