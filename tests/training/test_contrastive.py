@@ -235,10 +235,15 @@ def test_every_method_names_its_steps_and_a_run_may_be_given_more(
 ) -> None:
     kind = settings.model_fields["kind"].default
     *parts, steps = settings.steps_field
+    data = 'data = { path = "pictures" }\n' if settings.model_fields["data"].is_required() else ""
     recipe, runs = tmp_path / "recipe.toml", []
     for number in (10, 20):
         table = ".".join(["method", *parts])
-        body = f'name = "x"\n[method]\nkind = "{kind}"\n' + (f"[{table}]\n" if parts else "") + f"{steps} = {number}\n"
+        body = (
+            f'name = "x"\n[method]\nkind = "{kind}"\n{data}'
+            + (f"[{table}]\n" if parts else "")
+            + f"{steps} = {number}\n"
+        )
         recipe.write_text(body)
         runs.append(prepare_run(recipe, tmp_path / "runs"))
         assert reduce(getattr, settings.steps_field, runs[-1].config().method) == number
