@@ -194,13 +194,17 @@ class Studio:
     # -- the steps of a job -------------------------------------------------------------------------------------------
 
     def decode_step(self, job_id: int, batch: int, step: int, index: int) -> bytes:
-        """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text.
+        """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text. A refined picture is decoded
+        by the VAE that its finished picture is decoded by, before the switch of a running job by that of the first checkpoint.
 
         Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
         `Engine.decode` raises.
         """
         request, latents = self.queue.job(job_id).request, self.queue.step_latents(job_id, batch, step)
         model, vae = self.library.checkpoint(request.model), self.library.vae(request.vae)
+        if request.refiner:
+            refiner = self.library.checkpoint(request.refiner.checkpoint)
+            model = refiner if refiner.path == self.queue.last_painter(job_id, batch) else model
         return self.engine.decode(model, vae, latents, index)
 
     def origin_text(self, job_id: int, index: int) -> str:
