@@ -236,10 +236,10 @@ class Studio:
 
         A prompt in the middle of being typed may have a weight that is no number yet: its brackets are then counted as text.
         """
-        from studio.prompt import EmbeddingNames, chunk_prompt, count_longest
+        from studio.prompt import chunk_prompt, count_longest
         from studio.prompt.tokenizer import shipped_tokenizer
 
-        names = EmbeddingNames(self.embedding_words().vectors)
+        names = self.embedding_words().names
         try:
             return count_longest(text, embeddings=names)
         except InvalidRequest:

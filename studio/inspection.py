@@ -6,12 +6,14 @@ is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
 from studio.errors import StudioError
+from studio.library.embeddings import EmbeddingWords, embedding_words
 from studio.prompt.comments import strip_comments
 from studio.prompt.composition import split_composition
 from studio.prompt.inspect import BranchView, PromptView, inspect_prompt, shortened
@@ -34,7 +36,7 @@ EXAMPLE_SEED = 0
 
 Drawn = Literal["no", "seed", "example"]
 _T = TypeVar("_T")
-MentionKind = Literal["lora", "network", "wildcard", "style", "weight", "prompt"]
+MentionKind = Literal["lora", "embedding", "network", "wildcard", "style", "weight", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,9 @@ def inspect_request(request: GenerationRequest, library: ModelLookup, *, selecte
     What is wrong in the prompts is told. Raises `UnknownName` for an unknown sampler only.
     """
     sampler = find_sampler(request.sampler)
-    sides = [
-        _Side(field, request, library, sampler, selected_checkpoint).inspect()
-        for field in ("prompt", "negative_prompt")
-    ]
+    model = _checkpoint(request.model or selected_checkpoint, library)
+    words = embedding_words(library.embeddings(), model) if model else EmbeddingWords({}, {})
+    sides = [_Side(field, request, library, sampler, model, words).inspect() for field in ("prompt", "negative_prompt")]
     return Inspection(request.steps, model_calls(sampler, request.steps), *sides)
 
 
@@ -102,14 +103,21 @@ class _Side:
     """One prompt on its way from the request to the chunks."""
 
     def __init__(
-        self, field: str, request: GenerationRequest, library: ModelLookup, sampler: SamplerSpec, selected: str
+        self,
+        field: str,
+        request: GenerationRequest,
+        library: ModelLookup,
+        sampler: SamplerSpec,
+        model: ModelInfo | None,
+        words: EmbeddingWords,
     ) -> None:
         self._field = field
         self._positive = field == "prompt"
         self._request = request
         self._library = library
         self._sampler = sampler
-        self._selected = selected
+        self._model = model
+        self._words = words
         self._source: str = getattr(request, field)
         self._mentions: dict[tuple[str, str], Mention] = {}
         self._notes: list[str] = []
@@ -128,7 +136,10 @@ class _Side:
             emphasis=request.emphasis,
             old=request.old_prompt_editing,
             composed=self._positive,
+            embeddings=self._words.names,
+            names=self._words.all_names,
         )
+        self._embeddings(view.named)
         for written in view.bad_weights:
             self._refused("weight", written, BadWeight(written))
         self._remark(view, clean)
@@ -172,10 +183,9 @@ class _Side:
         return [literal(written)]
 
     def _networks(self, tags: Sequence[NetworkTag]) -> None:
-        model = self._model() if tags else None
         for tag in tags:
             if tag.kind == "lora" and self._positive:
-                self._attempt("lora", str(tag), partial(find_lora, tag, model, self._library), _weights)
+                self._attempt("lora", str(tag), partial(find_lora, tag, self._model, self._library), _weights)
             else:
                 self._mention(Mention("network", str(tag), detail="ignored", place=self._place(str(tag))))
         kinds = sorted({tag.kind for tag in tags if tag.kind != "lora"})
@@ -188,12 +198,15 @@ class _Side:
                 "LoRA tags in the negative prompt are taken out and do nothing: write them in the prompt."
             )
 
-    def _model(self) -> ModelInfo | None:
-        """The checkpoint that LoRAs must fit; None where there is none."""
-        try:
-            return self._library.checkpoint(self._request.model or self._selected or None)
-        except StudioError:
-            return None
+    def _embeddings(self, named: Iterable[str]) -> None:
+        """Those of the wordings that were read. A name is also found in other letters than its own, and told as it is written."""
+        for name in named:
+            letters = (r"\\?" * (letter in "()[]\\") + re.escape(letter) for letter in name)
+            found = re.search(rf"(?<!\w){''.join(letters)}(?!\w)", self._source, re.IGNORECASE)
+            written, place = (found[0], self._place_at(found.start())) if found else (name, None)
+            problem, info = self._words.refused.get(name, ""), self._words.usable.get(name)
+            detail = _vector_count(info.vectors) if info else ""
+            self._mention(Mention("embedding", written, detail, problem, place=place))
 
     def _remark(self, view: PromptView, clean: str) -> None:
         request, notes = self._request, self._notes
@@ -239,10 +252,19 @@ class _Side:
 
     def _place(self, text: str) -> Place | None:
         start = self._source.find(text) if text else -1
-        if start < 0:
-            return None
+        return self._place_at(start) if start >= 0 else None
+
+    def _place_at(self, start: int) -> Place:
         before = self._source[:start]
         return Place(start, before.count("\n") + 1, start - before.rfind("\n"))
+
+
+def _checkpoint(name: str, library: ModelLookup) -> ModelInfo | None:
+    """The checkpoint that LoRAs and embeddings must fit; None where there is none."""
+    try:
+        return library.checkpoint(name or None)
+    except StudioError:
+        return None
 
 
 def _weights(use: LoraUse) -> str:
@@ -254,3 +276,7 @@ def _weights(use: LoraUse) -> str:
 
 def _line_count(lines: Sequence[str]) -> str:
     return "1 line" if len(lines) == 1 else f"{len(lines):,} lines"
+
+
+def _vector_count(vectors: int) -> str:
+    return "1 vector" if vectors == 1 else f"{vectors} vectors"

@@ -13,7 +13,6 @@ from studio.families import family
 from studio.library.embeddings import embedding_words
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.prompt.composition import split_composition
-from studio.prompt.embeddings import EmbeddingNames
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
@@ -288,8 +287,7 @@ def _embeddings(
     words = embedding_words(library.embeddings(), model)
     if not (words.usable or words.refused):
         return (), ()
-    known = EmbeddingNames(words.vectors)
-    all_names = EmbeddingNames({**words.vectors, **dict.fromkeys(words.refused, 1)})
+    known, all_names = words.names, words.all_names
     used: dict[str, EmbeddingUse] = {}
     notes: dict[str, str] = {}
     for text in (text for branch in branches for text in branch.texts):

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
 
 
 def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) -> bytes:
-    """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text.
+    """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text. A refined
+    picture is decoded by the VAE that its finished picture is decoded by, before the switch of a running job by that of the
+    first checkpoint.
 
     Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
     `Engine.decode` raises.
     """
     request, latents = studio.queue.job(job_id).request, studio.queue.step_latents(job_id, batch, step)
     model, vae = studio.library.checkpoint(request.model), studio.library.vae(request.vae)
+    if request.refiner:
+        refiner = studio.library.checkpoint(request.refiner.checkpoint)
+        model = refiner if refiner.path == studio.queue.last_painter(job_id, batch) else model
     return studio.engine.decode(model, vae, latents, index)
 
 

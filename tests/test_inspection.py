@@ -13,7 +13,7 @@ from studio.errors import UnknownName
 from studio.inspection import SHOWN_NAMES, Inspection, Mention, Place
 from studio.prompt import ClipTokenizer, Style, chunk_prompt
 from studio.schema.request import GenerationRequest
-from tests.api.stand_in import make_studio
+from tests.api.stand_in import make_studio, model
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +152,27 @@ def test_only_so_many_names_are_looked_up(studio: Studio) -> None:
         side = look(studio, f"{wild} {unknown}").prompt
     assert len(asked) == SHOWN_NAMES
     assert (len(side.mentions), side.more_mentions) == (SHOWN_NAMES, 600 - SHOWN_NAMES)
+
+
+def test_embeddings_that_fit_and_that_do_not(studio: Studio) -> None:
+    files = [
+        model("embedding", "soft (v2)", vectors=3),
+        model("embedding", "sub/Ink", vectors=1),
+        model("embedding", "grand", vectors=2, family="sdxl"),
+        model("embedding", "torn", problem="The file is truncated."),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studio.library, "embeddings", lambda: files)
+        both = look(studio, r"pink ink, [grand:Soft \(v2\):0.5] torn", "a (grand:0.5), grandeur")
+        none = look(studio, "pink ink", model="nowhere")
+    told = {mention.text: mention for mention in both.prompt.mentions}
+    assert list(told) == ["grand", "torn", "ink", r"Soft \(v2\)"]
+    assert told["ink"] == Mention("embedding", "ink", detail="1 vector", place=Place(5, 1, 6))
+    assert told[r"Soft \(v2\)"] == Mention("embedding", r"Soft \(v2\)", detail="3 vectors", place=Place(17, 1, 18))
+    assert told["grand"].problem.startswith("Embedding 'grand' was made for Stable Diffusion XL")
+    assert told["torn"].problem.endswith("read as ordinary words: The file is truncated.")
+    first, second = both.prompt.branches[0].wordings
+    assert [(token.text, token.vectors) for token in second.chunks[0].tokens][2:4] == [(",", 0), ("soft (v2)", 3)]
+    assert (first.tokens, second.tokens) == (5, 7)
+    assert [(mention.text, mention.place) for mention in both.negative_prompt.mentions] == [("grand", Place(3, 1, 4))]
+    assert none.prompt.mentions == []

@@ -72,7 +72,11 @@ class ModelKeeper:
 
     def has(self, info: ModelInfo) -> bool:
         """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
-        return self._find(fingerprint(info)) is not None
+        return self.held(info) is not None
+
+    def held(self, info: ModelInfo) -> LoadedCheckpoint | None:
+        """The checkpoint if it is loaded; nothing is put away for it. Raises `NotFound` when the file is gone."""
+        return self._find(fingerprint(info))
 
     def has_room(self, info: ModelInfo) -> bool:
         """Whether `info` is loaded, or can be without putting another one away: by the size of its file, which is taken for 16-bit."""

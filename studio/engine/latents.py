@@ -1,7 +1,7 @@
 """The latents of one step as bytes: how they leave the engine to be kept, and how they come back.
 
 A safetensors file of two float16 tensors [B, C, h, w], `x` (the latents after the step) and `denoised` (the x0 predicted in it),
-with `step`, `sigma` (a hexadecimal float: exact) and `backend` as its metadata. Half precision keeps eleven bits of a number,
+with `step`, `sigma` (a hexadecimal float: exact), `backend` and `painter` (the path of the checkpoint) as its metadata. Half precision keeps eleven bits of a number,
 which no eye can tell from the whole; a branch always begins with latents that were rounded so, kept ones or not.
 """
 
@@ -33,10 +33,10 @@ class StepLatents:
     backend: str
 
 
-def pack_step(step: Step, backend: str) -> bytes:
+def pack_step(step: Step, backend: str, painter: str) -> bytes:
     """The bytes of `step`, whose number counts from 1 in them."""
     tensors = {"x": _half(step.x), "denoised": _half(step.denoised)}
-    facts = {"step": str(step.index + 1), "sigma": step.sigma_next.hex(), "backend": backend}
+    facts = {"step": str(step.index + 1), "sigma": step.sigma_next.hex(), "backend": backend, "painter": painter}
     return save(tensors, facts)
 
 

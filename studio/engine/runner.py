@@ -26,7 +26,7 @@ from studio.engine.lora import LoraWeights
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
-from studio.errors import InvalidRequest, StudioError
+from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken, EngineInfo
@@ -99,12 +99,17 @@ class DiffusersEngine:
             self._turn.release()
 
     def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
-        """See `Engine.decode`. Between two events of a job only for the checkpoint that this job paints with."""
+        """See `Engine.decode`. Between two events of a job only for a checkpoint that is in memory then."""
         denoised = unpack_step(latents).denoised
         if not 0 <= index < len(denoised):
             raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
         with self._turn, torch.inference_mode():
-            decoder = Decoder(self._keeper.vae(vae, self._keeper.checkpoint(model)))
+            loaded = self._keeper.held(model)
+            if loaded is None and self._running:
+                raise EngineError(
+                    f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
+                )
+            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)))
             return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
@@ -291,6 +296,7 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
 def _progress(job: _Job, batch: int, step: Step) -> Progress:
     every = job.resolved.options.preview_every
     wanted = every > 0 and (step.index + 1) % every == 0
+    painter = job.text_to_image.painter.model.info.path
     return Progress(
         batch=batch,
         batches=job.resolved.batch_count,
@@ -298,7 +304,7 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
         total=max(job.text_to_image.total, step.index + 1),
         sigma=step.sigma_next,
         previews=job.previewer.draw(step.denoised) if wanted else (),
-        latents=pack_step(step, job.backend) if job.resolved.options.keep_latents else b"",
+        latents=pack_step(step, job.backend, painter) if job.resolved.options.keep_latents else b"",
         seconds=time.monotonic() - job.began,
     )
 

@@ -120,10 +120,10 @@ class _Requests:
         """The token that `skip` and `interrupt` of this job act on."""
         return self._tokens.setdefault(job, CancelToken())
 
-    def decodes(self, model: Any = None) -> Iterator[Message]:
-        """The wishes to decode that wait, taken out; with `model` only those for this checkpoint."""
+    def decodes(self, models: Sequence[Any] | None = None) -> Iterator[Message]:
+        """The wishes to decode that wait, taken out; with `models` only those for these checkpoints."""
         for message in list(self._decodes):
-            if model in (None, message.body["model"]):
+            if models is None or message.body["model"] in models:
                 self._decodes.remove(message)
                 yield message
 
@@ -186,11 +186,13 @@ def _paint(channel: Channel, engine: Engine, message: Message, requests: _Reques
     """Run one job and send what comes of it; ends with exactly one `done` or `error`."""
     job = int(message.body["job"])
     with _reported(channel, job, "Painting"):
-        resolved = ResolvedRequest.model_validate(message.body["resolved"])
+        asked = message.body["resolved"]
+        resolved = ResolvedRequest.model_validate(asked)
+        models = [part["model"] for part in (asked, asked["refiner"]) if part]
         for event in engine.run(resolved, requests.token(job), b"".join(message.blobs)):
             body, blobs = pack_event(event)
             channel.send("event", {"job": job, "event": body}, blobs)
-            for wish in requests.decodes(message.body["resolved"]["model"]):
+            for wish in requests.decodes(models):
                 _decode(channel, engine, wish)
         channel.send("done", {"job": job})
 

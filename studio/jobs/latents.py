@@ -15,23 +15,27 @@ import hashlib
 import json
 import re
 import shutil
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from studio.errors import NotFound
+from studio.families.header import metadata
 from studio.infotext import write_infotext
 from studio.jobs.outputs import Shelf
 from studio.paths import Paths
 from studio.schema.events import Progress
 from studio.schema.models import ModelInfo
 from studio.schema.request import RunOptions
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import EmbeddingUse, LoraUse, RefinerPlan, ResolvedRequest
 
 KEPT_IN_MEMORY = 64 << 20
 _FILE = re.compile(r"(\d{1,9})-(\d{1,9})\.safetensors")
 _PICTURES = "pictures.json"
 
+_Use = TypeVar("_Use", LoraUse, EmbeddingUse, RefinerPlan)
 StepKey = tuple[int, int, int]
 """job, batch, step (from 1)"""
 
@@ -110,6 +114,15 @@ class LatentStore:
                 f"The latents of step {step} of batch {batch} of job {job} are not kept, or not any more."
             ) from None
 
+    def last_painter(self, job: int, batch: int) -> str:
+        """Path of the checkpoint that painted the newest kept step of a batch: after the job, the one that finished it. Else ""."""
+        with self._lock:
+            keys = [key for key in (*self._sizes, *self._shelf.keys()) if key[:2] == (job, batch)]
+        try:
+            return painter_of(self.data(max(keys))) if keys else ""
+        except NotFound:
+            return ""
+
     def find(self, resolved: ResolvedRequest) -> bytes:
         """What `resolved`, a branch, begins with, if a job painted its origin and left it here; else nothing."""
         if resolved.branch is None:
@@ -155,23 +168,40 @@ class LatentStore:
         return self._root / str(job) / f"{batch}-{step}.safetensors"
 
 
+def painter_of(data: bytes) -> str:
+    """Path of the checkpoint that painted a step, from the header of its latents; "" where none is named."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        return metadata(json.loads(data[8 : 8 + length])).get("painter", "")
+    except (struct.error, ValueError, AttributeError):
+        return ""
+
+
 def picture_name(resolved: ResolvedRequest, index: int) -> str:
     """A name that two requests share when they paint the same picture from the same files: 64 hex digits.
 
     It is made of the picture's text, which names all that acts on the pixels, and of the files' paths, sizes and times instead of
     their hashes, which may become known between two jobs.
     """
-    files = [resolved.model, *([resolved.vae] if resolved.vae else []), *(use.model for use in resolved.loras)]
+    refiner = resolved.refiner
+    files = [resolved.model, *([resolved.vae] if resolved.vae else []), *([refiner.model] if refiner else [])]
+    files += [*(use.model for use in resolved.loras), *(use.model for use in resolved.embeddings)]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),
             "vae": resolved.vae and _unhashed(resolved.vae),
-            "loras": tuple(use.model_copy(update={"model": _unhashed(use.model)}) for use in resolved.loras),
+            "loras": tuple(_without_hash(use) for use in resolved.loras),
+            "embeddings": tuple(_without_hash(use) for use in resolved.embeddings),
+            "refiner": refiner and _without_hash(refiner),
             "options": RunOptions(),
         }
     )
     facts = [write_infotext(bare, index, ""), *((file.path, file.size, file.mtime) for file in files)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _without_hash(use: _Use) -> _Use:
+    return use.model_copy(update={"model": _unhashed(use.model)})
 
 
 def _unhashed(model: ModelInfo) -> ModelInfo:

@@ -60,6 +60,11 @@ class Shelf(Generic[Key]):
         with self._lock:
             return self._items.get(key)
 
+    def keys(self) -> list[Key]:
+        """What is held, oldest first."""
+        with self._lock:
+            return list(self._items)
+
 
 class PictureStore:
     """Saves pictures, indexes them, and gives them back by id.

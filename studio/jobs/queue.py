@@ -225,6 +225,10 @@ class JobQueue:
         """The latents of one step of one batch, as the engine packed them. Raises `NotFound`."""
         return self._latents.data((job_id, batch, step))
 
+    def last_painter(self, job_id: int, batch: int) -> str:
+        """See `LatentStore.last_painter`."""
+        return self._latents.last_painter(job_id, batch)
+
     # The dispatcher's thread
 
     def _work(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from studio.families import family
+from studio.prompt.embeddings import EmbeddingNames
 from studio.schema.models import ModelInfo
 
 
@@ -21,6 +22,16 @@ class EmbeddingWords:
     def vectors(self) -> dict[str, int]:
         """How many tokens each usable one takes."""
         return {word: info.vectors for word, info in self.usable.items()}
+
+    @property
+    def names(self) -> EmbeddingNames:
+        """The usable ones, to be found in prompts."""
+        return EmbeddingNames(self.vectors)
+
+    @property
+    def all_names(self) -> EmbeddingNames:
+        """The refused ones too, which take no place of their own."""
+        return EmbeddingNames({**self.vectors, **dict.fromkeys(self.refused, 1)})
 
 
 def word_of(embedding: ModelInfo) -> str:

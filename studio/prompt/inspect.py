@@ -7,13 +7,14 @@ they make of a text. Long prompts are cut in what is told, never in what is coun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice, takewhile
+from itertools import groupby, islice, takewhile, zip_longest
 from typing import Literal
 
-from studio.prompt.chunks import CHUNK_LENGTH, Chunk, chunk_prompt
+from studio.prompt.chunks import CHUNK_LENGTH, PLACE, Chunk, PlacedEmbedding, chunk_prompt
 from studio.prompt.composition import split_composition
+from studio.prompt.embeddings import NO_EMBEDDINGS, EmbeddingNames
 from studio.prompt.schedule import active_stretch, parse_schedule
 from studio.prompt.tokenizer import ClipTokenizer, Piece, shipped_tokenizer
 from studio.prompt.weights import BREAK, BREAK_WEIGHT, BadWeight, weigh
@@ -29,28 +30,40 @@ LOOKED_THROUGH = 200_000
 SHOWN_TEXT, SHOWN_OWN = 160, 60
 """Characters of a wording that are told, and of what differs in it."""
 
-Ending = Literal["BREAK", "comma", "full", "end"]
+Ending = Literal["BREAK", "comma", "embedding", "full", "end"]
 _BREAK = re.compile(rf"\b{BREAK}\b")
 _WORD = re.compile(r"\w+|\W")
 _BREAK_MARK = (BREAK, BREAK_WEIGHT)
+_PLACE_TEXT = "!"
+"""What the token `PLACE` reads."""
 
 
 @dataclass(frozen=True)
 class TokenView:
-    """A token: its letters, the weight that its vector is multiplied by, and whether the next token goes on with its word."""
+    """A token: its letters, the weight that its vector is multiplied by, and whether the next token goes on with its word.
+
+    With `vectors` it is an embedding of that name, which stands for so many tokens.
+    """
 
     text: str
     weight: float
     joined: bool
+    vectors: int = 0
 
 
 @dataclass(frozen=True)
 class ChunkView:
-    """A chunk of up to 75 tokens, the `padding` that fills it up, and why it ends: at BREAK, at a comma, full, or with the text."""
+    """A chunk of up to 75 tokens, an embedding counting as many as it has vectors, the `padding` that fills it up, and why it ends:
+    at BREAK, at a comma, before an embedding that does not fit, full, or with the text.
+
+    `in_padding` are embeddings that stand among the padding: where a chunk is cut at a comma their tokens ("!") move on, their
+    vectors do not, as in AUTOMATIC1111.
+    """
 
     tokens: tuple[TokenView, ...]
     padding: int
     ended: Ending
+    in_padding: tuple[TokenView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,10 +106,20 @@ class PromptView:
     bad_weights: list[str] = field(default_factory=list)
     breaks_in_weights: bool = False
     """Somewhere BREAK stands in a weight and is a word."""
+    named: dict[str, int] = field(default_factory=dict)
+    """How often each name of `names` stands in the wordings that were read."""
 
 
 def inspect_prompt(
-    text: str, calls: int, *, emphasis: Emphasis, old: bool, composed: bool, tokenizer: ClipTokenizer | None = None
+    text: str,
+    calls: int,
+    *,
+    emphasis: Emphasis,
+    old: bool,
+    composed: bool,
+    tokenizer: ClipTokenizer | None = None,
+    embeddings: EmbeddingNames = NO_EMBEDDINGS,
+    names: EmbeddingNames = NO_EMBEDDINGS,
 ) -> PromptView:
     """Look into `text`, which has no LoRA tags, comments and wildcards any more.
 
@@ -107,9 +130,11 @@ def inspect_prompt(
         old: editing as before A1111 1.6.0.
         composed: whether AND parts it, as in the prompt; in the negative prompt it is a word.
         tokenizer: the shipped one by default.
+        embeddings: those that may stand in the prompt.
+        names: names to look out for, whether or not there is an embedding for them.
     """
     parts = split_composition(text) if composed else [(text, 1.0)]
-    reader = _Reader(tokenizer or shipped_tokenizer(), emphasis)
+    reader = _Reader(tokenizer or shipped_tokenizer(), emphasis, embeddings, names)
     for part, weight in parts[:SHOWN_BRANCHES]:
         stretches = parse_schedule(part, calls, old=old)
         places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
@@ -164,9 +189,13 @@ class _Recorder:
 class _Reader:
     """Reads the wordings of a prompt until enough is told."""
 
-    def __init__(self, tokenizer: ClipTokenizer, emphasis: Emphasis) -> None:
+    def __init__(
+        self, tokenizer: ClipTokenizer, emphasis: Emphasis, embeddings: EmbeddingNames, names: EmbeddingNames
+    ) -> None:
         self._tokenizer = tokenizer
         self._emphasis = emphasis
+        self._embeddings = embeddings
+        self._names = names
         self._wordings = SHOWN_WORDINGS
         self._characters = LOOKED_THROUGH
         self.view = PromptView()
@@ -186,15 +215,16 @@ class _Reader:
     def _wording(self, text: str, own: str) -> WordingView:
         recorder = _Recorder(self._tokenizer)
         breaks: list[int] = []  # before which token each BREAK stands
-        chunks = chunk_prompt(_watched(self._parts(text), recorder, breaks), recorder)
-        lengths = [sum(isinstance(token, _Counted) for token in chunk.tokens) for chunk in chunks]
-        views = [
-            self._chunk(*each, recorder) for each in zip(chunks[:SHOWN_CHUNKS], _endings(breaks, lengths), strict=False)
-        ]
+        parts = self._parts(text)
+        for found in self._names.found_in(parts):
+            self.view.named[found.name] = self.view.named.get(found.name, 0) + 1
+        chunks = chunk_prompt(_watched(parts, recorder, breaks), recorder, embeddings=self._embeddings)
+        endings = _endings(breaks, chunks, self._name_length)
+        views = [self._chunk(*each, recorder) for each in zip(chunks[:SHOWN_CHUNKS], endings, strict=False)]
         return WordingView(
             text=shortened(text.strip(), SHOWN_TEXT),
             own=shortened(own, SHOWN_OWN),
-            tokens=recorder.count,
+            tokens=sum(map(_used, chunks)),
             chunks=tuple(views),
             more_chunks=len(chunks) - len(views),
         )
@@ -211,13 +241,26 @@ class _Reader:
         return parts
 
     def _chunk(self, chunk: Chunk, ended: Ending, recorder: _Recorder) -> ChunkView:
-        plain = self._emphasis == "Ignore"
+        used, at = _used(chunk), {placed.offset: placed for placed in chunk.embeddings}
         tokens: list[TokenView] = []
-        for token, weight in zip(chunk.tokens, chunk.weights, strict=True):
-            if isinstance(token, _Counted):
-                text, ends_word = recorder.piece(token)
-                tokens.append(TokenView(text, 1.0 if plain else weight, not ends_word))
-        return ChunkView(tuple(tokens), CHUNK_LENGTH - len(tokens), ended)
+        place = 0
+        while place < used:
+            token, placed = chunk.tokens[place + 1], at.get(place)
+            text, ends_word = recorder.piece(token) if isinstance(token, _Counted) else (_PLACE_TEXT, True)
+            tokens.append(self._embedding(placed, chunk) if placed else self._token(text, chunk, place, not ends_word))
+            place += placed.vectors if placed else 1
+        strayed = tuple(self._embedding(placed, chunk) for place, placed in at.items() if place >= used)
+        return ChunkView(tuple(tokens), CHUNK_LENGTH - used, ended, strayed)
+
+    def _token(self, text: str, chunk: Chunk, place: int, joined: bool, vectors: int = 0) -> TokenView:
+        weight = 1.0 if self._emphasis == "Ignore" else chunk.weights[place + 1]
+        return TokenView(text, weight, joined, vectors)
+
+    def _embedding(self, placed: PlacedEmbedding, chunk: Chunk) -> TokenView:
+        return self._token(placed.name, chunk, placed.offset, False, placed.vectors)
+
+    def _name_length(self, name: str) -> int:
+        return len(self._embeddings.encode(name))
 
 
 def _watched(parts: Iterable[tuple[str, float]], recorder: _Recorder, breaks: list[int]) -> Iterator[tuple[str, float]]:
@@ -228,20 +271,33 @@ def _watched(parts: Iterable[tuple[str, float]], recorder: _Recorder, breaks: li
         yield part
 
 
-def _endings(breaks: Sequence[int], lengths: Sequence[int]) -> list[Ending]:
-    """Why each chunk of `lengths` tokens ends, where BREAK stands before the tokens `breaks`."""
+def _used(chunk: Chunk) -> int:
+    """The tokens of a chunk that are no padding; those that an embedding stands in for count."""
+    return sum(isinstance(token, _Counted) or token == PLACE for token in chunk.tokens)
+
+
+def _endings(breaks: Sequence[int], chunks: Sequence[Chunk], name_length: Callable[[str], int]) -> list[Ending]:
+    """Why each chunk ends, where BREAK stands before the tokens `breaks` of the text; the name of an embedding is `name_length` of them."""
     left = list(reversed(breaks))
     endings: list[Ending] = []
     end = 0
-    for number, length in enumerate(lengths, 1):
-        end += length
+    moved = 0  # tokens of names whose vectors stayed in the chunk before
+    for chunk, following in zip_longest(chunks, chunks[1:]):
+        used = _used(chunk)
+        names = {placed.offset: name_length(placed.name) for placed in chunk.embeddings}
+        end += moved + sum(isinstance(token, _Counted) for token in chunk.tokens)
+        end += sum(length for offset, length in names.items() if offset < used)
+        moved = sum(length for offset, length in names.items() if offset >= used)
         if left and left[-1] == end:
             left.pop()
             endings.append("BREAK")
-        elif number == len(lengths):
+        elif following is None:
             endings.append("end")
-        else:
-            endings.append("full" if length == CHUNK_LENGTH else "comma")
+        elif used == CHUNK_LENGTH:
+            endings.append("full")
+        else:  # an embedding that comes after a comma's cut leaves its place in the chunk before
+            begins = [placed for placed in following.embeddings if placed.offset == 0]
+            endings.append("embedding" if begins else "comma")
     return endings
 
 

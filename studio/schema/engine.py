@@ -85,7 +85,8 @@ class Engine(Protocol):
 
         `latents` are `Progress.latents`, `index` is the picture's place in its batch. It waits for its turn: between two steps
         when the running job uses the same checkpoint, else until that job is done.
-        Raises `InvalidRequest` for an index outside of the batch, and what `run` raises.
+        Raises `InvalidRequest` for an index outside of the batch, `EngineError` between two steps when only the other checkpoint of
+        a refined picture is in memory, and what `run` raises.
         """
         ...
 

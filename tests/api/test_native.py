@@ -17,6 +17,7 @@ from studio.engine.fake import FakeEngine
 from studio.errors import StorageError
 from studio.jobs import JobStore
 from studio.paths import Paths
+from studio.schema.models import ModelInfo
 from tests.api.stand_in import make_studio, serving
 
 V1 = "/studio/v1"
@@ -435,6 +436,25 @@ def test_a_step_is_decoded_as_long_as_its_latents_are_kept(client: httpx.Client,
     plain = ended(client, generate(client)["id"])
     assert client.get(f"{V1}/jobs/{plain['id']}/steps/0/2/0.png").status_code == 404
     assert client.get(f"{V1}/jobs/{plain['id']}/progress").json()[0]["kept"] is False
+
+
+def test_a_refined_picture_is_decoded_by_the_checkpoint_that_painted_last(
+    client: httpx.Client, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def decode(model: ModelInfo, *rest: Any) -> bytes:
+        asked.append(model.name)
+        return b"png"
+
+    monkeypatch.setattr(studio.engine, "decode", decode)
+    refiner = {"checkpoint": "oak/old", "switch_at": 0.5}
+    for part, painter in ((refiner, "oak/old"), (refiner, "sprout"), ({}, "oak/old")):
+        job = ended(client, generate(client, refiner=part or None, options=KEPT)["id"])
+        path = studio.library.checkpoint(painter).path
+        monkeypatch.setattr(studio.queue, "last_painter", lambda *key, path=path: path)
+        assert client.get(f"{V1}/jobs/{job['id']}/steps/0/2/0.png").content == b"png"
+    assert asked == ["oak/old", "sprout", "sprout"]
 
 
 def test_a_branch_is_its_origin_but_for_what_is_said(client: httpx.Client, studio: Studio) -> None:

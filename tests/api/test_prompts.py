@@ -68,8 +68,8 @@ def test_the_whole_answer(client: httpx.Client) -> None:
 
 
 def wording(text: str, own: str, *tokens: list[Any]) -> dict[str, Any]:
-    told = [{"text": text, "weight": weight, "joined": False} for text, weight in tokens]
-    chunk = {"tokens": told, "padding": 75 - len(told), "ended": "end"}
+    told = [{"text": text, "weight": weight, "joined": False, "vectors": 0} for text, weight in tokens]
+    chunk = {"tokens": told, "padding": 75 - len(told), "ended": "end", "in_padding": []}
     return {"text": text, "own": own, "tokens": len(told), "chunks": [chunk], "more_chunks": 0}
 
 

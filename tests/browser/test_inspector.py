@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -177,6 +178,45 @@ def test_what_the_server_refuses_is_said(open_page: Open) -> None:
     page.locator(PROMPT).fill("an owl")
     expect(tokens(page)).to_have_text(["an", "owl"])
     expect(page.locator(f"{PANEL} .ls-inspector-trouble")).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_an_embedding_is_one_chip_and_one_that_does_not_fit_is_red(open_page: Open, theme: str) -> None:
+    page = open_page(theme=theme)
+    panel = inspect(page, r"a fox, (soft \(v2\):1.3) and grand light")
+    chip = panel.locator(".ls-token.embedding")
+    expect(chip).to_have_text(["soft (v2)×31.3"])
+    expect(chip).to_have_attribute("title", "embedding soft (v2) · 3 vectors · weight 1.3 · tokens 4–6 of 9")
+    expect(page.locator(ABOUT)).to_have_text("9 tokens in 1 chunk")
+    expect(panel.locator(".ls-token.mark")).to_have_text(["66 padding"])
+    expect(panel.locator(".ls-mention.embedding")).to_have_text([r"soft \(v2\)3 vectors"])
+    expect(panel.locator(".ls-mentions .wide")).to_contain_text("Embedding 'grand' was made for Stable Diffusion XL")
+    panel.locator(".ls-mention.embedding").click()
+    selected = "(node) => node.value.slice(node.selectionStart, node.selectionEnd)"
+    assert page.locator(PROMPT).evaluate(selected) == r"soft \(v2\)"
+    colour = chip.evaluate("(node) => getComputedStyle(node).borderLeftColor")
+    assert colour != tokens(page).first.evaluate("(node) => getComputedStyle(node).borderLeftColor")
+    if folder := os.environ.get("STUDIO_SHOTS"):
+        panel.screenshot(path=f"{folder}/embedding-{theme}.png")
+
+
+def test_vectors_in_the_padding_are_shown(page: Page) -> None:
+    panel = inspect(page, "fox " * 58 + r", soft \(v2\) " + "owl " * 14)
+    expect(panel.locator(".ls-token.mark.embedding")).to_have_text(["soft (v2) in the padding×3"])
+    expect(panel.locator(".ls-chunk").nth(1).locator(".ls-token:not(.mark)")).to_have_text(["!"] * 3 + ["owl"] * 14)
+
+
+def test_it_is_open_again_after_a_reload(page: Page) -> None:
+    inspect(page, "a fox")
+    expect(tokens(page)).to_have_text(["a", "fox"])
+    page.wait_for_timeout(800)  # the form is kept
+    page.reload()
+    expect(page.locator("#txt2img_inspect")).to_have_attribute("aria-expanded", "true")
+    expect(tokens(page)).to_have_text(["a", "fox"])
+    page.locator("#txt2img_inspect").click()
+    page.reload()
+    expect(page.locator("#txt2img_inspect")).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(PANEL)).to_be_hidden()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

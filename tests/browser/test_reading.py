@@ -142,6 +142,12 @@ def test_the_reproduce_check_says_same_or_why_not(
     check = page.locator("#pnginfo_check")
     expect(check).to_contain_text("every pixel is equal", timeout=20_000)
     expect(check.locator("img")).to_have_count(2)
+    newest = server.studio.queue.jobs(limit=1)[0]
+    assert newest.source == "reproduce"
+    page.reload()
+    expect(page.locator("[data-panel=stage]")).to_have_attribute("data-status", "done")
+    expect(page.locator("[data-panel=stage]")).not_to_have_attribute("data-job", str(newest.id))
+    tab(page, "PNG Info")
     saved = len(server.pictures)
     with Image.open(picture) as opened:
         pixels, text = np.asarray(opened).copy(), opened.text["parameters"]

@@ -97,7 +97,7 @@ def test_a_branch_is_left_by_click_and_by_keyboard(page: Page, server: Server) -
     branch(page, 3)
     page.reload()
     page.wait_for_selector(READY, state="attached")
-    expect(page.locator(CHIP)).to_contain_text("Branch from step 3 of")
+    expect(page.locator(CHIP)).to_contain_text("Branch from step 3 of picture #")
     page.locator(CHIP).get_by_role("button", name=re.compile("Leave the branch")).focus()
     page.keyboard.press("Enter")
     expect(page.locator(CHIP)).to_have_count(0)

@@ -15,13 +15,14 @@ from studio.engine.latents import pack_step, rounded, start_point, unpack_step
 from studio.engine.runner import DiffusersEngine
 from studio.errors import EngineError, InvalidRequest
 from studio.infotext import read_picture
+from studio.jobs.latents import painter_of
 from studio.resolve import resolve
 from studio.samplers.table import SAMPLERS
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
-from studio.schema.events import ImageReady, Progress
+from studio.schema.events import ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
-from studio.schema.request import BranchPoint, GenerationRequest, RunOptions, make_request
+from studio.schema.request import BranchPoint, GenerationRequest, Refiner, RunOptions, make_request
 from tests.tiny_models import tiny_info, tiny_lora
 
 LEAST = 8
@@ -41,13 +42,14 @@ def engine() -> Iterator[DiffusersEngine]:
 
 
 class Library:
-    """One tiny checkpoint and one LoRA."""
+    """One tiny checkpoint, one LoRA, and a refiner if it is asked for."""
 
-    def __init__(self, family: str = "sd1") -> None:
+    def __init__(self, family: str = "sd1", refiner: str = "") -> None:
         self.info = tiny_info(family)
+        self.refiner = tiny_info(refiner) if refiner else self.info
 
     def checkpoint(self, name: str | None) -> ModelInfo:
-        return self.info
+        return self.refiner if name == self.refiner.name else self.info
 
     def vae(self, name: str) -> None:
         return None
@@ -87,6 +89,7 @@ class Painted:
         options = RunOptions(preview_every=0, keep_latents=True)
         resolved = resolve(request, library or Library(), lambda: 1, options=options)
         events = list(engine.run(resolved, CancelToken(), kept))
+        self.said = [event.message for event in events if isinstance(event, Status)]
         self.steps = [event for event in events if isinstance(event, Progress)]
         (self.picture,) = [event for event in events if isinstance(event, ImageReady)]
 
@@ -96,8 +99,12 @@ class Painted:
 
     def branch(self, step: int, **changes: Any) -> GenerationRequest:
         """A branch of this picture that is like `BASE`, but for `changes`."""
+        return self.branch_of(BASE, step, **changes)
+
+    def branch_of(self, base: GenerationRequest, step: int, **changes: Any) -> GenerationRequest:
+        """A branch of this picture that is like `base`, but for `changes`."""
         point = BranchPoint(step=step, origin=self.picture.infotext)
-        return BASE.model_copy(update={"branch": point, **changes})
+        return base.model_copy(update={"branch": point, **changes})
 
     def kept(self, step: int) -> bytes:
         return next(event.latents for event in self.steps if event.step == step)
@@ -184,6 +191,120 @@ def test_a_branch_needs_steps_on_both_sides(engine: DiffusersEngine) -> None:
         Painted(engine, Painted(engine, BASE).branch(7, sampler="DDIM"))
 
 
+# -- with a refiner ---------------------------------------------------------------------------------------------------
+
+PLAIN = BASE.model_copy(update={"cfg_scale": 2.0})
+"""Random weights amplify rounding; at a small scale the same picture stays the same."""
+SWITCH = 4
+"""Steps of the first checkpoint, by noise and by steps; Heun looks ahead, so by noise its last call in them is the refiner's."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Library:
+    return Library("sdxl", "sdxl_refiner")
+
+
+@pytest.fixture(params=["both in memory", "one in memory"])
+def memory(request: pytest.FixtureRequest, engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether there is room for two checkpoints."""
+    room = request.param == "both in memory"
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    engine.close()
+    return room
+
+
+def refined(pair: Library, by_steps: bool, **changes: Any) -> GenerationRequest:
+    part = Refiner(checkpoint=pair.refiner.name, switch_at=SWITCH / 8, by_steps=by_steps)
+    return PLAIN.model_copy(update={"refiner": part, **changes})
+
+
+def painters(painted: Painted) -> list[str]:
+    return [words for words in painted.said if words.startswith(("Refining", "Painting"))]
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_branch_of_a_refined_picture_that_changes_nothing_is_the_same_picture(
+    engine: DiffusersEngine, pair: Library, memory: bool, by_steps: bool, sampler: str
+) -> None:
+    """Left before the switch and after it; from kept latents and painted anew."""
+    asked = refined(pair, by_steps, sampler=sampler)
+    base = Painted(engine, asked, library=pair)
+    plain = Painted(engine, PLAIN.model_copy(update={"sampler": sampler}), library=pair)
+    assert distance(base, plain) > 4 * LEAST
+    assert [far(base, plain, step) == 0 for step in (SWITCH - 1, SWITCH + 1)] == [True, False]
+    for step in (2, 6):
+        request = base.branch_of(asked, step)
+        anew, at_once = Painted(engine, request, library=pair), Painted(engine, request, base.kept(step), pair)
+        assert distance(anew, base) <= LEAST
+        assert at_once.picture.png == anew.picture.png
+        assert [(e.step, e.sigma) for e in anew.steps] == [(e.step, e.sigma) for e in base.steps]
+        assert painters(at_once) == [f"Refining with {pair.refiner.name}"]
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_branch_has_its_own_refiner(engine: DiffusersEngine, pair: Library, memory: bool, by_steps: bool) -> None:
+    """Before the switch it makes no difference which picture it leaves; after it the branch's refiner begins at once."""
+    with_one, without = (Painted(engine, asked, library=pair) for asked in (refined(pair, by_steps), PLAIN))
+    gained = Painted(engine, without.branch_of(refined(pair, by_steps), 2), library=pair)
+    lost = Painted(engine, with_one.branch_of(PLAIN, 2), library=pair)
+    assert distance(gained, with_one) <= LEAST and distance(lost, without) <= LEAST
+    late = without.branch_of(refined(pair, by_steps), 6)
+    anew, at_once = Painted(engine, late, library=pair), Painted(engine, late, without.kept(6), pair)
+    assert anew.picture.png == at_once.picture.png
+    assert far(anew, without, 7) > 0 and len(anew.steps) == 8
+    back = with_one.branch_of(PLAIN, 6)
+    anew, at_once = Painted(engine, back, library=pair), Painted(engine, back, with_one.kept(6), pair)
+    assert anew.picture.png == at_once.picture.png
+    assert painters(anew) == [f"Refining with {pair.refiner.name}", f"Painting with {pair.info.name}"]
+    assert painters(at_once) == []
+
+
+def test_a_branch_of_a_branch_with_refiners(engine: DiffusersEngine, pair: Library, memory: bool) -> None:
+    asked = refined(pair, by_steps=True)
+    base = Painted(engine, asked, library=pair)
+    first = Painted(engine, base.branch_of(PLAIN, 6, prompt="a house"), base.kept(6), pair)
+    second = Painted(engine, first.branch_of(asked, 7, prompt="a cat"), first.kept(7), pair)
+    again = Painted(engine, make_request(read_picture(second.picture.png).request), library=pair)
+    assert again.picture.png == second.picture.png
+    assert len(painters(again)) == 3
+
+
+def test_steps_of_a_refined_picture_are_decoded_by_whoever_painted_last(
+    engine: DiffusersEngine, pair: Library, memory: bool
+) -> None:
+    base = Painted(engine, refined(pair, by_steps=True), library=pair)
+    assert [painter_of(base.kept(step)) for step in (SWITCH, SWITCH + 1)] == [pair.info.path, pair.refiner.path]
+    decoded, other = (
+        np.asarray(Image.open(io.BytesIO(engine.decode(model, None, base.kept(8), 0)))).astype(int)
+        for model in (pair.refiner, pair.info)
+    )
+    assert np.abs(decoded - base.pixels).max() <= LEAST
+    assert np.abs(other - base.pixels).max() > LEAST
+
+
+def test_decoding_between_the_steps_of_a_refined_picture_takes_nothing_away(
+    engine: DiffusersEngine, pair: Library, memory: bool
+) -> None:
+    """What is in memory is used; what is not is not loaded in place of what paints."""
+    asked = refined(pair, by_steps=True)
+    base = Painted(engine, asked, library=pair)
+    options = RunOptions(preview_every=0, keep_latents=True)
+    refused: list[tuple[int, str, str]] = []
+    for event in engine.run(resolve(asked, pair, lambda: 1, options=options), CancelToken()):
+        if isinstance(event, Progress):
+            for model in (pair.info, pair.refiner):
+                try:
+                    assert engine.decode(model, None, event.latents, 0)
+                except EngineError as error:
+                    refused.append((event.step, model.name, error.message))
+        elif isinstance(event, ImageReady):
+            assert event.png == base.picture.png
+    missing = [(step, (pair.refiner if step <= SWITCH else pair.info).name) for step in range(1, 9)]
+    assert [(step, name) for step, name, _ in refused] == ([] if memory else missing)
+    assert all("not in memory" in message for _, _, message in refused)
+
+
 def test_every_step_can_be_decoded(engine: DiffusersEngine) -> None:
     """What the last step predicts is the picture, for a sampler that goes down to sigma 0."""
     library = Library()
@@ -214,7 +335,8 @@ def test_a_step_can_be_decoded_while_the_job_runs(engine: DiffusersEngine) -> No
 
 def test_latents_come_back_as_they_were_rounded() -> None:
     x, denoised = torch.randn(1, 4, 8, 6) * 14.6, torch.randn(1, 4, 8, 6)
-    data = pack_step(Step(4, 2.0, 0.1 + 0.2, x, denoised), "torch 9, cpu")
+    data = pack_step(Step(4, 2.0, 0.1 + 0.2, x, denoised), "torch 9, cpu", "/models/née.safetensors")
+    assert painter_of(data) == "/models/née.safetensors"
     kept = unpack_step(data)
     assert torch.equal(kept.x.float(), rounded(x)) and torch.equal(kept.denoised.float(), rounded(denoised))
     assert (kept.step, kept.sigma, kept.backend) == (5, 0.1 + 0.2, "torch 9, cpu")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from studio.engine.fake import FakeEngine
 from studio.errors import NotFound
-from studio.jobs.latents import LatentStore, picture_name
+from studio.jobs.latents import LatentStore, painter_of, picture_name
 from studio.paths import Paths
 from studio.schema.events import Progress
 from studio.schema.request import GenerationRequest, RunOptions
-from studio.schema.resolved import BranchPlan, ResolvedRequest
+from studio.schema.resolved import BranchPlan, EmbeddingUse, RefinerPlan, ResolvedRequest
 from tests.jobs.conftest import QueueMaker, prepare
 
 Small = Callable[..., GenerationRequest]
@@ -63,6 +65,36 @@ def test_a_picture_has_its_name_from_what_it_is_painted_with(paths: Paths) -> No
     drawn = request(seed=6, options=RunOptions(template="{a|b}"))
     assert picture_name(request(seed=5, batch_count=2), 1) == picture_name(hashed, 0) == picture_name(drawn, 0) == name
     assert name not in (picture_name(request(seed=5), 0), picture_name(replaced, 0))
+
+
+def test_the_name_knows_the_refiner_and_the_embeddings(paths: Paths) -> None:
+    def named(**changes: object) -> str:
+        other = request().model.model_copy(update={"path": "/other", **changes})
+        parts = {
+            "refiner": RefinerPlan(model=other, switch_at=0.5),
+            "embeddings": (EmbeddingUse(name="e", model=other),),
+        }
+        names = [picture_name(request().model_copy(update={part: value}), 0) for part, value in parts.items()]
+        return " ".join([*names, picture_name(request(), 0)])
+
+    plain, hashed, replaced = named(), named(short_hash="0123456789"), named(mtime=9.0)
+    assert len(set(plain.split())) == 3
+    assert hashed == plain
+    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [False, False, True]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_who_painted_the_newest_step(paths: Paths, on_disk: bool) -> None:
+    if not on_disk:
+        paths.latents.parent.mkdir(parents=True)
+        paths.latents.write_text("a file where the folder should be")
+    store = LatentStore(paths, lambda: 10_000)
+    for number, painter in ((9, "/a"), (10, "/née"), (2, "/c")):
+        store.keep(3, step(number, save({"x": np.zeros(1)}, {"painter": painter}), batch=1))
+    assert [store.last_painter(3, batch) for batch in (0, 1)] == ["", "/née"]
+    assert [painter_of(data) for data in (b"", b"6/2", b"\x02" + bytes(7) + b"[]", b"\x02" + bytes(7) + b"{}")] == [
+        ""
+    ] * 4
 
 
 def test_the_disk_is_bounded_oldest_jobs_first_then_oldest_steps(paths: Paths) -> None:

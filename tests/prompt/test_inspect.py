@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.prompt import ClipTokenizer, active_stretch, chunk_prompt, parse_schedule, parse_weights, split_composition
+from studio.prompt import (
+    NO_EMBEDDINGS,
+    ClipTokenizer,
+    EmbeddingNames,
+    active_stretch,
+    chunk_prompt,
+    parse_schedule,
+    parse_weights,
+    split_composition,
+)
 from studio.prompt.inspect import (
     LOOKED_THROUGH,
     SHOWN_BRANCHES,
@@ -56,6 +65,59 @@ def test_parts_of_words_and_of_characters() -> None:
     assert [(token.text, token.joined) for token in chunk.tokens] == [
         ("cru", True), ("mbling", False), ("狐", True), ("", True), ("", False), ("🦊", True), ("", True), ("!", False)
     ]  # fmt: skip
+
+
+@cache
+def names() -> EmbeddingNames:
+    return EmbeddingNames({"ink": 2, "Ink Wash": 3, "bad_hands-5": 40, "one": 1}, clip().encode)
+
+
+def with_names(text: str, **rules: Any) -> WordingView:
+    return only(text, embeddings=names(), **rules)
+
+
+def test_embeddings_are_one_box_each() -> None:
+    wording = with_names("a (INK:1.3) fox, ink  wash one")
+    assert [(token.text, token.vectors, token.weight) for token in wording.chunks[0].tokens] == [
+        ("a", 0, 1.0), ("ink", 2, 1.3), ("fox", 0, 1.0), (",", 0, 1.0), ("Ink Wash", 3, 1.0), ("one", 1, 1.0)
+    ]  # fmt: skip
+    assert (wording.tokens, wording.chunks[0].padding) == (9, 66)
+    assert [token.weight for token in with_names("(ink:1.3)", emphasis="Ignore").chunks[0].tokens] == [1.0]
+    assert [token.vectors for token in only("ink").chunks[0].tokens] == [0]
+
+
+@pytest.mark.parametrize(
+    "text, chunks",
+    [
+        ("ink wash BREAK fox", [(3, "BREAK"), (1, "end")]),
+        ("bad_hands-5 BREAK bad_hands-5", [(40, "BREAK"), (40, "end")]),
+        ("bad_hands-5, bad_hands-5 fox BREAK a", [(41, "embedding"), (41, "BREAK"), (1, "end")]),
+        ("fox " * 73 + "ink BREAK fox", [(75, "BREAK"), (1, "end")]),
+        ("fox " * 73 + "ink fox", [(75, "full"), (1, "end")]),
+        ("fox " * 74 + "ink BREAK BREAK a", [(74, "embedding"), (2, "BREAK"), (0, "BREAK"), (1, "end")]),
+        ("fox " * 60 + ", ink " + "owl " * 13 + "BREAK ink", [(61, "comma"), (15, "BREAK"), (2, "end")]),
+        ("fox " * 60 + ", bad_hands-5 ink", [(61, "embedding"), (42, "end")]),
+    ],
+)
+def test_why_chunks_with_embeddings_end(text: str, chunks: list[tuple[int, str]]) -> None:
+    shown = with_names(text).chunks
+    assert [(75 - chunk.padding, chunk.ended) for chunk in shown] == chunks
+
+
+def test_vectors_that_stay_in_the_padding() -> None:
+    """As the chunks have it: behind the comma of a cut the tokens move, the vectors do not."""
+    first, second = with_names("fox " * 60 + ", (ink:1.3) " + "owl " * 13).chunks
+    assert [(token.text, token.vectors, token.weight) for token in first.in_padding] == [("ink", 2, 1.0)]
+    assert [(token.text, token.vectors, token.weight) for token in second.tokens[:3]] == [
+        ("!", 0, 1.3), ("!", 0, 1.3), ("owl", 0, 1.0)
+    ]  # fmt: skip
+    assert (first.padding, second.padding, second.in_padding) == (14, 60, ())
+
+
+def test_names_are_looked_for_whether_or_not_they_are_used() -> None:
+    view = look("ink [wash:ink wash:3] (one ink:1.2) BREAK", names=names())
+    assert view.named == {"ink": 3, "Ink Wash": 2, "one": 2}
+    assert [token.vectors for token in view.branches[0].wordings[0].chunks[0].tokens] == [0] * 4
 
 
 @pytest.mark.parametrize(
@@ -144,21 +206,22 @@ def test_what_is_told_is_bounded() -> None:
 
 WORDS = st.sampled_from(
     ["fox", "unbelievable", ",", "(red:1.3)", "((", "))", "[", "]", "[cat:dog:0.5]", "[a|(b:1.2)]", "BREAK", "AND", ":0.5",
-     "狐", "🦊", r"\(", "fox fox fox fox fox fox fox fox fox fox fox fox", "<|endoftext|>", "|", "(x:-1)"]
+     "ink", "Ink wash", "bad_hands-5", "!", "狐", "🦊", r"\(", "fox fox fox fox fox fox fox fox fox fox fox fox", "<|endoftext|>", "|", "(x:-1)"]
 )  # fmt: skip
 
 
-@given(st.lists(WORDS, max_size=60).map(" ".join), st.sampled_from([1, 7, 40]))
+@given(st.lists(WORDS, max_size=60).map(" ".join), st.sampled_from([1, 7, 40]), st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_tokens_and_weights_are_those_that_are_encoded(text: str, calls: int) -> None:
-    view = look(text, calls)
+def test_tokens_and_weights_are_those_that_are_encoded(text: str, calls: int, has_embeddings: bool) -> None:
+    known = names() if has_embeddings else NO_EMBEDDINGS
+    view = look(text, calls, embeddings=known)
     parts = split_composition(text)[:SHOWN_BRANCHES]
     assert [branch.weight for branch in view.branches] == [weight for _, weight in parts]
     for branch, (part, _) in zip(view.branches, parts, strict=True):
         stretches = parse_schedule(part, calls)
         ends = [stretch.until for stretch in stretches]
         by_call = [stretches[active_stretch(ends, call)].text for call in range(calls)]
-        encoded = {text: chunk_prompt(parse_weights(text), clip()) for text in set(by_call)}
+        encoded = {text: chunk_prompt(parse_weights(text), clip(), embeddings=known) for text in set(by_call)}
         segments = {call: each for each in branch.segments for call in range(each.first, each.last + 1)}
         assert sorted(segments) == list(range(1, calls + 1))
         for call, wording in enumerate(by_call, 1):
@@ -168,9 +231,23 @@ def test_tokens_and_weights_are_those_that_are_encoded(text: str, calls: int) ->
             chunks = encoded[wording]
             assert len(chunks) == len(shown.chunks) + shown.more_chunks
             for chunk, card in zip(chunks, shown.chunks, strict=False):
-                count = len(card.tokens)
-                assert chunk.weights == (1.0, *(token.weight for token in card.tokens), *[1.0] * (76 - count))
+                sizes = [token.vectors or 1 for token in card.tokens]
+                count = sum(sizes)
+                weights = [token.weight for token, size in zip(card.tokens, sizes, strict=True) for _ in range(size)]
+                assert chunk.weights == (1.0, *weights, *[1.0] * (76 - count))
                 assert set(chunk.tokens[count + 1 :]) == {EOS}
+                assert card.padding == 75 - count
+                offsets = [sum(sizes[:place]) for place, token in enumerate(card.tokens) if token.vectors]
+                boxes = [*(token for token in card.tokens if token.vectors), *card.in_padding]
+                assert [(placed.name, placed.vectors) for placed in chunk.embeddings] == [
+                    (token.text, token.vectors) for token in boxes
+                ]
+                assert [placed.offset for placed in chunk.embeddings][: len(offsets)] == offsets
+                assert all(placed.offset >= count for placed in chunk.embeddings[len(offsets) :])
+            endings = [card.ended for card in shown.chunks]
+            breaks = sum(part == ("BREAK", -1) for part in parse_weights(wording))
+            assert endings.count("BREAK") == breaks or shown.more_chunks
+            assert shown.tokens >= sum(75 - card.padding for card in shown.chunks)
 
 
 @pytest.mark.parametrize(

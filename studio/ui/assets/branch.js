@@ -66,6 +66,8 @@ export class BranchChip {
     this.store = store;
     this.leave = leave;
     this.shown = null;
+    this.form = {};
+    store.subscribe(() => this.update(this.form));
   }
 
   mount(panel) {
@@ -75,16 +77,17 @@ export class BranchChip {
     this.update({});
   }
 
-  /** The form has changed. */
+  /** The form has changed, or more pictures are known. */
   update(form) {
+    this.form = form;
     const origin = form["branch.origin"] ?? "";
     const step = form["branch.step"];
-    const key = origin ? `${step}/${origin}` : "";
+    const known = origin ? pictureWithText(this.store, origin) : null;
+    const key = origin ? `${step}/${known?.image.id}/${origin}` : "";
     if (!this.panel || key === this.shown) return;
     this.shown = key;
     show(this.panel, Boolean(origin));
     if (!origin) return this.panel.replaceChildren();
-    const known = pictureWithText(this.store, origin);
     const of = known ? `picture #${known.image.id}` : pictureWords(origin);
     const away = button("", () => this.leave(), { picture: "close", kind: "bare", title: "Leave the branch: begin with noise again" });
     this.panel.replaceChildren(

@@ -6,6 +6,7 @@ const LENGTH = 75;
 const ENDINGS = {
   BREAK: ["BREAK", "break", "BREAK ends this chunk"],
   comma: ["cut after the comma", "", "The chunk was full: what follows its last comma moved on to the next"],
+  embedding: ["no room", "", "The embedding that follows does not fit and is never split: it moved on to the next"],
   full: ["full", "", "The chunk is full: the text goes on in the next"],
 };
 
@@ -19,7 +20,7 @@ export function chunkCards({ chunks, more_chunks: more }) {
   return el("ol", { class: "ls-chunks" }, cards);
 }
 
-function card({ tokens, padding, ended }, index) {
+function card({ tokens, padding, ended, in_padding: strayed }, index) {
   const used = LENGTH - padding;
   const [ending, kind, title] = ENDINGS[ended] ?? [];
   return el(
@@ -29,9 +30,10 @@ function card({ tokens, padding, ended }, index) {
     el(
       "div",
       { class: "ls-tokens" },
-      words(tokens.map((token, place) => chip(tokens, token, place))),
+      words(tokens.map((token, place) => chip(tokens, token, place, used))),
       ending && el("span", { class: `ls-token mark ${kind}`, title }, ending),
       padding > 0 && el("span", { class: "ls-token mark", title: "End tokens that fill the chunk up" }, `${padding} padding`),
+      strayed.map((token) => el("span", { class: "ls-token mark embedding", title: "The chunk was cut at a comma before this embedding. Its tokens moved on as “!”, its vectors stand in the padding here; AUTOMATIC1111 does the same" }, `${token.text} in the padding`, count(token))),
     ),
   );
 }
@@ -46,20 +48,30 @@ function words(chips) {
   return groups;
 }
 
-function chip(tokens, { text, weight, joined }, place) {
+/** How many tokens it takes: an embedding as many as it has vectors. */
+const size = ({ vectors }) => vectors || 1;
+
+const count = ({ vectors }) => el("small", { class: "ls-vectors" }, `×${vectors}`);
+
+function chip(tokens, token, place, used) {
+  const { text, weight, joined, vectors } = token;
   const shown = weightText(weight);
+  const before = tokens.slice(0, place).reduce((sum, each) => sum + size(each), 0);
+  const where = vectors > 1 ? `tokens ${before + 1}–${before + vectors}` : `token ${before + 1}`;
+  const said = vectors ? `embedding ${text} · ${plural(vectors, "vector")}` : text || "the rest of the character before";
   const next = tokens[place + 1];
   const lone = shown !== "1" && weightText(next?.weight ?? 1) !== shown;
   const glued = place > 0 && tokens[place - 1].joined;
   return el(
     "span",
     {
-      class: ["ls-token", weight > 1 ? "up" : weight < 1 ? "down" : "", joined ? "joined" : "", glued ? "glued" : ""].filter(Boolean).join(" "),
+      class: ["ls-token", weight > 1 ? "up" : weight < 1 ? "down" : "", vectors ? "embedding" : "", joined ? "joined" : "", glued ? "glued" : ""].filter(Boolean).join(" "),
       style: shown === "1" ? {} : { "--heat": heat(weight).toFixed(2) },
-      title: `${text || "the rest of the character before"} · weight ${shown} · token ${place + 1} of ${tokens.length}`,
+      title: `${said} · weight ${shown} · ${where} of ${used}`,
       data: { weight: shown },
     },
     text || "·",
+    vectors > 0 && count(token),
     lone && el("small", {}, shown),
   );
 }

@@ -10,6 +10,7 @@ const SIDES = { prompt: "Prompt", negative_prompt: "Negative prompt" };
 const ASKED = [...Object.keys(SIDES), "styles", "steps", "sampler", "seed", "emphasis", "old_prompt_editing", "model"];
 const WAIT = 250;
 const CHOICES = 3;
+const OPEN = "latent-studio-inspector";
 
 export class Inspector {
   #form = {};
@@ -45,7 +46,7 @@ export class Inspector {
     this.notes = el("ul", { class: "ls-notes" });
     this.body = el("div", { role: "tabpanel", class: "ls-inspector-body", id: "ls_inspector_body" }, this.mentions, this.drawn, this.wordings.root, this.about, this.chunks, this.notes);
     panel.replaceChildren(el("header", {}, el("div", { class: "ls-chips", role: "tablist", "aria-label": "Which prompt" }, Object.values(this.tabs)), this.status), this.trouble, this.body);
-    show(panel, false);
+    this.#open(localStorage.getItem(OPEN) === "yes");
   }
 
   #tab(side, words) {
@@ -67,6 +68,11 @@ export class Inspector {
   toggle() {
     if (!this.panel) return;
     const open = !this.open;
+    localStorage.setItem(OPEN, open ? "yes" : "no");
+    this.#open(open);
+  }
+
+  #open(open) {
     this.button.setAttribute("aria-expanded", String(open));
     show(this.panel, open);
     if (open) this.again();

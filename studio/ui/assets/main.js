@@ -32,7 +32,7 @@ let models = [];
 const store = new Store();
 const runs = new RunStore();
 const newestPicture = () => {
-  const job = store.newest.find((candidate) => candidate.images.size);
+  const [job] = store.pictured;
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
 };
 const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed });

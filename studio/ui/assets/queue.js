@@ -90,7 +90,7 @@ export class QueueCard {
   }
 
   #drawRecent() {
-    const jobs = this.store.newest.filter((job) => job.images.size && job.status !== "running").slice(0, RECENT);
+    const jobs = this.store.pictured.filter((job) => job.status !== "running").slice(0, RECENT);
     show(this.recentCard, jobs.length > 0);
     keyed(this.recent, jobs, (job) => `${job.id}/${job.images.size}`, (job) => {
       const words = `${job.request.prompt || "without prompt"}, ${plural(job.images.size, "picture")}`;

@@ -128,7 +128,7 @@ export class Stage {
       // Everything was read anew: the shown job may be another object now.
       this.job = this.job ? (this.store.jobs.get(this.job.id) ?? null) : null;
       if (!this.job || this.follow) this.#showNewest();
-    } else if (event?.type === "started" && (this.follow || !this.job)) {
+    } else if (event?.type === "started" && !job.check && (this.follow || !this.job)) {
       this.#show(job, 0);
     } else if (job === this.job && this.follow && this.step === null) {
       if (event?.type === "progress") this.index = Math.max(this.index, event.batch * this.#batchSize);
@@ -139,7 +139,8 @@ export class Stage {
   }
 
   #showNewest() {
-    const job = this.store.running ?? this.store.newest.find((candidate) => candidate.images.size);
+    const running = this.store.running;
+    const job = running && !running.check ? running : this.store.pictured[0];
     if (!job || job === this.job) return;
     const pictures = [...job.images.keys()];
     this.#show(job, job.status === "running" ? (job.last?.batch ?? 0) * (job.request.batch_size ?? 1) : Math.min(...pictures));

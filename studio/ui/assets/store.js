@@ -10,6 +10,7 @@ function view(record) {
     id: record.id,
     status: record.status,
     request: record.request,
+    check: record.source === "reproduce", // a picture painted again to be compared: it is shown where that was asked for
     options: record.options ?? {},
     created: record.created,
     started: record.started,
@@ -59,6 +60,11 @@ export class Store {
   /** All jobs, newest first. */
   get newest() {
     return [...this.jobs.values()].sort((a, b) => b.id - a.id);
+  }
+
+  /** Jobs with pictures that somebody wanted, newest first. */
+  get pictured() {
+    return this.newest.filter((job) => job.images.size && !job.check);
   }
 
   /** Read everything from the server: at start, and when events were missed. */
