@@ -10,8 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from studio.errors import UnknownName
 from studio.infotext.keys import (
-    BETA_KEYS_READ,
-    BETA_VALUE,
     CHOICE_FIELDS,
     NUMBER_FIELDS,
     OPTION_FIELDS,
@@ -114,7 +112,7 @@ class _Reader:
     def __init__(self, pairs: Mapping[str, str]) -> None:
         self.pairs = pairs
         self.notes: list[str] = []
-        self.used: set[str] = set(BETA_KEYS_READ)
+        self.used: set[str] = set()
 
     def read(self, target: dict[str, Any], model: type[BaseModel], key: str, name: str) -> None:
         """Put the value of `key` into `target[name]` if there is one and `model` takes it."""
@@ -148,8 +146,6 @@ class _Reader:
             return {}
         if given and schedule.label == AUTOMATIC and given.strip().casefold() != AUTOMATIC.casefold():
             self.notes.append(f"There is no schedule named {shortened(given)!r} here; Automatic is used.")
-        if schedule.label == "Beta" and any(_differs(self.pairs.get(key), BETA_VALUE) for key in BETA_KEYS_READ):
-            self.notes.append(f"The Beta schedule always runs with alpha and beta {BETA_VALUE} here.")
         return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
 
     def parts(self) -> dict[str, Any]:
@@ -256,8 +252,3 @@ def _bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
     low = next((item.ge for item in metadata if hasattr(item, "ge")), -math.inf)
     high = next((item.le for item in metadata if hasattr(item, "le")), math.inf)
     return low, high
-
-
-def _differs(text: str | None, value: float) -> bool:
-    number = None if text is None else _parse(text, whole=False)
-    return number is not None and number != value

@@ -27,6 +27,10 @@ OPTION_FIELDS = {
     "Schedule min sigma": "sigma_min",
     "Schedule max sigma": "sigma_max",
     "Schedule rho": "rho",
+    "Beta schedule alpha": "beta_dist_alpha",
+    "Beta schedule beta": "beta_dist_beta",
+    "Beta scheduler alpha": "beta_dist_alpha",
+    "Beta scheduler beta": "beta_dist_beta",
     "SGM noise multiplier": "sgm_noise_multiplier",
     "Eta": "eta",
     "Eta DDIM": "eta",
@@ -55,11 +59,6 @@ PART_FIELDS = {
 }
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
 whole text of the picture that was branched from, in quotes."""
-
-BETA_KEYS = ("Beta schedule alpha", "Beta schedule beta")
-BETA_KEYS_READ = (*BETA_KEYS, "Beta scheduler alpha", "Beta scheduler beta")
-BETA_VALUE = 0.6
-"""What the Beta schedule's two parameters always are here."""
 
 TEMPLATE_KEYS = ("Template", "Negative Template")
 """What the prompts were drawn from; the prompts themselves are what painted the picture."""

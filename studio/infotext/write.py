@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from studio.infotext.keys import BETA_KEYS, BETA_VALUE, OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
+from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -165,7 +165,8 @@ def _schedule(options: SamplerOptions, schedule: str, sampler: SamplerSpec) -> P
     if options.rho and default_rho > 0 and options.rho != default_rho:
         pairs["Schedule rho"] = options.rho
     if schedule == "Beta":
-        pairs.update(dict.fromkeys(BETA_KEYS, BETA_VALUE))
+        pairs["Beta schedule alpha"] = options.beta_dist_alpha
+        pairs["Beta schedule beta"] = options.beta_dist_beta
     if options.sgm_noise_multiplier:
         pairs["SGM noise multiplier"] = True
     return pairs

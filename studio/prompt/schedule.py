@@ -16,12 +16,17 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
-_PIECE = re.compile(r"(?: [^\\()\[\]:|] | \\. )+ | [()\[\]:|]", re.VERBOSE)
+_MARK = re.compile(r"\\.?|[()\[\]:|]")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CLOSES = {")": "(", "]": "["}
+_PLAIN = frozenset({"()", "(:)", "[]"})
+_EDITS = frozenset({"[:]", "[::]"})
+_TURNS = re.compile(r"\[\|+\]")
 
 
 @dataclass(frozen=True)
@@ -32,119 +37,96 @@ class Stretch:
     text: str
 
 
-@dataclass(frozen=True)
-class _Edit:
-    """`before` up to step `when`, then `after`."""
+class _Form(NamedTuple):
+    """A bracket that reads differently over the steps. `marks` are the places of its opener, its separators and its end."""
 
-    before: _Sequence
-    after: _Sequence
-    when: int
+    marks: list[int]
+    when: int | None
+    """The last step before the change; None takes the parts in turns."""
 
-    def at(self, step: int) -> _Sequence:
-        return self.before if step <= self.when else self.after
-
-
-@dataclass(frozen=True)
-class _Turns:
-    """One option a step, in turns."""
-
-    options: list[_Sequence]
-
-    def at(self, step: int) -> _Sequence:
-        return self.options[(step - 1) % len(self.options)]
-
-
-_Sequence = list["str | _Edit | _Turns | _Sequence"]
-
-
-@dataclass
-class _Bracket:
-    """An open bracket: what stands between its separators so far. The outermost, "", is the whole text."""
-
-    opener: str
-    segments: list[_Sequence] = field(default_factory=lambda: [[]])
-    separators: str = ""
-
-    def literal(self) -> _Sequence:
-        """The bracket as it was written, without its end."""
-        nodes: _Sequence = [self.opener, self.segments[0]]
-        for separator, segment in zip(self.separators, self.segments[1:], strict=True):
-            nodes += [separator, segment]
-        return nodes
+    def start(self, step: int) -> int:
+        """Where the part begins that is read at `step`; it ends at the next mark."""
+        if self.when is None:
+            return self.marks[(step - 1) % (len(self.marks) - 1)] + 1
+        if step > self.when:
+            return self.marks[-3] + 1
+        return self.marks[0] + 1 if len(self.marks) == 4 else self.marks[-1]
 
 
 class _NotEditable(Exception):
-    """A `|` stands where none may."""
+    """A `|` stands where none may, or a backslash escapes nothing."""
 
 
-class _Parser:
-    """Reads a prompt into a sequence; collects the steps at which it may change."""
+class _Schedule:
+    """A prompt and its forms."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, text: str, clock: _Clock) -> None:
+        self._text = text
         self._clock = clock
-        self._open = [_Bracket("")]
-        self.changes: set[int] = set()
+        self._forms: dict[int, _Form] = {}  # by the places of their marks
+        self._read()
+        self._marks = sorted(self._forms)
 
-    def parse(self, text: str) -> _Sequence:
-        position = 0
-        for match in _PIECE.finditer(text):
-            if match.start() != position:  # a backslash that escapes nothing
+    def _read(self) -> None:
+        text = self._text
+        opened: list[int] = []  # the brackets that are open, each with its separators so far
+        for match in _MARK.finditer(text):
+            piece = match[0]
+            if piece in "([" or (piece in ":|" and opened):
+                opened.append(match.start())
+            elif piece in _CLOSES:
+                if opened:
+                    self._close(opened, match.start())
+            elif piece in ("|", "\\"):
                 raise _NotEditable
-            self._take(match[0])
-            position = match.end()
-        if position != len(text):
-            raise _NotEditable
-        self._flatten()
-        return self._open[0].segments[0]
+        self._flatten(opened)
 
-    def _take(self, piece: str) -> None:
-        top = self._open[-1]
-        if piece in ("(", "["):
-            self._open.append(_Bracket(piece))
-        elif piece in _CLOSES:
-            self._close(piece)
-        elif piece == "|" and not top.opener:
-            raise _NotEditable
-        elif piece in (":", "|") and top.opener:
-            top.separators += piece
-            top.segments.append([])
-        else:
-            top.segments[-1].append(piece)
+    def _close(self, opened: list[int], end: int) -> None:
+        """A bracket ends: it is kept if it follows the rules; else it and all around it are plain text."""
+        text = self._text
+        first = len(opened) - 1
+        while text[opened[first]] not in "([":
+            first -= 1
+        marks = [*opened[first:], end]
+        kind = "".join([text[mark] for mark in marks])
+        if kind not in _PLAIN:
+            when = self._clock.step_of(text[marks[-2] + 1 : end]) if kind in _EDITS else None
+            if when is None and not _TURNS.fullmatch(kind):
+                self._flatten(opened)
+                return
+            self._forms.update(dict.fromkeys(marks, _Form(marks, when)))
+        del opened[first:]
 
-    def _close(self, closer: str) -> None:
-        top = self._open[-1]
-        node = self._node(top) if top.opener == _CLOSES[closer] else None
-        if node is None:
-            self._flatten()
-            self._open[0].segments[0].append(closer)
-            return
-        self._open.pop()
-        self._open[-1].segments[-1].append(node)
-
-    def _node(self, bracket: _Bracket) -> _Sequence | _Edit | _Turns | None:
-        """What a complete bracket is; None for one that breaks the rules."""
-        separators, segments = bracket.separators, bracket.segments
-        if bracket.opener == "(":
-            return [*bracket.literal(), ")"] if separators in ("", ":") else None
-        if not separators:
-            return [*bracket.literal(), "]"]
-        if set(separators) == {"|"}:
-            self.changes.update(range(1, self._clock.steps + 1))
-            return _Turns(segments)
-        if separators not in (":", "::") or (when := self._clock.step_of(segments[-1])) is None:
-            return None
-        if when >= 1:
-            self.changes.add(when)
-        return _Edit(segments[0] if separators == "::" else [], segments[-2], when)
-
-    def _flatten(self) -> None:
+    def _flatten(self, opened: list[int]) -> None:
         """Every open bracket becomes plain text."""
-        root = self._open[0].segments[0]
-        for bracket in self._open[1:]:
-            if "|" in bracket.separators:
-                raise _NotEditable
-            root.append(bracket.literal())
-        del self._open[1:]
+        if any(self._text[mark] == "|" for mark in opened):
+            raise _NotEditable
+        opened.clear()
+
+    def stretches(self) -> list[Stretch]:
+        """The text over the steps."""
+        steps, forms = self._clock.steps, self._forms.values()
+        whens = sorted({form.when for form in forms if form.when is not None})
+        period = math.lcm(*{len(form.marks) - 1 for form in forms if form.when is None})
+        ends = range(1, steps) if period > 1 else [when for when in whens if 0 < when < steps]
+        texts: dict[tuple[int, int], str] = {}
+        found: list[Stretch] = []
+        for end in (*ends, steps):
+            state = (end % period, bisect_left(whens, end))
+            if state not in texts:
+                texts[state] = self._at(end)
+            found.append(Stretch(end, texts[state]))
+        return found
+
+    def _at(self, step: int) -> str:
+        texts: list[str] = []
+        place = 0
+        for mark in self._marks:
+            if mark >= place:
+                texts.append(self._text[place:mark])
+                form = self._forms[mark]
+                place = form.start(step) if mark == form.marks[0] else form.marks[-1] + 1
+        return "".join([*texts, self._text[place:]])
 
 
 @dataclass(frozen=True)
@@ -155,11 +137,9 @@ class _Clock:
     before: int | None
     old: bool
 
-    def step_of(self, segment: _Sequence) -> int | None:
-        """The step that a segment names, at most the last one; None when it is no number."""
-        if len(segment) != 1 or not isinstance(segment[0], str):
-            return None
-        text = segment[0].strip()
+    def step_of(self, text: str) -> int | None:
+        """The step that `text` names, at most the last one; None when it is no number."""
+        text = text.strip()
         if not _NUMBER.fullmatch(text):
             return None
         value = float(text)
@@ -181,12 +161,10 @@ def parse_schedule(text: str, steps: int, *, before: int | None = None, old: boo
     """
     if "[" not in text:
         return [Stretch(steps, text)]
-    parser = _Parser(_Clock(steps, before, old))
     try:
-        root = parser.parse(text)
+        return _Schedule(text, _Clock(steps, before, old)).stretches()
     except _NotEditable:
         return [Stretch(steps, text)]
-    return [Stretch(step, _text_at(root, step)) for step in sorted(parser.changes | {steps})]
 
 
 def active_stretch(ends: Sequence[int], call: int) -> int:
@@ -196,17 +174,3 @@ def active_stretch(ends: Sequence[int], call: int) -> int:
     samplers that choose their own steps come to, the first. That is what AUTOMATIC1111 does.
     """
     return next((index for index, end in enumerate(ends) if call <= end), 0)
-
-
-def _text_at(root: _Sequence, step: int) -> str:
-    texts: list[str] = []
-    left: _Sequence = [root]
-    while left:
-        node = left.pop()
-        if isinstance(node, str):
-            texts.append(node)
-        elif isinstance(node, list):
-            left.extend(reversed(node))
-        else:
-            left.append(node.at(step))
-    return "".join(texts)

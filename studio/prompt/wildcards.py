@@ -97,21 +97,11 @@ class _Choice(NamedTuple):
 _Form = _Wildcard | _Choice
 
 
-class _Bracket(NamedTuple):
-    """An open bracket, and where in it `|` stand so far."""
-
-    opener: str
-    start: int
-    bars: list[int]
-
-
 class _Template:
     """A text and its forms in the order of their beginnings, nested ones among them."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._open: list[_Bracket] = []
-        self._braces = 0
         self.forms: list[_Form] = []
         if "{" in text or "__" in text:
             self._read()
@@ -119,34 +109,38 @@ class _Template:
         self.starts = [form.start for form in self.forms]
 
     def _read(self) -> None:
-        opened = self._open
-        for match in _TOKEN.finditer(self.text):
+        text = self.text
+        opened: list[int] = []  # where the brackets begin that are open
+        earlier: list[int] = []  # how many of `bars` stand before each
+        bars: list[int] = []
+        braces = 0
+        for match in _TOKEN.finditer(text):
             piece, start = match[0], match.start()
             if piece in ("{", "["):
-                self._braces += piece == "{"
-                opened.append(_Bracket(piece, start, []))
-            elif piece == "}":
-                if self._braces:
-                    self._close(start)
+                braces += piece == "{"
+                opened.append(start)
+                earlier.append(len(bars))
             elif piece == "|":
                 if opened:
-                    opened[-1].bars.append(start)
+                    bars.append(start)
             elif piece == "]":
-                if opened and opened[-1].opener == "[":
+                if opened and text[opened[-1]] == "[":
                     opened.pop()
+                    del bars[earlier.pop() :]
+            elif piece == "}":
+                if braces:
+                    braces -= 1
+                    while text[opened[-1]] == "[":  # left open in the brace: text, and its `|` the brace's own
+                        opened.pop()
+                        earlier.pop()
+                    own = earlier.pop()
+                    self._close(opened.pop(), start, bars[own:])
+                    del bars[own:]
             elif match["name"]:
                 self.forms.append(_Wildcard(start, match.end(), match["name"]))
 
-    def _close(self, end: int) -> None:
-        """The innermost brace ends at `end`. Square brackets left open in it are text, and their `|` its own."""
-        self._braces -= 1
-        opener, start, bars = self._open.pop()
-        inside: list[int] = []
-        while opener == "[":
-            inside += bars
-            opener, start, bars = self._open.pop()
-        if inside:
-            bars = sorted(bars + inside)
+    def _close(self, start: int, end: int, bars: list[int]) -> None:
+        """A brace ends: a form, unless it is text."""
         quantity = None if self.text[start + 1] in "{}" else _QUANTITY.match(self.text, start + 1, end)
         if bars or quantity:
             first = quantity.end() if quantity else start + 1

@@ -35,6 +35,8 @@ class ScheduleInput:
         sigma_max: the largest.
         rho: curvature, for the schedules that have one.
         table: the model's training levels.
+        alpha: first parameter of `beta`, > 0.
+        beta: second parameter of `beta`, > 0.
     """
 
     n: int
@@ -42,6 +44,8 @@ class ScheduleInput:
     sigma_max: float
     rho: float
     table: NoiseTable
+    alpha: float
+    beta: float
 
 
 def sigma_schedule(
@@ -55,11 +59,11 @@ def sigma_schedule(
         schedule: which one, resolved.
         steps: ≥ 1.
         table: the model's training levels; its ends are the range where `options` has 0.
-        options: sigma_min, sigma_max, rho and old_karras are read.
+        options: sigma_min, sigma_max, rho, old_karras and the two of the Beta schedule are read.
         discard_penultimate: compute one more and drop the value before the last.
 
     Raises:
-        InvalidRequest: steps < 1, or sigma_min is not below sigma_max.
+        InvalidRequest: steps < 1, sigma_min is not below sigma_max, or the levels of the Beta schedule fall together.
     """
     if steps < 1:
         raise InvalidRequest(f"A schedule needs at least 1 step, not {steps}.", field="steps")
@@ -70,7 +74,8 @@ def sigma_schedule(
         raise InvalidRequest(message, field="sampler_options.sigma_min")
     rho = (options.rho or schedule.default_rho) if schedule.default_rho > 0 else 1.0
     n = steps + 1 if discard_penultimate else steps
-    sigmas: list[float] = schedule.load()(ScheduleInput(n, low, high, rho, table)).tolist()
+    given = ScheduleInput(n, low, high, rho, table, options.beta_dist_alpha, options.beta_dist_beta)
+    sigmas: list[float] = schedule.load()(given).tolist()
     if discard_penultimate:
         del sigmas[-2]
     return tuple(sigmas)
@@ -148,16 +153,21 @@ def ddim(given: ScheduleInput) -> Tensor:
 
 
 def beta(given: ScheduleInput) -> Tensor:
-    """Quantiles of the Beta(0.6, 0.6) distribution laid on σ: Lee et al. 2024, "Beta Sampling is All You Need".
+    """Quantiles of the Beta(α, β) distribution laid on σ: Lee et al. 2024, "Beta Sampling is All You Need".
 
-    The paper lays them on the timestep; A1111 and Forge lay them on σ, and so does this.
+    The paper lays them on the timestep; A1111 and Forge lay them on σ, and so does this. Raises `InvalidRequest` where α or β
+    crowd the levels so much that two of them are the same float32: a sampler would divide by their distance.
     """
     import torch
     from scipy.special import betaincinv
 
     q = 1 - torch.linspace(0, 1, given.n, dtype=torch.float64)
-    quantiles = torch.from_numpy(betaincinv(0.6, 0.6, q.numpy()))
-    return _ending_in_zero((given.sigma_min + quantiles * (given.sigma_max - given.sigma_min)).float())
+    quantiles = torch.from_numpy(betaincinv(given.alpha, given.beta, q.numpy()))
+    sigmas = (given.sigma_min + quantiles * (given.sigma_max - given.sigma_min)).float()
+    if (sigmas.diff() >= 0).any():
+        message = f"{given.n} steps fall together in a Beta schedule with alpha {given.alpha:g} and beta {given.beta:g}"
+        raise InvalidRequest(f"{message}: use larger values or fewer steps.", field="sampler_options.beta_dist_alpha")
+    return _ending_in_zero(sigmas)
 
 
 def turbo(given: ScheduleInput) -> Tensor:

@@ -69,6 +69,12 @@ class SamplerOptions(_Frozen):
     sigma_min: float = Field(0.0, ge=0, le=1000, description="Schedule min sigma; 0 is the model's own")
     sigma_max: float = Field(0.0, ge=0, le=1000, description="Schedule max sigma; 0 is the model's own")
     rho: float = Field(0.0, ge=0, le=100, description="Schedule rho; 0 is the schedule's default (7 for Karras)")
+    beta_dist_alpha: float = Field(
+        0.6, ge=0.01, le=10, description="Beta schedule alpha: below 1 the steps crowd at the last noise levels"
+    )
+    beta_dist_beta: float = Field(
+        0.6, ge=0.01, le=10, description="Beta schedule beta: below 1 the steps crowd at the first noise levels"
+    )
     discard_penultimate: bool = Field(False, description="Always discard next-to-last sigma")
     ensd: int = Field(0, ge=-MAX_SEED, le=MAX_SEED, description="Eta noise seed delta")
     sgm_noise_multiplier: bool = Field(False, description="Scale the start noise by sqrt(1 + sigma²) instead of sigma")

@@ -94,6 +94,8 @@ LOOKS: dict[str, Look] = {
     "sampler_options.sigma_min": Look("Schedule min sigma", "txt2img_sigma_min", {"step": 0.01}),
     "sampler_options.sigma_max": Look("Schedule max sigma", "txt2img_sigma_max", {"step": 0.1}),
     "sampler_options.rho": Look("Schedule rho", "txt2img_rho", {"step": 0.5}),
+    "sampler_options.beta_dist_alpha": Look("Beta schedule alpha", "txt2img_beta_dist_alpha", {"step": 0.05}),
+    "sampler_options.beta_dist_beta": Look("Beta schedule beta", "txt2img_beta_dist_beta", {"step": 0.05}),
     "sampler_options.ensd": Look("Eta noise seed delta", "txt2img_ensd"),
     "sampler_options.uni_pc_variant": Look("UniPC variant", "txt2img_uni_pc_variant"),
     "sampler_options.uni_pc_skip_type": Look("UniPC skip type", "txt2img_uni_pc_skip_type"),

@@ -45,6 +45,8 @@ def order(**fields: Any) -> Order:
          {"model": "oak [x]", "vae": "None", "clip_skip": 1, "emphasis": "Original", "rng": "CPU",
           "sampler_options": SamplerOptions(ensd=31337)}),
         ({"override_settings": {"sd_model_checkpoint": "", "sd_vae": None}}, {}),
+        ({"override_settings": {"beta_dist_alpha": 0.5, "beta_dist_beta": 0.7}},
+         {"sampler_options": SamplerOptions(beta_dist_alpha=0.5, beta_dist_beta=0.7)}),
         ({"override_settings": {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR",
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),

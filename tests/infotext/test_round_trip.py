@@ -175,6 +175,8 @@ def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -
         "sigma_min": sigmas,
         "sigma_max": sigmas,
         "rho": sigmas and find_schedule(schedule).default_rho > 0,
+        "beta_dist_alpha": sigmas and schedule == "Beta",
+        "beta_dist_beta": sigmas and schedule == "Beta",
         "discard_penultimate": not spec.discard_penultimate,
         "ensd": spec.uses_ensd and eta != 0,
         "sgm_noise_multiplier": sigmas,

@@ -47,6 +47,10 @@ OPTIONS = {
     "Schedule min sigma: 0.1": {"sigma_min": 0.1},
     "Schedule max sigma: 10": {"sigma_max": 10.0},
     "Schedule rho: 5": {"rho": 5.0},
+    "Beta schedule alpha: 0.5": {"beta_dist_alpha": 0.5},
+    "Beta scheduler alpha: 0.5": {"beta_dist_alpha": 0.5},
+    "Beta schedule beta: 0.7": {"beta_dist_beta": 0.7},
+    "Beta scheduler beta: 0.7": {"beta_dist_beta": 0.7},
     "Discard penultimate sigma: True": {"discard_penultimate": True},
     "SGM noise multiplier: True": {"sgm_noise_multiplier": True},
     "UniPC variant: bh2": {"uni_pc_variant": "bh2"},
@@ -112,13 +116,6 @@ def test_it_is_named_in_a_note(pair: str) -> None:
 @pytest.mark.parametrize("pair", SILENT)
 def test_what_changes_nothing_is_not_mentioned(pair: str) -> None:
     assert parse_infotext(f"a\n{LINE}, {pair}").notes == []
-
-
-@pytest.mark.parametrize("spelling", ["Beta schedule", "Beta scheduler"])
-def test_both_spellings_of_beta_are_read(spelling: str) -> None:
-    text = f"a\n{LINE}, Schedule type: Beta, {spelling} alpha: 0.6, {spelling} beta: "
-    assert parse_infotext(f"{text}0.6").notes == []
-    assert any("alpha and beta 0.6" in note for note in parse_infotext(f"{text}0.9").notes)
 
 
 def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:

@@ -64,11 +64,20 @@ def test_second_passes_count_on() -> None:
     assert texts("[a:b:0.5]", before=20) == [(10, "b")]
 
 
-@pytest.mark.parametrize("prompt", ["[" * 200_000 + "a:b:1" + "]" * 200_000, "[a|" * 300_000, "([" * 300_000])
-def test_depth_costs_no_more_than_length(prompt: str) -> None:
-    began = time.process_time()
-    assert parse_schedule(prompt, 4)[-1].until == 4
-    assert time.process_time() - began < 20  # a square of the length would take hours
+@pytest.mark.parametrize(
+    "opening, closing",
+    [("[", ""), ("([", ""), ("[a:", ""), ("[a|", ""), ("[[a]:", ""), ("[]", ""), ("\\\\[", ""), ("[a:b:3]", ""), ("[(a:1.2)|b]", ""),
+     ("[", "]"), ("[", ":b:1]"), ("[", "|b]")],
+)  # fmt: skip
+def test_a_megabyte_of_syntax_takes_linear_time(opening: str, closing: str) -> None:
+    def seconds(length: int) -> float:
+        count = length // len(opening + closing)
+        prompt = opening * count + closing * count
+        began = time.process_time()
+        assert parse_schedule(prompt, 4)[-1].until == 4
+        return time.process_time() - began
+
+    assert seconds(1_000_000) < 3 * max(seconds(500_000), 0.5)
 
 
 def test_the_first_stretch_lasts_a_call_longer_and_returns_after_the_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -139,6 +140,28 @@ def test_schedules_fall_to_zero(schedule: ScheduleSpec) -> None:
         assert all(a > b for a, b in pairwise(sigmas))
         assert len(sigmas) >= steps + 1
         assert (sigmas[-1] == 0) == (schedule.label != "KL Optimal")
+
+
+@pytest.mark.parametrize(
+    "alpha, beta, quantile",
+    [
+        (0.5, 0.5, lambda q: math.sin(math.pi * q / 2) ** 2),  # the arcsine distribution
+        (0.4, 1, lambda q: q ** (1 / 0.4)),
+        (1, 0.7, lambda q: 1 - (1 - q) ** (1 / 0.7)),
+        (1, 1, lambda q: q),
+    ],
+)
+def test_beta_lays_quantiles_on_sigma(alpha: float, beta: float, quantile: Callable[[float], float]) -> None:
+    options = SamplerOptions(beta_dist_alpha=alpha, beta_dist_beta=beta, sigma_min=0.5, sigma_max=10)
+    expected = [0.5 + 9.5 * quantile(1 - step / 11) for step in range(12)]
+    assert sigma_schedule(find_schedule("Beta"), 12, TABLE, options) == pytest.approx([*expected, 0], rel=1e-6)
+
+
+def test_beta_steps_that_fall_together_are_refused() -> None:
+    options = SamplerOptions(beta_dist_alpha=0.02)
+    assert len(sigma_schedule(find_schedule("Karras"), 20, TABLE, options)) == 21
+    with pytest.raises(InvalidRequest, match=r"20 steps.*alpha 0\.02 and beta 0\.6"):
+        sigma_schedule(find_schedule("Beta"), 20, TABLE, options)
 
 
 def test_discarding_drops_the_value_before_the_last() -> None:

@@ -162,6 +162,8 @@ _SAMPLER_OVERRIDES = {
     "sigma_min": "sigma_min",
     "sigma_max": "sigma_max",
     "rho": "rho",
+    "beta_dist_alpha": "beta_dist_alpha",
+    "beta_dist_beta": "beta_dist_beta",
     "eta_noise_seed_delta": "ensd",
     "always_discard_next_to_last_sigma": "discard_penultimate",
     "sgm_noise_multiplier": "sgm_noise_multiplier",
