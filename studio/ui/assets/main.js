@@ -16,6 +16,7 @@ import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
 import { RunStore } from "./train-store.js";
 import { TrainTab } from "./train.js";
+import { Trained } from "./trained.js";
 import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
@@ -35,7 +36,12 @@ const newestPicture = () => {
   const job = store.newest.find((candidate) => candidate.images.size);
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
 };
-const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed });
+const train = new TrainTab(runs, { use: useTrained, browser: browserId });
+const trained = new Trained(runs, (id) => {
+  selectTab("train");
+  train.open(id);
+});
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
@@ -45,11 +51,12 @@ const loras = new Cards({
   kind: "lora",
   title: "LoRA",
   folder: "loras",
-  list: api.loras,
+  list: () => trained.list(),
   preview: api.loraPreviewUrl,
   facts: (lora) => lora.trigger && `trigger words: ${lora.trigger}`,
   uses: (lora) => hasLora(texts()[0], lora.name),
   toggle: toggleLoraTag,
+  origin: (lora) => trained.link(lora),
 });
 const embeddings = new Cards({
   kind: "embedding",
@@ -64,9 +71,8 @@ const embeddings = new Cards({
 const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
   selectTab("txt2img");
-});
-const train = new TrainTab(runs, { use: useTrained, browser: browserId });
-const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext) });
+}, trained);
+const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext), trained });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
