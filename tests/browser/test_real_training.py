@@ -81,6 +81,9 @@ def test_from_an_upload_to_a_picture_painted_with_the_result(
     assert page.locator(".ls-sample-step").all_inner_texts() == ["base", "8", "16"]
     if shots:
         page.screenshot(path=Path(shots) / "train-real-finished.png")
+    card = page.locator(".ls-pick-place", has_text="trained in duo")
+    expect(card).to_have_count(1)
+    expect(card.locator("img")).to_have_attribute("src", re.compile("loras/preview"))
     page.locator("#train_run_actions").get_by_role("button", name="use in prompt").click()
     expect(page.locator(PROMPT)).to_have_value("duotone, <lora:duo:0.8>")
     for name, number in {"steps": 3, "width": 64, "height": 64, "seed": 5}.items():

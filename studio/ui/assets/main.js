@@ -37,10 +37,7 @@ const newestPicture = () => {
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
 };
 const train = new TrainTab(runs, { use: useTrained, browser: browserId });
-const trained = new Trained(runs, (id) => {
-  selectTab("train");
-  train.open(id);
-});
+const trained = new Trained(runs, { open: openRun, made: () => readLoras() });
 const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const queue = new QueueCard(store, (job) => stage.open(job));
@@ -170,10 +167,19 @@ function insert(model) {
   selectTab("txt2img");
 }
 
-/** Put the LoRA that a run made into the prompt, with the word that calls it. */
-async function useTrained(run) {
+function openRun(id) {
+  selectTab("train");
+  train.open(id);
+}
+
+/** Let the server look for new LoRAs, and show them. */
+async function readLoras() {
   await api.refresh().catch(() => {});
   loras.load();
+}
+
+/** Put the LoRA that a run made into the prompt, with the word that calls it. */
+function useTrained(run) {
   const tagged = area().value.includes(`<lora:${run.lora}:`) ? area().value : toggleLora(area().value, run.lora, settings.lora_weight);
   const called = run.trigger && !tagged.includes(run.trigger) ? [run.trigger, tagged.trim()].filter(Boolean).join(", ") : tagged;
   type(area(), called);

@@ -11,10 +11,16 @@ export class Trained {
   #loras = [];
   #missed = new Set(); // hashes that no LoRA has: the list is not asked again for them
 
-  /** `open(id)` shows a run of `runs`. */
-  constructor(runs, open) {
+  /** `open(id)` shows a run of `runs`; `made()` is called when one of them has just made a LoRA. */
+  constructor(runs, { open, made }) {
     this.runs = runs;
     this.open = open;
+    let before = null;
+    runs.subscribe(() => {
+      const now = runs.newest.filter((run) => run.lora).map((run) => run.id);
+      if (before && now.some((id) => !before.includes(id))) made();
+      before = now;
+    });
     runs.subscribe(() => document.querySelectorAll(".ls-trained").forEach((node) => this.#update(node)));
   }
 
