@@ -20,6 +20,8 @@ class SummaryReader:
         self._run = run
         self._state: dict[str, Any] = {}
         self._offset = 0
+        self._tells_steps = False
+        """Whether the stage tells every step: its speed then is that of the steps, not of the samples painted between them."""
 
     def read(self) -> RunSummary:
         """The summary as of now."""
@@ -53,10 +55,11 @@ class SummaryReader:
         }
         if event["stage"] != self._state.get("stage"):
             state["values"] = {}
+        self._tells_steps = False
         self._state.update(state, paused=False, ending="", ended=None, message="")
 
     def _on_progress(self, event: dict[str, Any]) -> None:
-        names = ("stage", "step", "total", "per_second", "eta_s")
+        names = ("stage", "step", "total") + (() if self._tells_steps else ("per_second", "eta_s"))
         self._state.update({name: event[name] for name in names})
         self._state["values"] = {**self._state.get("values", {}), **event.get("values", {})}
 
@@ -65,6 +68,7 @@ class SummaryReader:
         known = self._state.get("per_second")
         rate = known + SMOOTHING * (rate - known) if known else rate
         self._state.update(step=event["step"], per_second=rate)
+        self._tells_steps = True
         if self._state.get("total"):
             self._state["eta_s"] = max(0, self._state["total"] - event["step"]) / rate
         found = {name: event[name] for name in ("loss", "rate", "norm", "memory") if math.isfinite(event[name])}

@@ -6,77 +6,38 @@ The process that trains is the pretended one of `tests.runs.pretend`; screenshot
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from PIL import Image, ImageDraw
+from playwright.sync_api import Page, expect
 
 from studio.schema.training import TrainingConfig
 from studio.training.data.scenes.glyphs import FONT_PATH
-from studio.training.runs import Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
+from studio.training.runs import Measured, Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
 from tests.browser.conftest import Open, Server
-from tests.browser.steps import PROMPT, generate, tab
+from tests.browser.steps import PROMPT, STAGE, done, generate, tab
 from tests.browser.test_looks import fits, folder  # noqa: F401 - a fixture
+from tests.library import models
 from tests.runs.pretend import configuration, paint, seated, step_done, trainer
 
 RUN, FACTS = "#train_run", "#train_run_facts"
 PROMPTS = ["a fox in the snow", "two red hearts", "a boat at night"]
-REPORT: dict[str, Any] = {
-    "path": "/pictures", "format": "folder", "digest": "d", "pictures": 24, "captions": 22, "problem_count": 1,
-    "problems": ["broken.png: the file is truncated."], "notes": [], "sizes": [{"width": 128, "height": 128, "count": 20},
-    {"width": 96, "height": 160, "count": 4}], "size_count": 2, "buckets": [{"width": 128, "height": 128, "count": 24}],
-    "enlarged": 0, "tokens": {"shortest": 3, "median": 7, "longest": 12, "over_75": 0}, "without_caption": ["moon.png"],
-    "without_caption_count": 1, "duplicates": [], "duplicate_count": 0,
-    "expectation": {"epochs": 1, "batch": 1, "samples": 24, "steps": 24, "seconds": None, "cache_bytes": 1},
-}  # fmt: skip
-
-
-class DataRoutes:
-    """Answers of the routes about data sets, and what they were asked."""
-
-    def __init__(self, page: Page, picture: Path) -> None:
-        self.entries = [
-            {"name": f"{word}.png", "key": word, "captions": [f"a {word}"], "tokens": 3, "width": 128, "height": 128}
-            for word in ("cat", "boat", "house", "moon", "dog", "tree")
-        ]
-        self.edits: list[dict[str, Any]] = []
-        self.picture = picture
-        self.refuse = False
-        page.route("**/studio/v1/training/datasets**", self.answer)
-
-    def answer(self, route: Route) -> None:
-        url, request = route.request.url, route.request
-        if "thumbnail" in url:
-            route.fulfill(path=self.picture, content_type="image/png")
-        elif "inspect" in url and self.refuse:
-            error = {"code": "dataset", "message": "There is no picture in /pictures.", "field": "path", "choices": []}
-            route.fulfill(status=422, json={"error": error, "detail": error["message"]})
-        elif "inspect" in url:
-            route.fulfill(json=REPORT)
-        elif request.method == "PUT":
-            self.edits.append(request.post_data_json)
-            route.fulfill(json={"name": request.post_data_json["name"], "former": ["before"]})
-        elif "captions" in url:
-            route.fulfill(json={"total": len(self.entries), "offset": 0, "entries": self.entries})
-        elif "upload" in url:
-            route.fulfill(json={"upload": "pictures"})
-        else:
-            route.fulfill(json=["pictures"])
+WORDS = ("boat", "cat", "dog", "house", "moon", "tree")
 
 
 @pytest.fixture(autouse=True)
 def training(server: Server) -> Iterator[Path]:
-    """No runs at the start, and a data set that is there; the processes are pretended ones."""
+    """No runs at the start, and a data set of six pictures, five captions and a broken file; the processes are pretended ones."""
     server.studio.training._command = trainer(0.02)
-    data = server.studio.paths.root / "datasets" / "pictures"
-    data.mkdir(parents=True, exist_ok=True)
+    data = server.studio.paths.datasets / "pictures"
+    drawn(data)
     yield data
     for record in server.studio.training.runs():
         server.studio.training.stop(record.id)
@@ -86,7 +47,21 @@ def training(server: Server) -> Iterator[Path]:
         server.studio.training.look()
         time.sleep(0.05)
     shutil.rmtree(server.studio.paths.runs, ignore_errors=True)
+    shutil.rmtree(server.studio.paths.datasets, ignore_errors=True)
     server.studio.training.look()
+
+
+def drawn(place: Path) -> Path:
+    """Six discs, all but the moon with a caption, and a file that is no picture."""
+    place.mkdir(parents=True)
+    for number, word in enumerate(WORDS):
+        picture = Image.new("RGB", (160, 96) if word == "boat" else (128, 128), (40, 40, 120))
+        ImageDraw.Draw(picture).ellipse((20 + 5 * number, 20, 90, 90), fill=(220, 60 + 20 * number, 60))
+        picture.save(place / f"{word}.png")
+        if word != "moon":
+            (place / f"{word}.txt").write_text(f"a {word}")
+    (place / "broken.png").write_bytes(b"\x89PNG oh")
+    return place
 
 
 def open_tab(page: Page) -> None:
@@ -98,12 +73,6 @@ def fill(page: Page, name: str, value: str) -> None:
     page.locator(f"#train_{name}").fill(value)
 
 
-def routes(page: Page, tmp_path: Path) -> DataRoutes:
-    picture = tmp_path / "thumb.png"
-    Image.linear_gradient("L").convert("RGB").save(picture)
-    return DataRoutes(page, picture)
-
-
 def written(
     server: Server, steps: int, total: int = 300, stack: ExitStack | None = None, name: str = "duotone"
 ) -> RunFolder:
@@ -113,6 +82,7 @@ def written(
     if stack is not None:
         stack.enter_context(seated(run))
     run.append(StageStarted(time=time.time(), stage="cache-latents", step=0, total=24))
+    run.append(Measured(time=time.time(), stage="train", values={"epoch_steps": 24}))
     run.append(StageStarted(time=time.time(), stage="train", step=0, total=total))
     for step in range(steps + 1):
         if step:
@@ -125,9 +95,8 @@ def written(
     return run
 
 
-def test_from_the_form_to_the_prompt(open_page: Open, server: Server, tmp_path: Path) -> None:
+def test_from_the_form_to_the_prompt(open_page: Open, server: Server) -> None:
     page = open_page(expected=("status of 422",))
-    data = routes(page, tmp_path)
     open_tab(page)
     expect(page.locator("#train_empty")).to_contain_text("Nothing is trained yet")
     fill(page, "name", "Duo Tone")
@@ -136,8 +105,9 @@ def test_from_the_form_to_the_prompt(open_page: Open, server: Server, tmp_path: 
     fill(page, "name", "duotone-style")
     fill(page, "data_path", "datasets/pictures")
     page.locator("#train_data_path").press("Enter")
-    expect(page.locator("#train_data")).to_contain_text("24 pictures · 22 captions · 1 problem")
-    expect(page.locator("#train_data")).to_contain_text("broken.png: the file is truncated.")
+    expect(page.locator("#train_data")).to_contain_text("6 pictures · 5 captions · 1 problem")
+    expect(page.locator("#train_data")).to_contain_text("broken.png")
+    expect(page.locator("#train_data")).to_contain_text("1 without caption")
     expect(page.locator(".ls-data-tiles figure")).to_have_count(6)
     fill(page, "method_data_trigger", "duotone style")
     fill(page, "method_steps", "60")
@@ -156,42 +126,42 @@ def test_from_the_form_to_the_prompt(open_page: Open, server: Server, tmp_path: 
     assert config["method"]["samples"]["prompts"] == ["a fox", "a boat"]
     assert config["method"]["network"]["layers"] == "attention+feed-forward+conv"  # the first preset's
     assert config["method"]["data"]["resolution"] == 128  # the base's own
-    assert data.edits == []
     (server.studio.paths.loras / "duotone-style.safetensors").unlink()
 
 
-def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, tmp_path: Path) -> None:
+def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, server: Server, tmp_path: Path) -> None:
     page = open_page(expected=("status of 422",))
-    data = routes(page, tmp_path)
     open_tab(page)
-    (tmp_path / "pictures.zip").write_bytes(b"PK")
-    page.locator("#train_zip").set_input_files(tmp_path / "pictures.zip")
-    expect(page.locator("#train_data_path")).to_have_value("datasets/pictures")
+    archive = shutil.make_archive(str(tmp_path / "discs"), "zip", drawn(tmp_path / "discs"))
+    page.locator("#train_zip").set_input_files(archive)
+    expect(page.locator("#train_data_path")).to_have_value("datasets/discs")
+    expect(page.locator("#train_data")).to_contain_text("6 pictures · 5 captions · 1 problem")
+    expect(page.locator(".ls-data-tiles img").first).to_have_js_property("naturalWidth", 160)
+    file = server.studio.paths.datasets / "discs" / "cat.txt"
     page.locator("#train_captions > summary").click()
-    area = page.locator(".ls-caption textarea").first
+    area = page.locator(".ls-caption", has_text="cat.png").locator("textarea")
     expect(area).to_have_value("a cat")
     area.fill("a duotone cat")
     area.press("Tab")
     expect(page.locator(".ls-toast.good", has_text="cat.png")).to_be_visible()
+    assert file.read_text().strip() == "a duotone cat"
     page.get_by_role("button", name="undo").click()
-    page.wait_for_timeout(100)
-    assert [edit["captions"] for edit in data.edits] == [["a duotone cat"], ["before"]]
-    data.refuse = True
+    expect(area).to_have_value("a cat")
+    assert file.read_text().strip() == "a cat"
+    (server.studio.paths.datasets / "empty").mkdir()
     fill(page, "data_path", "datasets/empty")
     page.locator("#train_look").click()
-    expect(page.locator("#train_data .ls-warning")).to_have_text("There is no picture in /pictures.")
+    expect(page.locator("#train_data .ls-warning")).to_contain_text("empty holds no data set. Looked for: ")
 
 
 def test_curves_and_samples_follow_the_folder(
     open_page: Open,
     server: Server,
     folder: Path,  # noqa: F811
-    tmp_path: Path,
 ) -> None:
     with ExitStack() as stack:
         run = written(server, 212, stack=stack)
         page = open_page(theme="dark")
-        routes(page, tmp_path)
         open_tab(page)
         expect(page.locator(FACTS)).to_contain_text("step 212 / 300")
         expect(page.locator(".ls-sample-row")).to_have_count(4)
@@ -207,6 +177,7 @@ def test_curves_and_samples_follow_the_folder(
         expect(page.locator(".ls-chart-tip b")).to_have_text("step 212")
         page.keyboard.press("ArrowLeft")
         expect(page.locator(".ls-chart-tip b")).to_have_text("step 211")
+        expect(page.locator(".ls-path.ls-line-epoch")).to_be_visible()
         page.get_by_role("button", name="learning rate").click()
         expect(page.locator(".ls-path.ls-line-rate")).to_be_visible()
         page.get_by_role("button", name="log scale").click()
@@ -232,14 +203,11 @@ def test_curves_and_samples_follow_the_folder(
     page.screenshot(path=folder / "train-failed.png")
 
 
-def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(
-    open_page: Open, server: Server, tmp_path: Path
-) -> None:
+def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(open_page: Open, server: Server) -> None:
     run_id = server.studio.training.create(
         configuration(server.studio.paths.root / "datasets" / "pictures", steps=4000)
     ).id
     page = open_page()
-    routes(page, tmp_path)
     open_tab(page)
     actions = page.locator("#train_run_actions")
     pause = actions.get_by_role("button", name="pause")
@@ -261,6 +229,46 @@ def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(
     expect(page.locator("#train_runs")).to_contain_text("No run yet")
 
 
+def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, server: Server, tmp_path: Path) -> None:
+    written(server, 4, name="other")
+    run, loras = written(server, 12, name="scarlet"), server.studio.paths.loras
+    made = {"scarlet": run.id, "stranger": "stranger-0123456789"}
+    for number, (name, run_id) in enumerate(made.items(), 20):
+        facts = {"studio.run": run_id, "sshs_model_hash": f"{number:064x}"[::-1]}
+        models.save(loras / f"{name}.safetensors", models.LORA, facts, number)
+    server.studio.library.refresh()
+    try:
+        page = open_page()
+        generate(page, "a sun <lora:scarlet:0.5> <lora:stranger:0.5> <lora:ink:0.2>")
+        done(page, server)
+        links = page.locator(STAGE).locator(".ls-trained")
+        expect(links).to_have_text(["trained in scarlet", "trained in stranger-0123456789"])
+        expect(links.last).to_be_disabled()
+        expect(links.last).to_have_attribute("title", re.compile("not in outputs/runs any more"))
+        links.first.click()
+        expect(page.locator("#train_run_name")).to_have_text("scarlet")
+        tab(page, "PNG Info")
+        page.locator("#pnginfo_image").set_input_files(server.pictures[-1])
+        page.locator(".ls-run", has_text="other").locator(".ls-run-open").dispatch_event("click")
+        page.locator("#pnginfo_runs").get_by_role("button", name="trained in scarlet").click()
+        expect(page.locator("#train_run_name")).to_have_text("scarlet")
+        tab(page, "txt2img")
+        places = page.locator(".ls-pick-place")
+        expect(places.filter(has_text="ink").locator(".ls-trained")).to_have_count(0)
+        server.studio.training.delete(run.id)
+        card = places.filter(has=page.locator("[data-trained]")).filter(has_text="scarlet").locator(".ls-trained")
+        expect(card).to_be_disabled()
+        expect(card).to_have_text(f"trained in {run.id}")
+        expect(links.first).to_be_disabled()
+        tab(page, "Library")
+        page.locator("#library_loras").click()
+        expect(page.locator(".ls-model", has_text="stranger").locator(".ls-trained")).to_be_disabled()
+    finally:
+        for name in made:
+            (loras / f"{name}.safetensors").unlink()
+        server.studio.library.refresh()
+
+
 VIEWS = {
     "dark": ("dark", 1440, 960),
     "light": ("light", 1440, 960),
@@ -270,10 +278,9 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_looks(open_page: Open, server: Server, folder: Path, tmp_path: Path, view: str) -> None:  # noqa: F811
+def test_looks(open_page: Open, server: Server, folder: Path, view: str) -> None:  # noqa: F811
     theme, width, height = VIEWS[view]
     page = open_page(theme=theme, width=width, height=height)
-    routes(page, tmp_path)
     open_tab(page)
     page.wait_for_timeout(150)
     fits(page)
@@ -305,7 +312,7 @@ def test_looks(open_page: Open, server: Server, folder: Path, tmp_path: Path, vi
 
 
 @pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
-def test_a_real_run_in_miniature(open_page: Open, server: Server, tmp_path: Path) -> None:
+def test_a_real_run_in_miniature(open_page: Open, server: Server) -> None:
     server.studio.training._command = lambda run, device: worker_command(run, sys.executable, threads=1)
     method = {
         "kind": "judge",
@@ -318,7 +325,6 @@ def test_a_real_run_in_miniature(open_page: Open, server: Server, tmp_path: Path
         TrainingConfig.model_validate({"name": "tiny-judge", "seed": 5, "precision": "fp32", "method": method})
     ).id
     page = open_page()
-    routes(page, tmp_path)
     open_tab(page)
     expect(page.locator(f"[data-run='{run_id}']")).to_contain_text("finished", timeout=120_000)
     expect(page.locator(FACTS)).to_contain_text("judge 6 / 6")

@@ -59,6 +59,15 @@ def test_steps_that_come_again_replace_what_was_told_and_what_is_no_number_is_le
     assert series.points() == [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)]
 
 
+def test_the_speed_is_that_of_the_steps_where_they_are_told(tmp_path: Path) -> None:
+    step = {"kind": "step", "step": 4, "loss": 1, "rate": 1, "norm": 1, "seconds": 0.5, "memory": 1}
+    after_samples = {"kind": "progress", "stage": "train", "step": 4, "total": 10, "per_second": 0.01, "eta_s": 600}
+    reader = SummaryReader(write(tmp_path, STAGE, step, after_samples))
+    assert (reader.read().per_second, reader.read().eta_s) == (2, 3)
+    write(tmp_path, {**STAGE, "stage": "export"}, {**after_samples, "stage": "export"})
+    assert (reader.read().per_second, reader.read().eta_s) == (0.01, 600)
+
+
 def test_curves_by_stage_and_followed(tmp_path: Path) -> None:
     run = write(
         tmp_path,

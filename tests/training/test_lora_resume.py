@@ -54,7 +54,7 @@ def new(root: Path, config: dict[str, Any] = CONFIG, **keywords: Any) -> RunFold
 
 def digest(run: RunFolder) -> tuple[str, dict[str, str]]:
     """SHA-256 of the finished file, and its metadata, to be read where the first differs."""
-    files = list((run.root / "loras").iterdir())
+    files = list((run.root / "loras").glob("*.safetensors"))
     assert [file.name for file in files] == ["tiny.safetensors"], files
     return hashlib.sha256(files[0].read_bytes()).hexdigest(), read_header(files[0])["__metadata__"]
 

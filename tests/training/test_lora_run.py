@@ -29,6 +29,7 @@ from studio.prompt.tokenizer import VOCABULARY
 from studio.training.context import TrainingContext
 from studio.training.runs import RunFolder
 from studio.training.tuning import base as base_module
+from studio.training.tuning.publish import add_preview
 from tests.tiny_models import read_header, read_tensors, tiny_components, tiny_file, tiny_info
 from tests.training.tuning import events, run_in, settings, studio, train
 
@@ -121,6 +122,25 @@ def test_the_library_lists_it_with_family_trigger_and_hash(finished: tuple[Path,
     assert info.short_hash == read_header(path)["__metadata__"]["sshs_model_hash"][:12]
     signature = describe_lora(read_header(path))
     assert (signature.family, signature.naming, signature.algorithm) == ("sd1", "kohya", "locon")
+
+
+def test_its_card_is_the_last_sample_of_its_first_prompt_and_a_card_of_the_users_stays(
+    finished: tuple[Path, RunFolder, Path],
+) -> None:
+    root, run, path = finished
+    card = Path(Library(Paths(root)).lora("Tiny Style").preview or "")
+    assert card.read_bytes() == (run.samples / "step-00000006-00.png").read_bytes()
+    other = path.with_name("other.safetensors")
+    other.with_suffix(".png").write_bytes(b"mine")
+    add_preview(other, run, 6)
+    assert not other.with_suffix(".preview.png").exists()
+    other.with_suffix(".png").unlink()
+    add_preview(other, run, 0)  # the base's own picture says nothing of the LoRA
+    assert not other.with_suffix(".preview.png").exists()
+    add_preview(other, run, 5)
+    early = other.with_suffix(".preview.png")
+    assert early.read_bytes() == (run.samples / "step-00000003-00.png").read_bytes()
+    early.unlink()
 
 
 def pipeline(root: Path, family: str = "sd1") -> StableDiffusionPipeline:

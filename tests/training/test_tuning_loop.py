@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from studio.errors import DatasetError, TrainingError
+from studio.runs.curves import CurveReader
 from studio.training.context import StopTraining, TrainingContext
 from studio.training.runs import RunFolder
 from studio.training.tuning import loop
@@ -225,3 +226,12 @@ def test_no_pictures_is_told_with_what_was_looked_for(tmp_path: Path) -> None:
     root = studio(tmp_path / "s", pictures=0)
     with pytest.raises(DatasetError, match=r"pictures holds no data set. Looked for: .*pictures"):
         train(run_in(root, settings()))
+
+
+def test_a_run_tells_once_how_many_steps_a_pass_over_its_data_takes(tmp_path: Path) -> None:
+    root = studio(tmp_path / "s")
+    run = run_in(root, settings(steps=2, optimizer={"accumulate": 2}, validation={"share": 0.15}))
+    train(run)
+    (measured,) = events(run, "measured")
+    assert (measured.stage, measured.values) == ("train", {"epoch_steps": 1.5})  # five pictures, three batches of two
+    assert CurveReader(run).read().epoch_steps == 1.5

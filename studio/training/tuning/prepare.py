@@ -17,7 +17,7 @@ from studio.training.tuning.base import Base
 from studio.training.tuning.batches import BatchMaker, Order, split
 from studio.training.tuning.latents import LatentCache
 from studio.training.tuning.learner import Learner
-from studio.training.tuning.loop import Session
+from studio.training.tuning.loop import STAGE, Session
 from studio.training.tuning.objective import Objective
 from studio.training.tuning.samples import Painter
 from studio.training.tuning.texts import MOST_KEPT, KeptTexts, LiveTexts, Texts
@@ -64,13 +64,10 @@ def open_session(
         raise TrainingError(f"A batch of {method.batch} cannot be shared evenly by {context.team.size} processes.")
     objective = Objective(base.model.alphas_cumprod, base.model.prediction_type, method.loss)
     parts = split(dataset, method.validation.share, context.config.seed)
-    batches = BatchMaker(
-        method,
-        context.config.seed,
-        Order(parts.train, method.data, method.batch, context.config.seed),
-        objective,
-        context.device,
-    )
+    order = Order(parts.train, method.data, method.batch, context.config.seed)
+    if context.team.leads:
+        context.measured(STAGE, epoch_steps=order.batches_per_epoch / method.optimizer.accumulate)
+    batches = BatchMaker(method, context.config.seed, order, objective, context.device)
     validator = Validator(context, method, base, objective, parts.held) if parts.held else None
     painter = Painter(context, method, base, encoders_learn=encoders_learn) if method.samples.prompts else None
     store = context.paths.state / "training"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from studio.errors import DamagedFile
+from studio.errors import DamagedFile, StorageError
 from studio.library.header import METADATA, read_header
-from studio.paths import storage_error
+from studio.library.scan import preview_of
+from studio.paths import atomic_write, storage_error
 from studio.training.checkpoint import disk_error
+from studio.training.runs import RunFolder
+from studio.training.tuning.samples import sample_file
 
 SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
@@ -43,6 +47,18 @@ def claim(
         raise storage_error(folder, error) from error
     except SafetensorError as error:
         raise storage_error(folder, disk_error(error)) from error
+
+
+def add_preview(model: Path, run: RunFolder, step: int) -> None:
+    """Put the run's first sample of its newest step up to `step` beside the file `model`, unless a picture is there or nothing was learned yet.
+
+    A disk that has no room for it is no reason to fail: the picture is only a help.
+    """
+    first, last = sample_file(run, 1, 0), sample_file(run, step, 0)
+    painted = [file for file in run.samples.glob("step-*-00.png") if first.name <= file.name <= last.name]
+    if painted and preview_of(model) is None:
+        with suppress(OSError, StorageError):
+            atomic_write(model.with_suffix(".preview.png"), max(painted).read_bytes())
 
 
 def order_metadata(path: Path) -> None:

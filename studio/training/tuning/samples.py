@@ -6,6 +6,7 @@ They are PNG files in the run's `samples/`, named by step and prompt, with the i
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
 
@@ -23,7 +24,7 @@ from studio.schema.request import SamplerOptions
 from studio.schema.resolved import PromptBranch, PromptPlan, ResolvedRequest
 from studio.schema.training_tuning import TuningMethod
 from studio.training.context import TrainingContext
-from studio.training.runs import SamplePainted
+from studio.training.runs import RunFolder, SamplePainted
 from studio.training.tuning.base import Base
 
 
@@ -51,7 +52,7 @@ class Painter:
             picture = decoder.picture(last.x[0])
             text = write_infotext(request, 0, __version__, self._base.hardware.backend)
             text += f", Training run: {self._context.run.id}, Training step: {step}"
-            file = self._context.run.samples / f"step-{step:08d}-{index:02d}.png"
+            file = sample_file(self._context.run, step, index)
             atomic_write(file, encode_png(picture, text))
             event = SamplePainted(
                 time=time.time(), step=step, index=index, file=file.relative_to(self._context.run.path).as_posix()
@@ -70,6 +71,11 @@ class Painter:
             self._base.model, ClipTokenizer()
         )  # without memory of older weights
         return [TextToImage(self._base.loaded, request, self._base.hardware) for request in self._requests]
+
+
+def sample_file(run: RunFolder, step: int, index: int) -> Path:
+    """Where the picture of prompt `index` after `step` steps is."""
+    return run.samples / f"step-{step:08d}-{index:02d}.png"
 
 
 def _request(method: TuningMethod, base: Base, index: int) -> ResolvedRequest:

@@ -11,7 +11,8 @@ export class Cards {
 
   /**
    * `kind` is part of class names and ids, `title` the heading, `folder` where the files lie; `list()` asks for them, `preview(name)` is the URL of
-   * a picture, `facts(item)` a line of the tooltip; `uses(item)` says whether the prompts use it, `toggle(item)` is what a click does.
+   * a picture, `facts(item)` a line of the tooltip; `uses(item)` says whether the prompts use it, `toggle(item)` is what a click does;
+   * `origin(item)` is a node below the card that leads to where it comes from, or null.
    */
   constructor(spec) {
     this.spec = spec;
@@ -67,7 +68,7 @@ export class Cards {
     const found = this.#all.filter((item) => `${item.name} ${item.alias} ${item.trigger}`.toLowerCase().includes(words));
     setText(this.count, this.#all.length ? `${found.length} of ${this.#all.length}` : "");
     this.#items = new Map(found.slice(0, SHOWN).map((item) => [this.#card(item), item]));
-    this.cards.replaceChildren(...this.#items.keys());
+    this.cards.replaceChildren(...[...this.#items].map(([card, item]) => el("div", { class: "ls-pick-place", role: "listitem" }, card, this.spec.origin?.(item))));
     show(this.search, this.#all.length > 0);
     show(this.cards, found.length > 0);
     const none = this.#all.length ? `${title}: none has this name.` : `Put files (.safetensors) into the ${folder} folder, then press the arrows.`;

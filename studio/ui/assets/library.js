@@ -19,7 +19,7 @@ export class Library {
   #before = null;
   #loaded = false;
 
-  /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form. */
+  /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form; `trained` knows the runs of LoRAs. */
   constructor(actions) {
     this.actions = actions;
   }
@@ -122,6 +122,7 @@ export class Library {
         model.trigger ? el("small", {}, `trigger words: ${model.trigger}`) : null,
         model.problem ? el("small", { class: "ls-bad" }, model.problem) : null,
       ),
+      this.actions.trained.link(model),
       hash ? button(hash, () => copy(model.sha256 ?? hash), { kind: "small mono", title: "Copy the hash" }) : el("small", { class: "ls-faint" }, "hash pending"),
       model.problem ? null : actions[model.kind]?.(),
     );
@@ -154,6 +155,8 @@ export class Library {
 
   #detail(image) {
     const url = api.local(image.url);
+    const runs = el("div", { class: "ls-actions", hidden: true });
+    this.actions.trained.fill(runs, image.infotext);
     this.detail.replaceChildren(
       el("a", { href: url, target: "_blank", rel: "noopener", class: "ls-detail-picture" }, el("img", { src: url, alt: "" })),
       el(
@@ -164,6 +167,7 @@ export class Library {
         button("copy", () => copy(image.infotext), { picture: "copy", kind: "small" }),
         button("", () => this.#closeDetail(), { picture: "close", kind: "bare", title: "Close" }),
       ),
+      runs,
       el("pre", { class: "ls-info", tabindex: "0" }, image.infotext),
       image.path ? el("small", { class: "ls-faint ls-path" }, image.path) : null,
     );

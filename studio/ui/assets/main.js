@@ -16,6 +16,7 @@ import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
 import { RunStore } from "./train-store.js";
 import { TrainTab } from "./train.js";
+import { Trained } from "./trained.js";
 import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
@@ -35,7 +36,9 @@ const newestPicture = () => {
   const [job] = store.pictured;
   return job ? job.images.get(Math.max(...job.images.keys())) : null;
 };
-const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed });
+const train = new TrainTab(runs, { use: useTrained, browser: browserId });
+const trained = new Trained(runs, { open: openRun, made: () => readLoras() });
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
@@ -45,11 +48,12 @@ const loras = new Cards({
   kind: "lora",
   title: "LoRA",
   folder: "loras",
-  list: api.loras,
+  list: () => trained.list(),
   preview: api.loraPreviewUrl,
   facts: (lora) => lora.trigger && `trigger words: ${lora.trigger}`,
   uses: (lora) => hasLora(texts()[0], lora.name),
   toggle: toggleLoraTag,
+  origin: (lora) => trained.link(lora),
 });
 const embeddings = new Cards({
   kind: "embedding",
@@ -64,9 +68,8 @@ const embeddings = new Cards({
 const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
   selectTab("txt2img");
-});
-const train = new TrainTab(runs, { use: useTrained, browser: browserId });
-const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext) });
+}, trained);
+const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext), trained });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
@@ -164,10 +167,19 @@ function insert(model) {
   selectTab("txt2img");
 }
 
-/** Put the LoRA that a run made into the prompt, with the word that calls it. */
-async function useTrained(run) {
+function openRun(id) {
+  selectTab("train");
+  train.open(id);
+}
+
+/** Let the server look for new LoRAs, and show them. */
+async function readLoras() {
   await api.refresh().catch(() => {});
   loras.load();
+}
+
+/** Put the LoRA that a run made into the prompt, with the word that calls it. */
+function useTrained(run) {
   const tagged = area().value.includes(`<lora:${run.lora}:`) ? area().value : toggleLora(area().value, run.lora, settings.lora_weight);
   const called = run.trigger && !tagged.includes(run.trigger) ? [run.trigger, tagged.trim()].filter(Boolean).join(", ") : tagged;
   type(area(), called);

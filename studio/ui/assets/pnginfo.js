@@ -31,9 +31,10 @@ const LABELS = {
 };
 
 export class PngInfo {
-  /** `send(parcel)` fills the form and goes to txt2img. */
-  constructor(send) {
+  /** `send(parcel)` fills the form and goes to txt2img; `trained` knows the runs of LoRAs. */
+  constructor(send, trained) {
     this.send = send;
+    this.trained = trained;
     this.mounted = new Promise((resolve) => (this.isMounted = resolve));
   }
 
@@ -129,6 +130,8 @@ export class PngInfo {
     const again = button("Paint again and compare", () => check(file, this.url, outcome, again), {
       picture: "play", id: "pnginfo_reproduce", title: "Reproduce check: is every pixel the same, and if not, why?",
     });
+    const runs = el("div", { class: "ls-actions", id: "pnginfo_runs", hidden: true });
+    this.trained.fill(runs, infotext);
     return el(
       "section",
       { class: "ls-card" },
@@ -140,6 +143,7 @@ export class PngInfo {
         again,
         button("copy", () => copy(infotext), { picture: "copy", kind: "small" }),
       ),
+      runs,
       outcome,
     );
   }

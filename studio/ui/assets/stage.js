@@ -15,10 +15,10 @@ const PLAY_SECONDS = 2.4;
 export class Stage {
   #playing = 0;
 
-  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step. */
-  constructor(store, { send, inspect, branch, folder }) {
+  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step; `trained` knows the runs of LoRAs. */
+  constructor(store, { send, inspect, branch, folder, trained }) {
     this.store = store;
-    this.actions = { send, inspect, branch, folder };
+    this.actions = { send, inspect, branch, folder, trained };
     this.job = null; // the job that is shown
     this.index = 0; // the picture of it
     this.step = null; // the step of it; null is the newest, or the finished picture
@@ -44,6 +44,7 @@ export class Stage {
       scrub: el("div", { class: "ls-scrub" }),
       stepText: el("span", { class: "ls-steptext" }),
       lineage: el("ul", { class: "ls-lineage", "aria-label": "What this picture was branched from" }),
+      runs: el("div", { class: "ls-actions", hidden: true }),
       info: el("pre", { class: "ls-info", tabindex: "0", "aria-label": "Generation parameters" }),
       warning: el("p", { class: "ls-warning" }),
     };
@@ -68,6 +69,7 @@ export class Stage {
       p.warning,
       p.buttons,
       p.lineage,
+      p.runs,
       p.info,
     );
     this.draw();
@@ -314,6 +316,7 @@ export class Stage {
     show(p.buttons, Boolean(image));
     show(p.info, Boolean(image));
     setText(p.info, image?.infotext ?? "");
+    this.actions.trained.fill(p.runs, image?.infotext ?? "");
     this.#drawLineage();
     const warning = image?.warning ?? (job?.status === "failed" ? job.error?.message : "") ?? "";
     setText(p.warning, warning);

@@ -10,7 +10,7 @@ const BASIC = [
   "method.samples.prompts", "method.samples.every",
 ];
 const ELSEWHERE = ["method.kind", "method.data.path", "export_to"];
-const LABELS = { name: "Name", "method.model": "Base checkpoint", "method.data.trigger": "Trigger word", "method.samples.prompts": "Sample prompts, one a line", "method.samples.every": "Samples every … steps", "method.network.kind": "Network" };
+const LABELS = { name: "Name", "method.model": "Base checkpoint", "method.data.trigger": "Trigger word", "method.samples.prompts": "Sample prompts, one a line", "method.samples.every": "Steps per sample", "method.network.kind": "Network" };
 const METHODS = { lora: "LoRA", text_encoder: "Text encoder", full: "Whole U-Net", scratch: "From nothing, on drawn scenes", clip: "CLIP pair, on drawn scenes", judge: "Judge, on drawn scenes" };
 const GROUPS = { "": "The run", method: "Training", "method.data": "Pictures and captions", "method.rate": "Learning rate over the run", "method.output": "The file" };
 

@@ -11,6 +11,7 @@ import { LIVING } from "./train-store.js";
 export class TrainTab {
   #chosen = false; // whether the user picked the run that is shown
   #loaded = false;
+  #wanted = null; // the run to show once the tab is there
   #saved = "";
 
   /** `use(run)` puts a finished LoRA into the prompt; `browser()` names this browser. */
@@ -42,6 +43,7 @@ export class TrainTab {
     panel.replaceChildren(left, right);
     this.mounted = true;
     this.#draw();
+    if (this.#wanted) this.#select(this.#wanted);
     new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.#opened()).observe(panel);
   }
 
@@ -71,6 +73,12 @@ export class TrainTab {
     this.list.draw(this.view.id);
     this.view.draw();
     this.#plan();
+  }
+
+  /** Show this run, also when the tab is not on the page yet. */
+  open(id) {
+    this.#wanted = id;
+    if (this.mounted) this.#select(id);
   }
 
   #select(id) {

@@ -15,6 +15,7 @@ from studio.training.methods.lora.result import LoraResult
 from studio.training.tuning.base import Base, load_base
 from studio.training.tuning.learner import Group, Learner
 from studio.training.tuning.prepare import Learning, open_dataset, open_session
+from studio.training.tuning.publish import add_preview
 from studio.training.tuning.run import run_session
 
 
@@ -54,7 +55,9 @@ def train_adapters(
 
     def export(step: int, name: str) -> Path:
         facts = Facts(context.run, method, method.network, base.info, dataset, context.config.seed, step, name, learns)
-        return result.write(facts, context.paths.loras)
+        path = result.write(facts, context.paths.loras)
+        add_preview(path, context.run, step)
+        return path
 
     return run_session(session, export)
 
