@@ -1,4 +1,4 @@
-"""What a step of LoRA training costs: `python launch.py bench train [--quick] [--save] [--steps N]`.
+"""What a step of LoRA training costs: `python launch.py bench train [--quick] [--save] [--steps N] [--rounds N]`.
 
 Prints one JSON object. Compared are the product's loop and the plain loop of diffusers' example in float32 and in bfloat16, on Stable
 Diffusion 1.5's shapes with random weights. What is measured, and how to read it, is in `bench/README.md`. Nothing is downloaded.
@@ -32,15 +32,18 @@ OURS = "studio"
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print JSON; 1 when a contender failed (the reason is then on stderr)."""
     parser = argparse.ArgumentParser(prog="bench train", description="Measure what a step of LoRA training costs.")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, one round: a check that it runs, no figure")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: a check that it runs, no figure")
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
     parser.add_argument(
         "--steps", type=_steps, default=STEPS, help="measured steps a round, at least 2 (default: %(default)s)"
     )
+    parser.add_argument(
+        "--rounds", type=int, choices=range(1, 10), default=ROUNDS, help="how often each trains (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
-            result = measure(Path(folder), quick=options.quick, steps=options.steps)
+            result = measure(Path(folder), quick=options.quick, steps=options.steps, rounds=options.rounds)
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"bench train: {error}", file=sys.stderr)
         return 1
@@ -52,21 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(root: Path, *, quick: bool, steps: int) -> dict[str, Any]:
+def measure(root: Path, *, quick: bool, steps: int, rounds: int) -> dict[str, Any]:
     """All figures. Raises `CalledProcessError` when a contender fails."""
     size = "thin" if quick else "real"
     facts = {"bench": "train", "quick": quick, "version": __version__, "machine": machine()}
     facts["protocol"] = {
         "side": SIDES[size], "batch": 1, "rank": RANK, "layers": "attention", "pictures": COUNT, "threads": 1, "steps": steps,
-        "rounds": 1 if quick else ROUNDS,
+        "rounds": rounds,
     }  # fmt: skip
     _process(f"make-{size}", str(root))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for number in range(1 if quick else ROUNDS):
+    for number in range(rounds):
         for name in CONTENDERS[:: -1 if number % 2 else 1]:
             print(f"round {number + 1}: {name}", file=sys.stderr)
             answer = _process(name, str(root), str(steps + 1), str(number + 1))
             found[name].append(json.loads(answer.splitlines()[-1]))
+            print(f"    {found[name][-1]}", file=sys.stderr)  # so that a run that is broken off leaves something
     return {**facts, **summary(found), "load_at_end": load()}
 
 

@@ -49,10 +49,28 @@ def test_a_contender_that_fails_is_said_and_nothing_is_printed(
     assert capsys.readouterr().out == ""
 
 
-def test_one_step_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_step_cannot_be_measured_and_no_round_at_all_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["--steps", "1"])
     assert "'1'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench.main(["--rounds", "0"])
+
+
+def test_every_other_round_goes_backwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def answering(*arguments: str) -> str:
+        asked.append(arguments)
+        return "noise\n" + json.dumps(figures(1.0, 1.0))
+
+    monkeypatch.setattr(bench, "_process", answering)
+    result = bench.measure(tmp_path, quick=True, steps=2, rounds=2)
+    forwards = ["studio", "plain_bf16", "plain_fp32"]
+    assert [name for name, *_ in asked] == ["make-thin", *forwards, *reversed(forwards)]
+    assert {arguments[2] for arguments in asked[1:]} == {"3"}, "one step more, which is left out"
+    assert [arguments[3] for arguments in asked[1:]] == ["1"] * 3 + ["2"] * 3, "a seed of its own: a new run"
+    assert result["studio_against"]["plain_fp32"]["times_as_fast"] == 1.0
 
 
 def test_the_meter_counts_the_u_net_and_nothing_else() -> None:
@@ -92,7 +110,7 @@ print(json.dumps(meter.figures()))
 
 @pytest.mark.slow
 def test_it_runs_on_tiny_shapes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--quick", "--steps", "2"]) == 0
+    assert bench.main(["--quick", "--steps", "2", "--rounds", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert set(result["contenders"]) == {"studio", "plain_bf16", "plain_fp32"}
     assert all(each["cpu_seconds_a_step"]["steps"] == 2 for each in result["contenders"].values())
