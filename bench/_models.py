@@ -1,9 +1,12 @@
-"""The model that a benchmark paints with."""
+"""The model that a benchmark paints with or trains."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from studio.errors import UnknownModel
 from studio.library import Library
@@ -65,3 +68,41 @@ def find_model(name: str) -> ModelInfo:
         raise UnknownModel(f"{folder} is no diffusers folder.", field="model")
     with contextlib.closing(Library(Paths(REPOSITORY))) as library:
         return library.checkpoint(name)
+
+
+THIN: Mapping[str, dict[str, Any]] = {
+    "unet": {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "cross_attention_dim": 32},
+    "vae": {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
+    "text_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+}
+"""What makes SD 1.5 so small that a check of a benchmark takes seconds."""
+
+
+def random_sd15(folder: Path, changes: Mapping[str, dict[str, Any]] | None = None) -> ModelInfo:
+    """A diffusers folder of SD 1.5's shapes with random weights, float16 on disk (2 GB); the library's entry for it.
+
+    `changes` (such as `THIN`) replace values of the parts' configurations.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from studio.families.configs import shipped_config
+
+    torch.manual_seed(0)
+    makers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "unet": UNet2DConditionModel.from_config,
+        "vae": AutoencoderKL.from_config,
+        "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
+    }
+    for part, make in makers.items():
+        config = shipped_config("sd1", part) | (changes or {}).get(part, {})
+        make(config).half().save_pretrained(folder / part)
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(shipped_config("sd1", "scheduler")))
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+             "text_encoder": ["transformers", "CLIPTextModel"], "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return ModelInfo(
+        kind="checkpoint", name=folder.name, path=str(folder), layout="folder", family="sd1", size=0, mtime=0.0
+    )

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench._machine import load, machine
-from bench._models import OneModel, find_model
+from bench._models import OneModel, find_model, random_sd15
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
@@ -215,7 +215,7 @@ def measure_overhead(quick: bool) -> dict[str, Any]:
     ours: list[_Cost] = []
     theirs: list[_Cost] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        model = _random_sd15(Path(folder) / "sd15-shapes")
+        model = random_sd15(Path(folder) / "sd15-shapes")
         engine = DiffusersEngine("cpu")
         bare = _bare_calls(engine.load(model), steps)
         requests = iter([_request(model, steps=steps, side=OVERHEAD_SIDE, seed=seed) for seed in range(2 * rounds + 1)])
@@ -233,32 +233,6 @@ def measure_overhead(quick: bool) -> dict[str, Any]:
         "bare_seconds": _summary([cost.wall for cost in theirs]), "engine_seconds": _summary([cost.wall for cost in ours]),
         "overhead_percent_wall": round(100 * wall, 2), "overhead_percent_cpu": round(100 * cpu, 2),
     }  # fmt: skip
-
-
-def _random_sd15(folder: Path) -> ModelInfo:
-    """A diffusers folder of SD 1.5's shapes with random weights, float16 on disk (2 GB); the library's entry for it."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from studio.families.configs import shipped_config
-
-    torch.manual_seed(0)
-    makers: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "unet": UNet2DConditionModel.from_config,
-        "vae": AutoencoderKL.from_config,
-        "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
-    }
-    for part, make in makers.items():
-        make(shipped_config("sd1", part)).half().save_pretrained(folder / part)
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(shipped_config("sd1", "scheduler")))
-    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-             "text_encoder": ["transformers", "CLIPTextModel"], "scheduler": ["diffusers", "DDIMScheduler"]}  # fmt: skip
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return ModelInfo(
-        kind="checkpoint", name=folder.name, path=str(folder), layout="folder", family="sd1", size=0, mtime=0.0
-    )
 
 
 def _bare_calls(loaded: LoadedCheckpoint, steps: int) -> Callable[[], None]:
