@@ -262,6 +262,8 @@ def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, 
         expect(card).to_have_text(f"trained in {run.id}")
         expect(links.first).to_be_disabled()
         tab(page, "Library")
+        page.locator(".ls-gallery .ls-tile").first.click()
+        expect(page.locator(".ls-detail .ls-trained").first).to_have_text(f"trained in {run.id}")
         page.locator("#library_loras").click()
         expect(page.locator(".ls-model", has_text="stranger").locator(".ls-trained")).to_be_disabled()
     finally:
