@@ -165,6 +165,7 @@ def test_curves_and_samples_follow_the_folder(
         open_tab(page)
         expect(page.locator(FACTS)).to_contain_text("step 212 / 300")
         expect(page.locator(".ls-sample-row")).to_have_count(4)
+        expect(page.locator("#train_run_about")).to_have_text(re.compile(f"LoRA on sprout-v1 · created .* · {run.id}"))
         expect(page.locator(".ls-sample-row").nth(1).locator(".ls-sample")).to_have_count(3)
         assert page.locator(".ls-sample-step").all_inner_texts() == ["base", "100", "200"]
         expect(page.locator("#train_run .ls-chips", has_text="cache latents")).to_be_visible()
@@ -261,6 +262,8 @@ def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, 
         expect(card).to_have_text(f"trained in {run.id}")
         expect(links.first).to_be_disabled()
         tab(page, "Library")
+        page.locator(".ls-gallery .ls-tile").first.click()
+        expect(page.locator(".ls-detail .ls-trained").first).to_have_text(f"trained in {run.id}")
         page.locator("#library_loras").click()
         expect(page.locator(".ls-model", has_text="stranger").locator(".ls-trained")).to_be_disabled()
     finally:

@@ -121,8 +121,8 @@ export class Library {
         el("small", { class: "ls-faint" }, facts.join(" · ")),
         model.trigger ? el("small", {}, `trigger words: ${model.trigger}`) : null,
         model.problem ? el("small", { class: "ls-bad" }, model.problem) : null,
+        this.actions.trained.link(model),
       ),
-      this.actions.trained.link(model),
       hash ? button(hash, () => copy(model.sha256 ?? hash), { kind: "small mono", title: "Copy the hash" }) : el("small", { class: "ls-faint" }, "hash pending"),
       model.problem ? null : actions[model.kind]?.(),
     );

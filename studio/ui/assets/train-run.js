@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { button, download, duration, el, inFrame, setSource, setText, show, toast } from "./dom.js";
 import { Lightbox } from "./lightbox.js";
 import { Chart } from "./train-chart.js";
+import { METHODS } from "./train-form.js";
 import { stateText } from "./train-list.js";
 import { LIVING, numberText, RESUMABLE, whereText } from "./train-store.js";
 
@@ -30,6 +31,7 @@ export class RunView {
   mount(panel) {
     this.name = el("b", { id: "train_run_name" });
     this.facts = el("span", { class: "ls-faint ls-run-facts", id: "train_run_facts" });
+    this.about = el("p", { class: "ls-faint ls-hintline", id: "train_run_about" });
     this.bar = el("i", {});
     this.message = el("p", { class: "ls-warning", role: "alert", hidden: true });
     this.note = el("p", { class: "ls-faint", hidden: true });
@@ -39,7 +41,7 @@ export class RunView {
     this.logBox = el("details", { class: "ls-fold" }, el("summary", {}, "log"), this.log);
     this.logBox.addEventListener("toggle", () => this.#readLog());
     this.card = el("section", { class: "ls-card ls-run-card", id: "train_run", "aria-label": "The run", hidden: true },
-      el("header", {}, this.name, this.facts), el("div", { class: "ls-bar" }, this.bar), this.message, this.note, this.stages, this.chart.root, this.buttons, this.logBox);
+      el("header", {}, this.name, this.facts), this.about, el("div", { class: "ls-bar" }, this.bar), this.message, this.note, this.stages, this.chart.root, this.buttons, this.logBox);
     this.grid = el("div", { class: "ls-samples", role: "table", "aria-label": "Sample pictures: a row for each prompt, a column for each step" });
     this.samplesCard = el("section", { class: "ls-card", id: "train_samples", hidden: true }, el("header", {}, el("b", {}, "Samples"), el("span", { class: "ls-faint" }, "the same prompts and seeds as it learns")), this.grid);
     this.empty = el("section", { class: "ls-card ls-train-empty", id: "train_empty" }, el("span", { class: "ls-mark", "aria-hidden": "true" }), el("b", {}, "Nothing is trained yet"),
@@ -74,6 +76,7 @@ export class RunView {
     const { summary } = run;
     setText(this.name, run.name);
     setText(this.facts, headText(run));
+    setText(this.about, aboutText(run));
     this.bar.style.width = summary.total ? `${(100 * summary.step) / summary.total}%` : "0";
     this.bar.parentElement.classList.toggle("busy", run.state === "running" && !summary.total);
     const trouble = run.problem || (run.state === "failed" ? summary.message || "It failed." : run.state === "interrupted" ? "The training process ended without a word: it was killed, or the machine went off. Resume goes on from the last checkpoint." : "");
@@ -205,6 +208,13 @@ export class RunView {
     setText(this.log, size ? text : "Nothing was printed.");
     if (bottom) this.log.scrollTop = this.log.scrollHeight;
   }
+}
+
+/** "LoRA on sprout-v1 · trigger word duotone · created 25 Nov, 14:02 · duo-c90aad3a": what a run is. */
+function aboutText(run) {
+  const method = METHODS[run.method] ?? run.method;
+  const created = new Date(run.created * 1000).toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+  return [run.model ? `${method} on ${run.model}` : method, run.trigger && `trigger word ${run.trigger}`, `created ${created}`, run.id].filter(Boolean).join(" · ");
 }
 
 /** "step 212 / 300 · 5.8 it/s · loss 0.041 · validation 0.0367 · rate 1.3e-3 · 18 s left". */
