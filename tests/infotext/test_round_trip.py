@@ -79,7 +79,8 @@ class Library:
         return Style(name, "{prompt}, 35mm", "blurry")
 
     def wildcard(self, name: str) -> list[str]:
-        assert name == "colour"
+        if name != "colour":  # one that was made up of other signs
+            raise UnknownName.of("wildcard", name, ["colour"])
         return ["red", "sea green", "(gold:1.2)"]
 
 

@@ -77,7 +77,7 @@ def test_a_megabyte_of_syntax_takes_linear_time(opening: str, closing: str) -> N
         assert parse_schedule(prompt, 4)[-1].until == 4
         return time.process_time() - began
 
-    assert seconds(1_000_000) < 3 * max(seconds(500_000), 0.5)
+    assert seconds(1_000_000) < 3 * max(seconds(500_000), 2)  # seconds of a busy machine; quadratic would be hours
 
 
 def test_the_first_stretch_lasts_a_call_longer_and_returns_after_the_end() -> None:

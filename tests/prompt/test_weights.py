@@ -125,7 +125,7 @@ def test_a_megabyte_of_syntax_takes_linear_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     start = time.process_time()
     parse_weights(text)
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 6  # of a busy machine; quadratic would be hours
 
 
 def test_long_runs_inside_a_weight_are_read_once() -> None:
