@@ -207,8 +207,13 @@ def _split(auth: str) -> tuple[str, str]:
     return user, password
 
 
-def only_from_here(scope: Scope, *, exposed: bool) -> None:
-    """Raise `NotAllowed` unless the request comes from the machine the server runs on, and nobody else can reach it."""
+def is_from_here(scope: Scope, *, exposed: bool) -> bool:
+    """Whether the request comes from the machine the server runs on, whose folders are the caller's, and nobody else can reach it."""
     address = client_address(scope)
-    if exposed or not (address and is_loopback(address)):
+    return not exposed and bool(address) and is_loopback(address)
+
+
+def only_from_here(scope: Scope, *, exposed: bool) -> None:
+    """Raise `NotAllowed` unless the request `is_from_here`."""
+    if not is_from_here(scope, exposed=exposed):
         raise NotAllowed("This works only on the machine the studio runs on, while it is not open to others.")

@@ -138,8 +138,8 @@ def test_nothing_is_written_or_read_outside(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["field"]) == (403, "export_to")
     scratch = {"name": "x", "method": {"kind": "scratch", "start": "../../etc"}}
     assert client.post(f"{ROOT}/runs", json=scratch).status_code == 403
+    run_id = created(client)
     for path in ("..%2Fconfig.json", "config.json", "..%2f..%2fsettings.json"):
-        run_id = client.get(f"{ROOT}/runs").json()[0]["id"]
         assert client.get(f"{ROOT}/runs/{run_id}/samples/{path}").status_code == 404
     assert client.get(f"{ROOT}/runs/..%2f..%2f").status_code == 404
 

@@ -13,10 +13,10 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from studio.api.auth import only_from_here
+from studio.api.auth import is_from_here
 from studio.api.common import StudioDep
 from studio.app import Studio
-from studio.errors import NotAllowed, StorageError
+from studio.errors import StorageError
 from studio.paths import storage_error
 from studio.schema.request import Text
 from studio.schema.training_data import (
@@ -95,7 +95,9 @@ async def upload(studio: StudioDep, request: Request, name: Annotated[str, Query
 @router.post("/inspect")
 def inspect(studio: StudioDep, request: Request, body: InspectBody) -> DatasetReport:
     """What a data set holds: pictures, sizes, captions, files that cannot be used, and what a run over it takes."""
-    settings = studio.datasets.placed(body.settings(), body.upload, anywhere=_is_here(studio, request))
+    settings = studio.datasets.placed(
+        body.settings(), body.upload, anywhere=is_from_here(request.scope, exposed=studio.exposed)
+    )
     return studio.datasets.inspect(
         settings, epochs=body.epochs, batch=body.batch, seconds_per_step=body.seconds_per_step
     )
@@ -139,16 +141,7 @@ def thumbnail(
 
 def _placed(studio: Studio, request: Request, path: str, upload: str | None, format: str) -> DatasetSettings:
     asked = DatasetSettings(path=path, format=format)
-    return studio.datasets.placed(asked, upload, anywhere=_is_here(studio, request))
-
-
-def _is_here(studio: Studio, request: Request) -> bool:
-    """Whether the caller sits at this machine, whose folders are theirs."""
-    try:
-        only_from_here(request.scope, exposed=studio.exposed)
-    except NotAllowed:
-        return False
-    return True
+    return studio.datasets.placed(asked, upload, anywhere=is_from_here(request.scope, exposed=studio.exposed))
 
 
 async def _received(studio: Studio, request: Request) -> Path:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from studio.api.auth import only_from_here
+from studio.api.auth import is_from_here
 from studio.api.common import StudioDep, picture_type
 from studio.errors import NotAllowed, NotFound
 from studio.runs import RunManager
@@ -55,7 +55,7 @@ def create(studio: StudioDep, request: Request, body: TrainingConfig) -> RunReco
     """Put a new run into the queue. The body is its configuration, as a recipe holds it."""
     if body.export_to:
         raise NotAllowed("Where the finished model is exported to cannot be chosen over HTTP.", field="export_to")
-    return studio.start_training(body, anywhere=_is_here(studio.exposed, request))
+    return studio.start_training(body, anywhere=is_from_here(request.scope, exposed=studio.exposed))
 
 
 @router.get("/runs/{run_id}")
@@ -114,12 +114,3 @@ def sample(studio: StudioDep, run_id: str, name: str) -> Response:
     if kind is None:
         raise NotFound(f"{name} is no picture.")
     return Response(data, media_type=kind, headers={"cache-control": "private, no-cache", **_PICTURE_CSP})
-
-
-def _is_here(exposed: bool, request: Request) -> bool:
-    """Whether the caller sits at this machine, whose folders are theirs."""
-    try:
-        only_from_here(request.scope, exposed=exposed)
-    except NotAllowed:
-        return False
-    return True
