@@ -108,6 +108,7 @@ def _request() -> str:
     from studio.schema.request import (
         BranchPoint,
         GenerationRequest,
+        HiresPass,
         Refiner,
         RunOptions,
         SamplerOptions,
@@ -122,6 +123,7 @@ def _request() -> str:
         ("Variation (`variation`)", Variation),
         ("Seed resize (`seed_resize`)", SeedResize),
         ("Refiner (`refiner`)", Refiner),
+        ("Second pass (`hires`)", HiresPass),
         ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),

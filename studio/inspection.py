@@ -21,11 +21,11 @@ from studio.prompt.networks import NetworkTag, extract_networks
 from studio.prompt.styles import Style
 from studio.prompt.weights import BadWeight
 from studio.prompt.wildcards import literal
-from studio.resolve import ModelLookup, draw, find_lora, model_calls, with_styles
 from studio.samplers.table import SamplerSpec, find_sampler
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.schema.resolved import LoraUse
+from studio.wording import ModelLookup, draw, find_lora, model_calls, with_styles
 
 SHOWN_NAMES = 40
 """LoRAs, wildcards and mistakes that are told of one prompt."""

@@ -82,8 +82,9 @@ def refuse_late_step(step: int, origin: ResolvedRequest) -> None:
     sampler = find_sampler(origin.sampler)
     counted = origin.branch is None and sampler.can_branch and not sampler.timesteps
     if counted and step >= origin.steps:
+        which = "first pass, the only one that can be branched from," if origin.hires else "picture"
         raise InvalidRequest(
-            f"branch.step = {step} is not possible: the picture has {origin.steps} steps, and one at least must be left.",
+            f"branch.step = {step} is not possible: the {which} has {origin.steps} steps, and one at least must be left.",
             field="branch.step",
         )
 

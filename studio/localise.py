@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
-from studio.prompt.styles import recognise_styles
+from studio.prompt.styles import Style, recognise_styles
 
 if TYPE_CHECKING:
     from studio.library import Library
@@ -21,10 +21,7 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
     """
     found = dict(request)
     with contextlib.suppress(StudioError):
-        texts = (found.get("prompt", ""), found.get("negative_prompt", ""))
-        prompt, negative, names = recognise_styles(*texts, library.styles.styles())
-        if names:
-            found.update(prompt=prompt, negative_prompt=negative, styles=names)
+        found |= _with_styles(found, library.styles.styles())
     for field, find in (("model", library.checkpoint), ("vae", library.vae)):
         with contextlib.suppress(StudioError):
             info = find(found[field]) if found.get(field) else None
@@ -34,3 +31,28 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
             info = library.checkpoint(found["refiner"]["checkpoint"])
             found["refiner"] = {**found["refiner"], "checkpoint": info.name}
     return {key: value for key, value in found.items() if key in request or key == "styles"}
+
+
+def _with_styles(request: Mapping[str, Any], styles: Sequence[Style]) -> dict[str, Any]:
+    """The prompts without the styles that are merged into them, and the names of these.
+
+    Styles act on both passes, so where the second one has prompts of its own they must be merged into those too.
+    """
+    prompt, negative, names = recognise_styles(request.get("prompt", ""), request.get("negative_prompt", ""), styles)
+    part = request.get("hires") or {}
+    own = {name: part[name] for name in ("prompt", "negative_prompt") if part.get(name)}
+    if own:
+        texts = (
+            own.get("prompt", request.get("prompt", "")),
+            own.get("negative_prompt", request.get("negative_prompt", "")),
+        )
+        *second, too = recognise_styles(*texts, styles)
+        if too != names:
+            return {}
+        bare = dict(zip(("prompt", "negative_prompt"), second, strict=True))
+        if not all(bare[name].strip() for name in own):  # a prompt that is left empty would be the first pass's
+            return {}
+        part = {**part, **{name: bare[name] for name in own}}
+    if not names:
+        return {}
+    return {"prompt": prompt, "negative_prompt": negative, "styles": names, **({"hires": part} if own else {})}

@@ -14,8 +14,8 @@ from studio.errors import InvalidRequest, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import extract_networks
-from studio.resolve import ModelLookup
 from studio.schema.request import GenerationRequest, make_request
+from studio.wording import ModelLookup
 
 if TYPE_CHECKING:
     from studio.evaluation.similarity import Picture
@@ -94,15 +94,17 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes["refiner"] = None
             missing.append(f"Refiner {request.refiner.checkpoint!r} is not here: painted without it.")
-    prompt = request.prompt
-    for tag in extract_networks(prompt)[1]:
+    texts = {"prompt": request.prompt, "hires": request.hires.prompt if request.hires else ""}
+    for tag in dict.fromkeys(tag for text in texts.values() for tag in extract_networks(text)[1]):
         try:
             if tag.kind == "lora":
                 library.lora(tag.name)
         except UnknownName:
-            prompt = prompt.replace(str(tag), "")
+            texts = {name: text.replace(str(tag), "") for name, text in texts.items()}
             missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
-    return request.model_copy(update={**changes, "prompt": prompt}), missing
+    if request.hires:
+        changes["hires"] = request.hires.model_copy(update={"prompt": texts["hires"]})
+    return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
 
 
 def compare(original: Original, png: bytes, infotext: str) -> Reproduction:

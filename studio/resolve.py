@@ -5,80 +5,35 @@ Pure: reads the request, the settings and the library; touches no model weights,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
-from studio.library.embeddings import embedding_words
+from studio.hires import PIXEL_STEP, fixed_hires, hires_plan
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
-from studio.prompt.composition import split_composition
-from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
-from studio.prompt.schedule import parse_schedule
-from studio.prompt.styles import Style, apply_styles
-from studio.prompt.weights import weigh
-from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.planning import refuse_branch
-from studio.samplers.table import AUTOMATIC, SamplerSpec, find_sampler, find_schedule, resolve_schedule
+from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, Refiner, RunOptions, SeedResize
+from studio.schema.request import (
+    MAX_SEED,
+    BranchPoint,
+    GenerationRequest,
+    Refiner,
+    RunOptions,
+    SeedResize,
+)
 from studio.schema.resolved import (
     BranchPlan,
-    EmbeddingUse,
-    LoraUse,
-    PromptBranch,
-    PromptPlan,
     RefinerPlan,
     ResolvedRequest,
     VariationPlan,
 )
+from studio.wording import ModelLookup, find_embeddings, find_loras, model_calls, prompt_plans, usable, wordings
 
-TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
-"""The fields of `RunOptions` that keep what a prompt was drawn from."""
 ORIGIN = "The picture that is branched from"
-PIXEL_STEP = 8
 MAX_PIXELS = 16 * 1024 * 1024
 """Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
-
-
-class ModelLookup(Protocol):
-    """The part of the library that resolving needs."""
-
-    def checkpoint(self, name: str | None) -> ModelInfo:
-        """By name, title or hash; None is the default. Raises `UnknownModel`."""
-        ...
-
-    def vae(self, name: str) -> ModelInfo | None:
-        """None for "Automatic" and "None". Raises `UnknownModel`."""
-        ...
-
-    def lora(self, name: str) -> ModelInfo:
-        """By name or alias. Raises `UnknownName`."""
-        ...
-
-    def lora_hashes(self) -> dict[str, str]:
-        """Short hash -> name of the LoRAs whose hash is known."""
-        ...
-
-    def embedding_hashes(self) -> dict[str, str]:
-        """Word -> short hash of the embeddings, "" while it is not known."""
-        ...
-
-    def embeddings(self) -> list[ModelInfo]:
-        """All embeddings, also those that cannot be used."""
-        ...
-
-    def embedding(self, name: str) -> ModelInfo:
-        """By `ModelInfo.name`, with its hash. Raises `UnknownName`."""
-        ...
-
-    def style(self, name: str) -> Style:
-        """By name. Raises `UnknownName`."""
-        ...
-
-    def wildcard(self, name: str) -> list[str]:
-        """The lines of a wildcard, at least one. Raises `UnknownName`."""
-        ...
 
 
 def resolve(
@@ -116,27 +71,31 @@ def _answered(
     """`request` without its branch, resolved."""
     width, height = request.width // PIXEL_STEP * PIXEL_STEP, request.height // PIXEL_STEP * PIXEL_STEP
     _check_budget(width, height, request.batch_size)
-    model = _usable(library.checkpoint(request.model or selected_checkpoint or None))
+    model = usable(library.checkpoint(request.model or selected_checkpoint or None))
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
-    worded, templates = _worded(request, library, seed)
+    worded, templates = wordings(request, library, seed)
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
     seeds, variation = _seeds(request, seed, draw_seed)
-    tags = extract_networks(worded["prompt"])[1]
     calls = model_calls(sampler, request.steps)
-    positive, negative = _plans(worded, calls, request)
-    embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
+    positive, negative = prompt_plans(worded, calls, request)
+    hires = hires_plan(request, worded, model, library, seed, partial(_refiner, request.refiner, model, library))
+    if hires:
+        _check_budget(*hires.covering, request.batch_size)
+    prompts = (positive, negative, *((hires.positive, hires.negative) if hires else ()))
+    embeddings, notes = find_embeddings((branch for plan in prompts for branch in plan.branches), model, library)
+    refined = hires is None or hires.refiner_passes != "second pass"
     return ResolvedRequest(
         positive=positive,
         negative=negative,
         embeddings=embeddings,
         notes=notes,
-        loras=tuple(find_lora(tag, model, library) for tag in tags if tag.kind == "lora"),
+        loras=find_loras(worded["prompt"], model, library),
         model=model,
-        refiner=_refiner(request.refiner, model, library, calls),
-        vae=_usable(vae) if vae else None,
+        refiner=_refiner(request.refiner, model, library, calls) if refined else None,
+        vae=usable(vae) if vae else None,
         sampler=sampler.name,
         schedule=running.label,
         schedule_label=running.label if sampler.default_schedule else asked.label,
@@ -156,6 +115,7 @@ def _answered(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         rng=request.rng,
+        hires=hires,
         options=(options or RunOptions()).model_copy(update=templates),
     )
 
@@ -168,6 +128,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     """
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
+    schedule = AUTOMATIC if own and find_schedule(own) == asked else asked.label
+    refiner = resolved.any_refiner
     answers = {
         "prompt": resolved.positive.text,
         "negative_prompt": resolved.negative.text,
@@ -179,11 +141,12 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "seed_resize": resolved.seed_resize,
         "model": resolved.model.name,
         "refiner": request.refiner
-        and resolved.refiner
-        and request.refiner.model_copy(update={"checkpoint": resolved.refiner.model.name}),
+        and refiner
+        and request.refiner.model_copy(update={"checkpoint": refiner.model.name}),
+        "hires": fixed_hires(request.hires, resolved, schedule),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "sampler": resolved.sampler,
-        "schedule": AUTOMATIC if own and find_schedule(own) == asked else asked.label,
+        "schedule": schedule,
         "width": resolved.width,
         "height": resolved.height,
     }
@@ -231,72 +194,6 @@ def _rounded(part: SeedResize | None) -> SeedResize | None:
     return SeedResize(width=part.width // PIXEL_STEP * PIXEL_STEP, height=part.height // PIXEL_STEP * PIXEL_STEP)
 
 
-def model_calls(sampler: SamplerSpec, steps: int) -> int:
-    """The steps that prompt editing counts in: model calls, two a step for samplers of second order, as A1111 counts."""
-    return steps * 2 if sampler.second_order else steps
-
-
-def _worded(request: GenerationRequest, library: ModelLookup, seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Both prompts by field: with their styles, without comments, wildcards drawn. And the templates of those that were drawn."""
-    styles = [library.style(name) for name in request.styles]
-    merged = {field: with_styles(field, request, styles) for field in TEMPLATES}
-    worded = {field: draw(field, text, library.wildcard, seed) for field, text in merged.items()}
-    drawn = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
-    return worded, drawn
-
-
-def _plans(worded: dict[str, str], calls: int, request: GenerationRequest) -> tuple[PromptPlan, PromptPlan]:
-    """Prompt and negative prompt taken apart; only the first may be put together with AND."""
-    prompt, negative = (extract_networks(worded[field])[0] for field in ("prompt", "negative_prompt"))
-    branches = tuple(_branch(text, weight, calls, request) for text, weight in split_composition(prompt))
-    return (
-        PromptPlan(text=worded["prompt"], branches=branches),
-        PromptPlan(text=worded["negative_prompt"], branches=(_branch(negative, 1.0, calls, request),)),
-    )
-
-
-def with_styles(field: str, request: GenerationRequest, styles: Sequence[Style]) -> str:
-    """The prompt `field` with the texts of `styles` merged in, without comments. Raises `InvalidRequest` as `apply_styles` does."""
-    return apply_styles(getattr(request, field), (getattr(style, field) for style in styles))
-
-
-def draw(field: str, text: str, lookup: Lookup, seed: int) -> str:
-    """The prompt `field` as `seed` words it: wildcards and choices drawn. Raises as `expand` does, naming `field`."""
-    try:
-        return expand(text, lookup, f"{field} {seed}")
-    except StudioError as error:
-        error.field = field
-        raise
-
-
-def _branch(text: str, weight: float, calls: int, request: GenerationRequest) -> PromptBranch:
-    """One part of a prompt over the model calls."""
-    stretches = parse_schedule(text, calls, old=request.old_prompt_editing)
-    places = {text: place for place, text in enumerate(dict.fromkeys(stretch.text for stretch in stretches))}
-    return PromptBranch(
-        texts=tuple(tuple(weigh(text, request.emphasis)) for text in places),
-        stretches=tuple((stretch.until, places[stretch.text]) for stretch in stretches),
-        weight=weight,
-    )
-
-
-def _embeddings(
-    branches: Iterable[PromptBranch], model: ModelInfo, library: ModelLookup
-) -> tuple[tuple[EmbeddingUse, ...], tuple[str, ...]]:
-    """The embeddings that the wordings of `branches` name; and why others, whose names stand there too, are not used."""
-    words = embedding_words(library.embeddings(), model)
-    if not (words.usable or words.refused):
-        return (), ()
-    known, all_names = words.names, words.all_names
-    used: dict[str, EmbeddingUse] = {}
-    notes: dict[str, str] = {}
-    for text in (text for branch in branches for text in branch.texts):
-        for name in (found.name for found in known.found_in(text)):
-            used[name] = used.get(name) or EmbeddingUse(name=name, model=library.embedding(words.usable[name].name))
-        notes |= {f.name: words.refused[f.name] for f in all_names.found_in(text) if f.name in words.refused}
-    return tuple(used.values()), tuple(notes.values())
-
-
 def _check_budget(width: int, height: int, batch_size: int) -> None:
     if width * height * batch_size > MAX_PIXELS:
         raise InvalidRequest(
@@ -306,18 +203,12 @@ def _check_budget(width: int, height: int, batch_size: int) -> None:
         )
 
 
-def _usable(model: ModelInfo) -> ModelInfo:
-    if model.problem:
-        raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
-    return model
-
-
 def _refiner(part: Refiner | None, base: ModelInfo, library: ModelLookup, calls: int) -> RefinerPlan | None:
     """The checkpoint that finishes; None where it is the one that begins. It must paint in the same latent space."""
     if part is None:
         return None
     try:
-        model = _usable(library.checkpoint(part.checkpoint))
+        model = usable(library.checkpoint(part.checkpoint))
     except StudioError as error:
         error.field = "refiner.checkpoint"
         raise
@@ -331,23 +222,3 @@ def _refiner(part: Refiner | None, base: ModelInfo, library: ModelLookup, calls:
         )
     reached = (call for call in range(calls + 1) if call / calls >= part.switch_at)
     return RefinerPlan(model=model, switch_at=part.switch_at, from_call=next(reached) if part.by_steps else None)
-
-
-def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup) -> LoraUse:
-    """The file behind one `<lora:…>` tag, checked against the checkpoint's family where both are known.
-
-    Raises `UnknownName`, `IncompatibleFile` and `InvalidRequest` (weights that are no numbers, a dynamic rank).
-    """
-    name = tag.positional[0] if tag.positional else ""
-    if lora_rank(tag) is not None:
-        raise InvalidRequest(
-            f"{tag} asks for a dynamic rank, which is not supported: leave the fourth value (dyn) out.", field="prompt"
-        )
-    info = _usable(library.lora(name))
-    if model is not None and info.family not in ("unknown", model.family):
-        raise IncompatibleFile(
-            f"LoRA {info.name!r} was made for {info.family}, the checkpoint {model.name!r} is {model.family}.",
-            field="prompt",
-        )
-    te_weight, unet_weight = lora_weights(tag)
-    return LoraUse(name=name, model=info, te_weight=te_weight, unet_weight=unet_weight)

@@ -15,12 +15,13 @@ from PIL import Image
 from bench._models import OneModel
 from bench.scenes.track import track
 from studio.errors import EngineError
-from studio.resolve import ModelLookup, resolve
+from studio.resolve import resolve
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import ImageReady
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, RunOptions
 from studio.training.methods.judge.judge import Picture
+from studio.wording import ModelLookup
 
 SAMPLER, SCHEDULE, STEPS, CFG = "DPM++ 2M", "Karras", 20, 4.0
 FEW_STEPS, FEW_SCHEDULE = 6, "SGM Uniform"

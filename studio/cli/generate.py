@@ -19,6 +19,7 @@ from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
+    HiresPass,
     Refiner,
     RunOptions,
     SamplerOptions,
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "variation": (Variation, "variation_"),
     "seed_resize": (SeedResize, "seed_resize_"),
     "refiner": (Refiner, "refiner_"),
+    "hires": (HiresPass, "hires_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
 REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "branch", *PARTS))
@@ -45,6 +47,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
     for model, prefix in PARTS.values():
         add_fields(parser, model, model.model_fields, prefix=prefix)
+    parser.add_argument("--hires", action="store_true", help="enlarge and paint again; any --hires-… flag says so too")
     parser.add_argument(
         "--branch-origin",
         metavar="FILE",
@@ -68,7 +71,8 @@ def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> 
     """The request a command line asks for: its flags over `defaults`. Raises `InvalidRequest`."""
     data: dict[str, Any] = {**defaults.model_dump(), **given(arguments, REQUEST_FIELDS), "prompt": arguments.prompt}
     for name, (model, prefix) in PARTS.items():
-        if flags := given(arguments, model.model_fields, prefix):
+        flags = given(arguments, model.model_fields, prefix)
+        if flags or (name == "hires" and arguments.hires):
             data[name] = {**(data[name] or {}), **flags}
     return make_request(data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -51,6 +52,12 @@ def to_pixels(sample: Tensor) -> Tensor:
     """
     unit = (sample * 0.5 + 0.5).clamp(0, 1)
     return (unit * 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+
+
+def to_samples(picture: Image.Image) -> Tensor:
+    """The way back: a picture as a sample [3, H, W] in -1..1, float32 on the CPU."""
+    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    return pixels.float() / 127.5 - 1
 
 
 def _is_lost(sample: Tensor) -> bool:

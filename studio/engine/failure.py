@@ -11,7 +11,8 @@ def explain(error: Exception, resolved: ResolvedRequest, device: str) -> StudioE
     if isinstance(error, StudioError):
         return error
     if is_out_of_memory(error):
-        size = f"{resolved.batch_size} x {resolved.width}x{resolved.height}"
+        width, height = resolved.final_size
+        size = f"{resolved.batch_size} x {width}x{height}"
         return OutOfMemory(
             f"There is too little memory on {device} for {size} pixels at once with {resolved.model.name}. "
             "Use a smaller batch size or a smaller picture, or close other programs."

@@ -40,16 +40,18 @@ class FakeEngine:
         if self.fail_with is not None:
             raise self.fail_with
         done, began = 0, time.monotonic()
+        total = resolved.steps + (resolved.hires.steps if resolved.hires and resolved.hires.denoising_strength else 0)
+        width, height = resolved.final_size
         for batch in range(resolved.batch_count):
             seed = resolved.seeds[batch * resolved.batch_size]
-            for step in range(1, resolved.steps + 1):
+            for step in range(1, total + 1):
                 time.sleep(self.step_seconds)
                 if cancel.mode != "none":
                     break
                 preview = _picture(8, 8, seed, "JPEG", "")
                 latents = f"{seed}/{step}".encode() if resolved.options.keep_latents else b""
-                yield Progress(batch=batch, batches=resolved.batch_count, step=step, total=resolved.steps,
-                               sigma=float(resolved.steps - step), previews=(preview,) * resolved.batch_size, latents=latents,
+                yield Progress(batch=batch, batches=resolved.batch_count, step=step, total=total,
+                               sigma=float(total - step), previews=(preview,) * resolved.batch_size, latents=latents,
                                seconds=time.monotonic() - began)  # fmt: skip
             if cancel.mode == "skip":
                 cancel.clear_skip()
@@ -58,10 +60,8 @@ class FakeEngine:
                 break
             for index in range(batch * resolved.batch_size, (batch + 1) * resolved.batch_size):
                 text, seed = self.infotext(resolved, index), resolved.seeds[index]
-                png = _picture(resolved.width, resolved.height, seed, "PNG", text)
-                yield ImageReady(
-                    index=index, seed=seed, width=resolved.width, height=resolved.height, infotext=text, png=png
-                )
+                png = _picture(width, height, seed, "PNG", text)
+                yield ImageReady(index=index, seed=seed, width=width, height=height, infotext=text, png=png)
                 done += 1
         stopped = cancel.mode == "interrupt"
         yield (

@@ -1,4 +1,4 @@
-"""A pass: from seeds to finished latents, step by step. Today there is one, from pure noise (txt2img).
+"""A pass: from seeds to finished latents, step by step; from pure noise (txt2img), or from given latents with noise over them.
 
 A pass is built once per job, from the loaded checkpoint and the request, and then run once for every batch.
 """
@@ -18,7 +18,8 @@ from studio.engine.loading import LoadedModel
 from studio.engine.refiner import HandOver, RefinerPass
 from studio.errors import EngineError
 from studio.samplers.noise import ImageNoise
-from studio.samplers.planning import plan
+from studio.samplers.noise_table import NoiseTable
+from studio.samplers.planning import SamplingPlan, plan
 from studio.samplers.types import Step
 from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
 
@@ -36,7 +37,8 @@ class TextToImage:
     """The txt2img pass of one job.
 
     Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what
-    `EmbeddingVectors.load` raises. `loaded` begins the picture, and finishes it unless a `refiner` takes over.
+    `EmbeddingVectors.load` raises. `loaded` begins the picture, and finishes it unless a `refiner` takes over. With a
+    `strength` it goes on from given latents, and the request's steps are the last of a longer schedule.
     """
 
     def __init__(
@@ -45,13 +47,15 @@ class TextToImage:
         resolved: ResolvedRequest,
         hardware: Hardware,
         refiner: RefinerPass | None = None,
+        *,
+        strength: float | None = None,
     ) -> None:
         self._resolved = resolved
         self._refiner = refiner
         self._hardware = hardware
         self.loaded = loaded
         self._table = loaded.table_for(resolved.noise_schedule)
-        self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
+        self._plan = sampling_plan(resolved, self._table, strength)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
@@ -79,9 +83,16 @@ class TextToImage:
         return start.step + self._plan.below(start.sigma)[0].steps
 
     def steps(
-        self, seeds: Sequence[int], subseeds: Sequence[int] = (), start: StartPoint | None = None
+        self,
+        seeds: Sequence[int],
+        subseeds: Sequence[int] = (),
+        start: StartPoint | None = None,
+        *,
+        init: Tensor | None = None,
     ) -> Iterator[Step]:
         """Denoise one batch, one generator per picture; `subseeds` are its variation seeds. Close the iterator to stop.
+
+        `init` are the clean latents [B, C, h, w] that a pass with a strength goes on from.
 
         From `start` on it runs the rest of its own plan: steps are counted on, and prompts and noise are what they would be
         there. Draws that the steps before may have taken are passed over.
@@ -92,7 +103,7 @@ class TextToImage:
             noise = batch_noise(
                 self._resolved, seeds, subseeds, self._shape, self.loaded.model.latent.scale, self._hardware.device
             )
-            plan, x, calls, done = self._plan, self._plan.start(noise.start()), 0, 0
+            plan, x, calls, done = self._plan, self._plan.start(noise.start(), init), 0, 0
             if start is not None:
                 plan, skipped, calls = plan.below(start.sigma)
                 x, done = start.x, start.step
@@ -152,6 +163,19 @@ class TextToImage:
             embeddings=self._embeddings,
         )
         return conditioner.condition(states, resolved.width, resolved.height, is_negative=is_negative)
+
+
+def sampling_plan(resolved: ResolvedRequest, table: NoiseTable, strength: float | None = None) -> SamplingPlan:
+    """The run of one pass; with a `strength` above 0 exactly its steps, from given latents. Raises as `plan` does."""
+    return plan(
+        resolved.sampler,
+        resolved.schedule,
+        resolved.steps,
+        table,
+        resolved.sampler_options,
+        strength=strength,
+        exact_steps=strength is not None,
+    )
 
 
 def batch_noise(

@@ -17,25 +17,27 @@ JPEG_QUALITY = 80
 
 
 class Previewer:
-    """Draws previews of one pass.
+    """Draws previews of one job, whose passes may differ in size.
 
     Args:
         factors: [C][3], RGB value per unit of each latent channel, on latents as the U-Net sees them.
         bias: [3], RGB value of a latent of zeros. Values are in -1..1: pixel = (value + 1) / 2 · 255.
-        size: (width, height) of the finished picture in pixels; a preview is never larger, nor than 256 on its longer side.
+        scale: pixels per latent and side; a preview is never larger than the picture, nor than 256 on its longer side.
     """
 
-    def __init__(self, factors: Sequence[Sequence[float]], bias: Sequence[float], size: tuple[int, int]) -> None:
+    def __init__(self, factors: Sequence[Sequence[float]], bias: Sequence[float], scale: int) -> None:
         self._factors = torch.as_tensor(factors, dtype=torch.float32)
         self._bias = torch.as_tensor(bias, dtype=torch.float32)
-        self._size = preview_size(*size)
+        self._scale = scale
 
     def draw(self, denoised: Tensor) -> tuple[bytes, ...]:
         """One JPEG per picture of `denoised` [B, C, h, w]."""
-        return tuple(self._encode(pixels) for pixels in latent_rgb(denoised, self._factors, self._bias))
+        height, width = denoised.shape[2] * self._scale, denoised.shape[3] * self._scale
+        size = preview_size(width, height)
+        return tuple(self._encode(pixels, size) for pixels in latent_rgb(denoised, self._factors, self._bias))
 
-    def _encode(self, pixels: Tensor) -> bytes:
-        picture = Image.fromarray(pixels.numpy()).resize(self._size, Image.Resampling.BICUBIC)
+    def _encode(self, pixels: Tensor, size: tuple[int, int]) -> bytes:
+        picture = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()

@@ -19,13 +19,15 @@ from studio.engine.branching import BranchPass
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
+from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import pack_step, start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.lora import LoraWeights
-from studio.engine.passes import TextToImage
+from studio.engine.passes import TextToImage, sampling_plan
 from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
+from studio.engine.upscale import enlarged, final_picture
 from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
@@ -35,6 +37,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 WAIT_SECONDS = 0.05
+Painting = TextToImage | BranchPass | TwoPasses
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +47,7 @@ class _Job:
 
     resolved: ResolvedRequest
     cancel: CancelToken
-    text_to_image: TextToImage | BranchPass
+    text_to_image: Painting
     previewer: Previewer
     vae: Callable[[LoadedCheckpoint], LoadedVae]
     backend: str
@@ -155,13 +158,13 @@ class DiffusersEngine:
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
-        preview = self._keeper.vae(resolved.vae, loaded).latent.preview
+        latent = self._keeper.vae(resolved.vae, loaded).latent
         self._activity = ""
         job = _Job(
             resolved,
             cancel,
             self._painter(loaded, resolved, kept),
-            Previewer(preview.factors, preview.bias, (resolved.width, resolved.height)),
+            Previewer(latent.preview.factors, latent.preview.bias, latent.scale),
             partial(self._keeper.vae, resolved.vae),
             self._hardware.backend,
         )
@@ -169,7 +172,7 @@ class DiffusersEngine:
             if not self._keeper.holds(loaded):  # its refiner needed the room
                 loaded = yield from self._prepare(resolved)
                 self._activity = ""
-                job.text_to_image = self._pass(loaded, resolved)
+                job.text_to_image = self._painter(loaded, resolved, kept)
             yield from _paint_batch(job, batch)
             if cancel.mode == "interrupt":
                 break
@@ -204,12 +207,13 @@ class DiffusersEngine:
             yield self._status(note)
         return loaded
 
-    def _pass(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest) -> TextToImage:
-        """The pass of a job, with its refiner."""
+    def _pass(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, strength: float | None = None) -> TextToImage:
+        """A pass of a job, with its refiner; one with a `strength` goes on from given latents."""
         if resolved.refiner is None:
-            return TextToImage(loaded, resolved, self._hardware)
+            return TextToImage(loaded, resolved, self._hardware, strength=strength)
         open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, loaded.model.latent)
-        return TextToImage(loaded, resolved, self._hardware, RefinerPass(resolved.refiner, open_pass))
+        refiner = RefinerPass(resolved.refiner, open_pass)
+        return TextToImage(loaded, resolved, self._hardware, refiner, strength=strength)
 
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, latent: LatentFacts
@@ -228,22 +232,34 @@ class DiffusersEngine:
         )
         return loaded, TextToImage(loaded, finishing, self._hardware)
 
-    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> TextToImage | BranchPass:
-        """What paints: one pass, or a branch that makes its passes when their turns come."""
-        if resolved.branch is None:
-            return self._pass(loaded, resolved)
+    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> Painting:
+        """What paints: one pass, or several that are made when their turns come."""
 
-        def make(part: ResolvedRequest) -> TextToImage:
+        def make(part: ResolvedRequest, strength: float | None = None) -> TextToImage:
             current = loaded
             if not self._keeper.holds(loaded):  # a refiner needed the room
                 current = self._keeper.checkpoint(part.model, part.refiner.model if part.refiner else None)
             current.loras.apply(_loras(part))
-            return self._pass(current, part)
+            return self._pass(current, part, strength)
 
-        latent, device = loaded.model.latent, self._hardware.device
-        shape = (1, latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
-        start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
-        return BranchPass(resolved, make, start)
+        def first() -> TextToImage | BranchPass:
+            if resolved.branch is None:
+                return make(resolved)
+            latent, device = loaded.model.latent, self._hardware.device
+            shape = (1, latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
+            start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
+            return BranchPass(resolved, make, start)
+
+        plan = resolved.hires
+        if plan is None or plan.denoising_strength == 0:
+            return first()
+        part, strength = second_pass(resolved), plan.denoising_strength
+        steps = sampling_plan(part, loaded.table_for(resolved.noise_schedule), strength).steps
+
+        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
+            return enlarged(x, plan, self._keeper.vae(resolved.vae, painter))
+
+        return TwoPasses(first, partial(make, part, strength), enlarge, steps)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -286,11 +302,11 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
         last = step
     assert last is not None, "a plan has at least one step"
     yield Status(message="Decoding")
-    decoder = Decoder(job.vae(painting.painter))
+    vae = job.vae(painting.painter)
     for offset, latents in enumerate(last.x):
         if job.left():
             return
-        yield _finished_picture(job, decoder, batch * job.resolved.batch_size + offset, latents)
+        yield _finished_picture(job, vae, batch * job.resolved.batch_size + offset, latents)
 
 
 def _progress(job: _Job, batch: int, step: Step) -> Progress:
@@ -310,8 +326,8 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
 
 
 @torch.inference_mode()
-def _finished_picture(job: _Job, decoder: Decoder, index: int, latents: Tensor) -> ImageReady:
-    picture = decoder.picture(latents)
+def _finished_picture(job: _Job, vae: LoadedVae, index: int, latents: Tensor) -> ImageReady:
+    picture = final_picture(latents, job.resolved.hires, vae)
     infotext = write_infotext(job.resolved, index, __version__, job.backend)
     job.images += 1
     return ImageReady(

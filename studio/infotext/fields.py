@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from studio.errors import UnknownName
+from studio.infotext.hires import has_hires, hires_names
 from studio.infotext.keys import (
     CHOICE_FIELDS,
+    HIRES_NAMES,
     NUMBER_FIELDS,
     OPTION_FIELDS,
     PART_FIELDS,
@@ -30,6 +32,7 @@ from studio.samplers.table import (
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
+    HiresPass,
     Refiner,
     SamplerOptions,
     SeedResize,
@@ -52,6 +55,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "variation": Variation,
     "seed_resize": SeedResize,
     "refiner": Refiner,
+    "hires": HiresPass,
     "branch": BranchPoint,
 }
 """Optional parts of a request, of which a text decides those it names."""
@@ -81,7 +85,7 @@ def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
     for key, name in OPTION_FIELDS.items():
         reader.read(options, SamplerOptions, key, name)
     fields["sampler_options"] = options
-    fields.update(reader.parts())
+    fields.update(reader.parts(fields))
     reader.remark()
     return fields, reader.notes
 
@@ -148,15 +152,21 @@ class _Reader:
             self.notes.append(f"There is no schedule named {shortened(given)!r} here; Automatic is used.")
         return {"sampler": sampler.name, "schedule": for_form(sampler, schedule)}
 
-    def parts(self) -> dict[str, Any]:
-        """The optional parts that the text turns on."""
-        found: dict[str, dict[str, Any]] = {name: {} for name in PARTS}
+    def parts(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The optional parts that the text turns on; `fields` are those read so far."""
+        hires = has_hires(self.pairs)
+        found: dict[str, dict[str, Any]] = {name: {} for name in PARTS if hires or name != "hires"}
         for key, name in PART_FIELDS.items():
             part, _, field = name.partition(".")
-            self.read(found[part], PARTS[part], key, field)
+            if part in found:
+                self.read(found[part], PARTS[part], key, field)
         if "Variation seed" in self.pairs and "seed" not in found["variation"]:
             found["variation"] = {}  # another seed would be another picture, and no better than none
-        return {name: values for name in PARTS if (values := self._part(name, found[name]))}
+        if hires:
+            self.used.update((*HIRES_NAMES, "First pass size-1", "First pass size-2"))
+            first = (fields["sampler"], fields["schedule"]) if "sampler" in fields else None
+            found["hires"].update(hires_names(self.pairs, first, self.notes.append))
+        return {name: values for name in found if (values := self._part(name, found[name]))}
 
     def _part(self, name: str, values: dict[str, Any]) -> dict[str, Any] | None:
         """The whole part of these values; None when it would change nothing or is not possible."""

@@ -54,11 +54,26 @@ PART_FIELDS = {
     "Refiner": "refiner.checkpoint",
     "Refiner switch at": "refiner.switch_at",
     "Refiner switch by sampling steps": "refiner.by_steps",
+    "Denoising strength": "hires.denoising_strength",
+    "Hires upscale": "hires.scale",
+    "Hires resize-1": "hires.width",
+    "Hires resize-2": "hires.height",
+    "Hires steps": "hires.steps",
+    "Hires CFG Scale": "hires.cfg_scale",
+    "Hires prompt": "hires.prompt",
+    "Hires negative prompt": "hires.negative_prompt",
+    "Hires refiner": "hires.refiner",
     "Branch step": "branch.step",
     "Branch origin": "branch.origin",
 }
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
 whole text of the picture that was branched from, in quotes."""
+
+HIRES_NAMES = ("Hires upscaler", "Hires sampler", "Hires schedule type")
+"""What is looked up by name for the second pass; see `studio.infotext.hires`."""
+
+TEXT_KEYS = frozenset({"Hires prompt", "Hires negative prompt", "Template", "Negative Template"})
+"""Keys of whole texts: a value of theirs that looks like a size is none."""
 
 TEMPLATE_KEYS = ("Template", "Negative Template")
 """What the prompts were drawn from; the prompts themselves are what painted the picture."""

@@ -26,10 +26,12 @@ def repoint_loras(prompt: str, hashes: Mapping[str, str], local: Mapping[str, st
     return replace_networks(prompt, repointed)
 
 
-def with_loras(prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str]) -> tuple[str, list[str]]:
+def with_loras(
+    prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str], *, tagged_too: str = ""
+) -> tuple[str, list[str]]:
     """`prompt` with its tags pointed at local files, and tags for the LoRAs a text names only outside the prompt.
 
-    Also notes for the user. A LoRA that is named by its hash alone gets a tag only where a local file has that hash.
+    Also notes for the user. `tagged_too` is another prompt, whose tags need none here. A LoRA that is named by its hash alone gets a tag only where a local file has that hash.
     """
     loras = list(loras)
     notes: list[str] = []
@@ -37,7 +39,7 @@ def with_loras(prompt: str, loras: Iterable[NamedLora], local: Mapping[str, str]
     if result != prompt:
         notes.append("LoRA tags were pointed at local files with the same hash.")
     known = index_hashes(local)
-    tagged = {tag.name.casefold() for text in (prompt, result) for tag in extract_networks(text)[1]}
+    tagged = {tag.name.casefold() for text in (prompt, result, tagged_too) for tag in extract_networks(text)[1]}
     added: list[str] = []
     for lora in loras:
         here = local_name(lora.digits, known)

@@ -6,9 +6,9 @@ import json
 
 
 def quote(value: object) -> str:
-    """`value` as text; as a JSON string (non-ASCII kept) when it holds a comma, colon or line break."""
+    """`value` as text; as a JSON string (non-ASCII kept) when it holds a comma, colon or line break, or looks like one."""
     text = str(value)
-    if not any(character in text for character in ",:\n"):
+    if not any(character in text for character in ",:\n") and not text.startswith('"'):
         return text
     return json.dumps(text, ensure_ascii=False)
 

@@ -16,16 +16,16 @@ from typing import Any
 from studio.infotext.dialects import implied_pairs, named_embeddings, named_loras, unnamed_resources
 from studio.infotext.embeddings import with_embeddings
 from studio.infotext.fields import request_fields
-from studio.infotext.keys import TEMPLATE_KEYS
+from studio.infotext.keys import TEMPLATE_KEYS, TEXT_KEYS
 from studio.infotext.legacy import modernise
-from studio.infotext.loras import with_loras
+from studio.infotext.loras import repoint_loras, with_loras
 from studio.infotext.quote import quote, unquote
 from studio.prompt.wildcards import literal
 from studio.schema.request import MAX_ORIGIN, MAX_PROMPT
 
-MAX_INFOTEXT = 6 * MAX_PROMPT + 2 * MAX_ORIGIN + 20_000
-"""Characters of text that are taken out of a picture: the two longest prompts there can be, what they were drawn from and what the
-picture was branched from, both in quotes, and room for parameters."""
+MAX_INFOTEXT = 10 * MAX_PROMPT + 2 * MAX_ORIGIN + 20_000
+"""Characters of text that are taken out of a picture: the two longest prompts there can be, in quotes those of a second pass, what they
+were drawn from and what the picture was branched from, and room for parameters."""
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 SHOWN_RESOURCES = 12
@@ -78,12 +78,20 @@ def parse_infotext(
     if pairs:
         prompt, pairs = modernise(prompt, negative, pairs)
         fields, notes = request_fields({**implied_pairs(pairs), **pairs})
-        local, more = with_loras(prompt, named_loras(pairs), loras or {})
-        painted, renamed = with_embeddings((local, negative), named_embeddings(pairs), embeddings or {})
+        named, words = named_loras(pairs), named_embeddings(pairs)
+        second = _second_prompts(fields)
+        local, more = with_loras(prompt, named, loras or {}, tagged_too=second[0])
+        painted, renamed = with_embeddings((local, negative), words, embeddings or {})
         painted = (literal(painted[0]), literal(painted[1]))
+        if any(second):
+            tags = {lora.name: lora.digits for lora in named if lora.name}
+            pointed, _ = with_embeddings(
+                (repoint_loras(second[0], tags, loras or {}), second[1]), words, embeddings or {}
+            )
+            fields["hires"].update(prompt=literal(pointed[0]), negative_prompt=literal(pointed[1]))
         notes += [*more, *renamed]
-        if named := unnamed_resources(pairs):
-            shown = "; ".join(named[:SHOWN_RESOURCES]) + ("; …" if len(named) > SHOWN_RESOURCES else "")
+        if others := unnamed_resources(pairs):
+            shown = "; ".join(others[:SHOWN_RESOURCES]) + ("; …" if len(others) > SHOWN_RESOURCES else "")
             notes.append(f"Made with models that Civitai names without a hash, so they cannot be found here: {shown}.")
     request = {"prompt": painted[0], "negative_prompt": painted[1], **fields}
     for name in ("prompt", "negative_prompt"):
@@ -91,6 +99,12 @@ def parse_infotext(
             label = name.replace("_", " ")
             notes.append(f"The {label} has {len(request.pop(name)):,} characters; {MAX_PROMPT:,} are possible.")
     return ParsedInfotext(prompt, negative, pairs, request, notes)
+
+
+def _second_prompts(fields: Mapping[str, Any]) -> tuple[str, str]:
+    """Prompt and negative prompt that the second pass has for itself, each "" where there is none."""
+    part = fields.get("hires") or {}
+    return part.get("prompt", ""), part.get("negative_prompt", "")
 
 
 def find_pairs(line: str) -> list[tuple[str, str]]:
@@ -165,7 +179,7 @@ def _keyed(line: str) -> dict[str, str]:
         if not raw:
             continue
         value = unquote(raw)
-        size = _SIZE.fullmatch(value)
+        size = None if key in TEXT_KEYS else _SIZE.fullmatch(value)
         if size:
             pairs[f"{key}-1"], pairs[f"{key}-2"] = size.groups()
         else:

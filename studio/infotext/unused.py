@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
-    "hires. fix": ("Hires ", "First pass size"),
+    "other checkpoint for the second pass": ("Hires checkpoint", "Hires Module", "Hires VAE"),
+    "hires. fix without its strength and its size": ("Hires ", "First pass size"),
     "inpainting": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "img2img": ("Denoising strength", "Init image hash", "Noise multiplier", "Extra noise", "Image CFG scale"),
     "hypernetworks": ("Hypernet",),
@@ -55,12 +56,10 @@ _MAX_SHOWN = 60
 def unused_notes(pairs: Mapping[str, str], used: Collection[str]) -> list[str]:
     """One sentence for every feature whose parameters are not in `used`, and one for what belongs to none."""
     groups: dict[str, list[str]] = {}
-    hires = any(key.startswith("Hires ") and not _neutral(key, value) for key, value in pairs.items())
     for key, value in pairs.items():
         if key in used or key in SILENT or is_dialect_key(key) or _neutral(key, value):
             continue
-        feature = "hires. fix" if hires and key == "Denoising strength" else _feature(key)
-        groups.setdefault(feature, []).append(f"{shortened(key)} {shortened(value)}")
+        groups.setdefault(_feature(key), []).append(f"{shortened(key)} {shortened(value)}")
     others = groups.pop("", [])
     notes = [f"There is no {feature} here; not used: {_listed(shown)}." for feature, shown in groups.items()]
     return [*notes, f"Not used here: {_listed(others)}."] if others else notes

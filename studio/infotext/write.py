@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
@@ -30,7 +31,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
 
     `version` is the program's bare version number; `backend` says what painted: versions, device, number format, attention kernel.
     """
-    sampler = find_sampler(resolved.sampler)
+    passes = _passes(resolved)
     pairs: Pairs = {
         "Steps": resolved.steps,
         "Sampler": resolved.sampler,
@@ -41,16 +42,18 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         **_model(resolved.model),
         **_vae(resolved.vae),
         **_start_noise(resolved, index),
+        **({"Denoising strength": resolved.hires.denoising_strength} if resolved.hires else {}),
     }
     if resolved.clip_skip > 1:
         pairs["Clip skip"] = resolved.clip_skip
-    if resolved.sampler_options.ensd and sampler.uses_ensd and sampler.eta(resolved.sampler_options):
+    if resolved.sampler_options.ensd and any(_stirred(resolved.sampler_options, sampler) for _, sampler in passes):
         pairs["ENSD"] = resolved.sampler_options.ensd
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
+    pairs.update(hires_pairs(resolved))
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
-    pairs.update(_refiner(resolved.refiner))
+    pairs.update(_refiner(resolved.any_refiner))
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
     if resolved.old_prompt_editing and _has_brackets(resolved):
@@ -59,8 +62,9 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Noise Schedule"] = resolved.noise_schedule
     if resolved.prediction_type != "Automatic":
         pairs["Prediction type"] = resolved.prediction_type
-    pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
-    pairs.update(_sampler(resolved.sampler_options, sampler))
+    for schedule, sampler in passes:
+        pairs.update(_schedule(resolved.sampler_options, schedule, sampler))
+        pairs.update(_sampler(resolved.sampler_options, sampler))
     for key, template in zip(
         TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
     ):
@@ -73,6 +77,18 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()
+
+
+def _passes(resolved: ResolvedRequest) -> list[tuple[str, SamplerSpec]]:
+    """Schedule and sampler of each pass."""
+    own = [(resolved.schedule, resolved.sampler)]
+    own += [(resolved.hires.schedule, resolved.hires.sampler)] if resolved.hires else []
+    return [(schedule, find_sampler(sampler)) for schedule, sampler in own]
+
+
+def _stirred(options: SamplerOptions, sampler: SamplerSpec) -> bool:
+    """Whether it draws noise by generators that the seed delta acts on."""
+    return sampler.uses_ensd and bool(sampler.eta(options))
 
 
 def _model(model: ModelInfo) -> Pairs:
@@ -116,7 +132,7 @@ def _loras(resolved: ResolvedRequest) -> Pairs:
     """`name: hash` of every LoRA whose hash is known; the name is as in its tag, without the separators."""
     hashes = {
         use.name.replace(":", "").replace(",", ""): use.model.short_hash
-        for use in resolved.loras
+        for use in resolved.all_loras
         if use.model.short_hash
     }
     return {"Lora hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}
@@ -144,8 +160,10 @@ def _has_brackets(resolved: ResolvedRequest) -> bool:
 
 
 def _texts(resolved: ResolvedRequest) -> list[str]:
-    """Both prompts without their tags."""
-    return [extract_networks(plan.text)[0] for plan in (resolved.positive, resolved.negative)]
+    """The prompts without their tags."""
+    plans = [resolved.positive, resolved.negative]
+    plans += [resolved.hires.positive, resolved.hires.negative] if resolved.hires else []
+    return [extract_networks(plan.text)[0] for plan in plans]
 
 
 def _schedule(options: SamplerOptions, schedule: str, sampler: SamplerSpec) -> Pairs:

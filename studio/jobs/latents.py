@@ -29,7 +29,7 @@ from studio.paths import Paths
 from studio.schema.events import Progress
 from studio.schema.models import ModelInfo
 from studio.schema.request import RunOptions
-from studio.schema.resolved import EmbeddingUse, LoraUse, RefinerPlan, ResolvedRequest
+from studio.schema.resolved import EmbeddingUse, HiresPlan, LoraUse, RefinerPlan, ResolvedRequest
 
 KEPT_IN_MEMORY = 64 << 20
 _FILE = re.compile(r"(\d{1,9})-(\d{1,9})\.safetensors")
@@ -183,9 +183,10 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     It is made of the picture's text, which names all that acts on the pixels, and of the files' paths, sizes and times instead of
     their hashes, which may become known between two jobs.
     """
-    refiner = resolved.refiner
-    files = [resolved.model, *([resolved.vae] if resolved.vae else []), *([refiner.model] if refiner else [])]
-    files += [*(use.model for use in resolved.loras), *(use.model for use in resolved.embeddings)]
+    refiner, hires = resolved.refiner, resolved.hires
+    finisher = resolved.any_refiner
+    files = [resolved.model, *([resolved.vae] if resolved.vae else []), *([finisher.model] if finisher else [])]
+    files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.embeddings)]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),
@@ -193,11 +194,17 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
             "loras": tuple(_without_hash(use) for use in resolved.loras),
             "embeddings": tuple(_without_hash(use) for use in resolved.embeddings),
             "refiner": refiner and _without_hash(refiner),
+            "hires": hires and _hires_without_hashes(hires),
             "options": RunOptions(),
         }
     )
     facts = [write_infotext(bare, index, ""), *((file.path, file.size, file.mtime) for file in files)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _hires_without_hashes(plan: HiresPlan) -> HiresPlan:
+    loras = tuple(_without_hash(use) for use in plan.loras)
+    return plan.model_copy(update={"loras": loras, "refiner": plan.refiner and _without_hash(plan.refiner)})
 
 
 def _without_hash(use: _Use) -> _Use:

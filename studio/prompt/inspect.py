@@ -125,7 +125,7 @@ def inspect_prompt(
 
     Args:
         text: the prompt.
-        calls: model calls that its editing counts in; see `studio.resolve.model_calls`.
+        calls: model calls that its editing counts in; see `studio.wording.model_calls`.
         emphasis: with "Ignore" all weights are told as 1, with "None" brackets are text.
         old: editing as before A1111 1.6.0.
         composed: whether AND parts it, as in the prompt; in the negative prompt it is a word.

@@ -23,12 +23,15 @@ MAX_BRANCHES = 8
 """How often a picture may be branched from a branch."""
 SMALLEST_SIDE = 64
 """Pixels."""
+LARGEST_SIDE = 4096
+"""Pixels a side may have after the second pass."""
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
+RefinerPasses = Literal["first pass", "second pass", "both passes"]
 
 
 def _printable(text: str) -> str:
@@ -123,6 +126,33 @@ class Refiner(_Frozen):
     )
 
 
+class HiresPass(_Frozen):
+    """A second pass over the enlarged picture (hires. fix). Its presence means on: one with nothing but defaults enlarges twice.
+
+    `width` and `height` say the final size instead of `scale`: one of them alone keeps the shape, both cut off what is too much.
+    What is left at its default is as in the first pass. One that neither enlarges nor paints is as if it were not there.
+    """
+
+    scale: float = Field(2.0, ge=1, le=4, description="Enlarge by this; not read where a size is given")
+    width: SideOrOff = Field(0, ge=0, le=LARGEST_SIDE, description="Final width in pixels; 0 is by scale, or by height")
+    height: SideOrOff = Field(
+        0, ge=0, le=LARGEST_SIDE, description="Final height in pixels; 0 is by scale, or by width"
+    )
+    upscaler: str = Field("Latent", max_length=300, description="What enlarges between the passes")
+    steps: int = Field(0, ge=0, le=150, description="Sampling steps of the second pass; 0 as many as the first has")
+    denoising_strength: float = Field(
+        0.7, ge=0, le=1, description="How much is painted anew; 0 only enlarges, 1 keeps next to nothing"
+    )
+    sampler: str = Field("", max_length=100, description="Sampling method of the second pass; empty: the same")
+    schedule: str = Field("", max_length=100, description="Schedule type of the second pass; empty: the same")
+    cfg_scale: float = Field(0.0, ge=0, le=100, description="CFG scale of the second pass; 0 is the same")
+    prompt: Text = Field("", max_length=MAX_PROMPT, description="Prompt of the second pass; empty: the same")
+    negative_prompt: Text = Field(
+        "", max_length=MAX_PROMPT, description="Negative prompt of the second pass; empty: the same"
+    )
+    refiner: RefinerPasses = Field("second pass", description="Which pass a refiner finishes, where there is one")
+
+
 class BranchPoint(_Frozen):
     """Where a branch leaves another picture: it goes on from that one's latents after some of its steps. Without an origin it is off.
 
@@ -136,7 +166,7 @@ class BranchPoint(_Frozen):
     )
 
 
-Part = Variation | SeedResize | Refiner | BranchPoint
+Part = Variation | SeedResize | Refiner | HiresPass | BranchPoint
 
 
 class GenerationRequest(_Frozen):
@@ -164,6 +194,7 @@ class GenerationRequest(_Frozen):
         None, max_length=300, description="Checkpoint name, title or hash; empty: the selected one"
     )
     refiner: Refiner | None = Field(None, description="Finish with another checkpoint; empty: do not")
+    hires: HiresPass | None = Field(None, description="Enlarge and paint again (hires. fix); empty: do not")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
@@ -184,7 +215,7 @@ class GenerationRequest(_Frozen):
         None, description="Go on from a step of another picture; empty: begin with noise"
     )
 
-    @field_validator("variation", "seed_resize", "refiner", "branch")
+    @field_validator("variation", "seed_resize", "refiner", "hires", "branch")
     @classmethod
     def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
@@ -193,6 +224,13 @@ class GenerationRequest(_Frozen):
         if isinstance(part, Refiner) and (part.checkpoint.strip() in ("", "None") or part.switch_at == 1):
             return None
         if isinstance(part, Variation) and part.strength == 0:
+            return None
+        if isinstance(part, HiresPass) and (part.scale, part.width, part.height, part.denoising_strength) == (
+            1,
+            0,
+            0,
+            0,
+        ):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
 

@@ -15,6 +15,7 @@ from studio.schema.request import (
     AskedPrediction,
     Emphasis,
     NoiseSchedule,
+    RefinerPasses,
     RngSource,
     RunOptions,
     SamplerOptions,
@@ -81,6 +82,31 @@ class RefinerPlan(_Frozen):
     from_call: int | None = None
 
 
+class HiresPlan(_Frozen):
+    """The second pass. Sizes are pixels, multiples of 8; what it shares with the first pass is not repeated here.
+
+    The picture is enlarged to `covering`, (width, height), and what is over `width` x `height` is cut off evenly.
+    """
+
+    scale: float | None = Field(description="What was asked for; None where a size was")
+    resize: tuple[int, int] | None = Field(description="The size that was asked for, a side of 0 left open; else None")
+    width: int
+    height: int
+    covering: tuple[int, int]
+    upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`")
+    steps: int = Field(description="How many are run")
+    steps_given: bool = Field(description="Whether the request says how many; the infotext then does")
+    denoising_strength: float = Field(description="0 is no painting, only enlarging")
+    sampler: str
+    schedule: str = Field(description="Label of the schedule that runs, never Automatic")
+    cfg_scale: float
+    positive: PromptPlan
+    negative: PromptPlan
+    loras: tuple[LoraUse, ...]
+    refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
+    refiner_passes: RefinerPasses = "second pass"
+
+
 class BranchPlan(_Frozen):
     """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
 
@@ -120,7 +146,24 @@ class ResolvedRequest(_Frozen):
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
     rng: RngSource
+    hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"
     notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """(width, height) of the finished picture."""
+        return (self.hires.width, self.hires.height) if self.hires else (self.width, self.height)
+
+    @property
+    def any_refiner(self) -> RefinerPlan | None:
+        """The refiner, whichever pass it finishes; its `from_call` is that of the pass."""
+        return self.refiner or (self.hires.refiner if self.hires else None)
+
+    @property
+    def all_loras(self) -> tuple[LoraUse, ...]:
+        """The LoRAs of both passes, each use once."""
+        more = self.hires.loras if self.hires else ()
+        return (*self.loras, *(use for use in more if use not in self.loras))

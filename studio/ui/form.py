@@ -20,6 +20,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
+    HiresPass,
     Refiner,
     SamplerOptions,
     SeedResize,
@@ -40,9 +41,13 @@ PARTS: dict[str, type[BaseModel]] = {
     "variation": Variation,
     "seed_resize": SeedResize,
     "refiner": Refiner,
+    "hires": HiresPass,
     "branch": BranchPoint,
 }
 """Fields of a request that are models themselves; each of their fields has its component."""
+SWITCH = "on"
+SWITCHED = ("hires",)
+"""Parts whose presence no value of theirs tells: the form has a switch for each, `hires.on`, which no request has."""
 SEEDS = ("seed", "variation.seed")
 ONE_PICTURE = ("batch_count", "batch_size")
 
@@ -76,6 +81,27 @@ LOOKS: dict[str, Look] = {
     "refiner.checkpoint": Look("Refiner", "txt2img_checkpoint"),
     "refiner.switch_at": Look("Switch at", "txt2img_switch_at", {"slider": True, "step": 0.01}),
     "refiner.by_steps": Look("Switch by sampling steps", "setting_refiner_switch_by_sample_steps"),
+    "hires.on": Look("Hires. fix", "txt2img_hr_enable"),
+    "hires.scale": Look("Upscale by", "txt2img_hr_scale", {"slider": True, "step": 0.05}),
+    "hires.width": Look("Resize width to", "txt2img_hr_resize_x", {"slider": True, "step": 8, "soft_maximum": 2048}),
+    "hires.height": Look("Resize height to", "txt2img_hr_resize_y", {"slider": True, "step": 8, "soft_maximum": 2048}),
+    "hires.upscaler": Look("Upscaler", "txt2img_hr_upscaler"),
+    "hires.steps": Look("Hires steps", "txt2img_hires_steps", {"slider": True}),
+    "hires.denoising_strength": Look(
+        "Denoising strength", "txt2img_denoising_strength", {"slider": True, "step": 0.01}
+    ),
+    "hires.sampler": Look("Hires sampling method", "txt2img_hr_sampler"),
+    "hires.schedule": Look("Hires schedule type", "txt2img_hr_scheduler"),
+    "hires.cfg_scale": Look("Hires CFG scale", "txt2img_hr_cfg", {"slider": True, "step": 0.5, "soft_maximum": 30}),
+    "hires.prompt": Look(
+        "Hires prompt", "txt2img_hires_prompt", {"lines": 2, "placeholder": "Empty: the prompt above"}
+    ),
+    "hires.negative_prompt": Look(
+        "Hires negative prompt",
+        "txt2img_hires_neg_prompt",
+        {"lines": 2, "placeholder": "Empty: the negative prompt above"},
+    ),
+    "hires.refiner": Look("Refiner in", "setting_hires_fix_refiner_pass"),
     "branch.step": Look("Branch from step", "txt2img_branch_step"),
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
@@ -108,9 +134,10 @@ LOOKS: dict[str, Look] = {
 
 
 def field_names() -> list[str]:
-    """All fields of a request in their order, nested ones dotted: exactly the keys of `LOOKS`."""
+    """All fields of a request in their order, nested ones dotted, and the switches: exactly the keys of `LOOKS`."""
     own = [name for name in GenerationRequest.model_fields if name not in PARTS]
-    return own + [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
+    nested = [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
+    return own + nested + [f"{part}.{SWITCH}" for part in SWITCHED]
 
 
 def sampler_choices() -> list[str]:
@@ -160,6 +187,10 @@ class Form:
         """Build the component of field `name` here. Each field stands on the page once."""
         look = LOOKS[name]
         part, _, bare = name.rpartition(".")
+        if (part, bare) in ((switched, SWITCH) for switched in SWITCHED):
+            words = {"info": GenerationRequest.model_fields[part].description, "value": False, "interactive": True}
+            self.controls[name] = gr.Checkbox(label=look.label, elem_id=look.elem_id, **{**words, **layout})
+            return self.controls[name]
         owner = PARTS[part] if part else GenerationRequest
         self.controls[name] = control(
             owner, bare, label=look.label, elem_id=look.elem_id, choices=choices, **{**look.extra, **layout}
@@ -177,6 +208,8 @@ class Form:
             (data[part] if part else data)[bare] = value
         if data.get("styles") is None:
             data["styles"] = ()
+        for part in SWITCHED:
+            data[part] = data[part] if data[part].pop(SWITCH, False) else None
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:
@@ -189,7 +222,7 @@ class Form:
 def flat(request: Mapping[str, Any]) -> dict[str, Any]:
     """`{"sampler_options": {"eta": 1}}` as `{"sampler_options.eta": 1}`; all other keys as they are.
 
-    An optional part that is None is off: its fields have their defaults.
+    An optional part that is None is off: its fields have their defaults, or are left alone where it has a switch.
     """
     result: dict[str, Any] = {}
     for key, value in request.items():
@@ -197,6 +230,9 @@ def flat(request: Mapping[str, Any]) -> dict[str, Any]:
             result[key] = value
             continue
         off = value is None and GenerationRequest.model_fields[key].default is None
+        if key in SWITCHED:
+            value = {SWITCH: False} if off else {SWITCH: True, **value} if isinstance(value, Mapping) else value
+            off = False
         nested = PARTS[key]().model_dump() if off else value
         if isinstance(nested, Mapping):
             result.update({f"{key}.{name}": inner for name, inner in nested.items()})
@@ -213,6 +249,10 @@ def possible(request: Mapping[str, Any], lookups: Mapping[str, Lookup]) -> tuple
     data = _known_fields(request)
     whole, notes = _validated(data)
     shown = {name: whole[name] for name in data if whole[name] is not None}
+    for part in SWITCHED:
+        asked = request.get(part)
+        if part in shown and isinstance(asked, Mapping) and asked.get(SWITCH) is False:
+            shown[part] = {**shown[part], SWITCH: False}
     for name, look_up in lookups.items():
         if name not in shown:
             continue
@@ -240,6 +280,9 @@ def complete(request: Mapping[str, Any]) -> dict[str, Any]:
 def _known_fields(request: Mapping[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in request.items() if key in GenerationRequest.model_fields}
     for part in PARTS.keys() & data.keys():
+        if part in SWITCHED and not isinstance(data[part], Mapping):
+            data[part] = None
+            continue
         nested = data[part] if isinstance(data[part], Mapping) else {}
         data[part] = {key: value for key, value in nested.items() if key in PARTS[part].model_fields}
     return data

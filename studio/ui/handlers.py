@@ -30,6 +30,7 @@ from studio.ui.form import (
     style_choices,
     vae_choices,
 )
+from studio.upscalers import UPSCALERS
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -139,6 +140,7 @@ class Handlers:
         return {
             "model": self._usable_checkpoint,
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
+            "hires": _known_hires,
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
@@ -150,6 +152,16 @@ class Handlers:
         if model.problem:
             raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
         return model.name
+
+
+def _known_hires(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The second pass with the names of the lists. Raises `UnknownName`."""
+    names = {
+        "upscaler": UPSCALERS.get(part["upscaler"]).name,
+        "sampler": part["sampler"] and find_sampler(part["sampler"]).name,
+        "schedule": part["schedule"] and find_schedule(part["schedule"]).label,
+    }
+    return {**part, **names}
 
 
 def http_settings(settings: Settings) -> dict[str, Any]:

@@ -14,9 +14,22 @@ from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 
 LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking"},
-    1: {"prompt", "infotext", "library", "samplers", "families", "naming"},
+    1: {"prompt", "infotext", "library", "samplers", "families", "naming", "upscalers"},
     2: {"engine", "training", "evaluation", "jobs"},
-    3: {"app", "datasets", "inspection", "lineage", "localise", "resolve", "reproduce", "runs", "steps", "trainer"},
+    3: {
+        "app",
+        "datasets",
+        "hires",
+        "inspection",
+        "lineage",
+        "localise",
+        "resolve",
+        "reproduce",
+        "runs",
+        "steps",
+        "trainer",
+        "wording",
+    },
     4: {"ui", "api", "cli"},
     5: {"__main__", "serve", "launcher"},
 }

@@ -66,6 +66,77 @@ CASES: dict[str, dict[str, Any]] = {
     "refiner that never begins": {"seed": 17, "refiner": {"checkpoint": "finisher", "switch_at": 1.0}},
     "refiner that is the checkpoint": {"seed": 17, "refiner": {"checkpoint": "sprout-v1", "switch_at": 0.5}},
     "refiner without a name": {"seed": 17, "refiner": {"checkpoint": "", "switch_at": 0.5}},
+    "hires with its defaults": {"prompt": "a fox", "seed": 18, "width": 64, "height": 96, "hires": {}},
+    "hires by size, all its own": {
+        "prompt": "a [fox:owl:1.5], red",
+        "negative_prompt": "blurry",
+        "seed": 18,
+        "width": 128,
+        "height": 128,
+        "sampler": "Euler",
+        "steps": 6,
+        "hires": {
+            "width": 250,
+            "height": 192,
+            "scale": 3.0,
+            "upscaler": "lanczos",
+            "steps": 6,
+            "denoising_strength": 0.4,
+            "sampler": "DPM++ 2M",
+            "schedule": "Exponential",
+            "cfg_scale": 4.5,
+            "prompt": 'a "big" fox, (red:1.2)',
+            "negative_prompt": "noise: 2",
+        },
+    },
+    "hires that says what is so anyway": {
+        "prompt": "a fox",
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "sampler": "DPM++ 2M",
+        "schedule": "Karras",
+        "cfg_scale": 5.0,
+        "hires": {"scale": 1.5, "sampler": "DPM++ 2M", "schedule": "Automatic", "cfg_scale": 5.0, "prompt": "a fox"},
+    },
+    "hires with a schedule of the first pass": {
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "sampler": "DPM++ 2M",
+        "schedule": "Karras",
+        "hires": {"sampler": "DPM++ 2M SDE", "upscaler": "None", "denoising_strength": 0.0},
+    },
+    "hires with styles and drawn words": {
+        "prompt": "a fox",
+        "seed": 2,
+        "width": 64,
+        "height": 64,
+        "styles": ["ink"],
+        "hires": {"prompt": "a {red|blue} __colour__ fox # big", "width": 128},
+    },
+    "hires that neither enlarges nor paints": {"seed": 18, "hires": {"scale": 1.0, "denoising_strength": 0.0}},
+    "hires of the same size that does not paint": {
+        "seed": 18,
+        "width": 520,
+        "height": 512,
+        "hires": {"height": 512, "denoising_strength": 0.0},
+    },
+    "refiner in both passes": {
+        "seed": 17,
+        "width": 64,
+        "height": 64,
+        "refiner": {"checkpoint": "finisher", "switch_at": 0.6},
+        "hires": {"refiner": "both passes", "scale": 1.5},
+    },
+    "refiner in the second pass by steps": {
+        "seed": 17,
+        "width": 64,
+        "height": 64,
+        "refiner": {"checkpoint": "finisher", "switch_at": 0.5, "by_steps": True},
+        "hires": {"steps": 4, "scale": 1.5},
+    },
+    "hires with a refiner's pass but no refiner": {"seed": 17, "hires": {"refiner": "first pass", "scale": 1.25}},
     "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
@@ -92,7 +163,26 @@ CASES: dict[str, dict[str, Any]] = {
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
 RESIZE = {"seed_resize_from_w": "width", "seed_resize_from_h": "height"}
 REFINER = {"refiner_checkpoint": "checkpoint", "refiner_switch_at": "switch_at"}
-PARTS = {"sampler_options": "", "variation": "variation-", "seed_resize": "seed-resize-", "refiner": "refiner-"}
+HIRES = {
+    "hr_scale": "scale",
+    "hr_resize_x": "width",
+    "hr_resize_y": "height",
+    "hr_upscaler": "upscaler",
+    "hr_second_pass_steps": "steps",
+    "denoising_strength": "denoising_strength",
+    "hr_sampler_name": "sampler",
+    "hr_scheduler": "schedule",
+    "hr_cfg": "cfg_scale",
+    "hr_prompt": "prompt",
+    "hr_negative_prompt": "negative_prompt",
+}
+PARTS = {
+    "sampler_options": "",
+    "variation": "variation-",
+    "seed_resize": "seed-resize-",
+    "refiner": "refiner-",
+    "hires": "hires-",
+}
 """What stands before the flags of a part's fields."""
 BATCHES = ("batch_count", "batch_size")
 """Not in the infotext of one picture, as in A1111."""
@@ -166,7 +256,10 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "branch": request.branch and request.branch.model_dump(),
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
         **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
+        "enable_hr": request.hires is not None,
+        **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         "override_settings": {
+            **({"hires_fix_refiner_pass": request.hires.refiner} if request.hires else {}),
             "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
             "CLIP_stop_at_last_layers": request.clip_skip,
             "randn_source": request.rng,
@@ -193,6 +286,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
         for name, value in fields.items():
             flag = f"--{prefix}{name.replace('_', '-')}"
             words += [flag] if value is True else [f"{flag}={value}"]
+    words += ["--hires"] if request.hires else []
     words += [f"--styles={name}" for name in request.styles]
     if request.branch:
         file = studio.paths.root / "origin.txt"

@@ -26,9 +26,9 @@ def test_vectors(example: dict[str, object]) -> None:
 
 
 def test_one_jpeg_for_each_picture_in_its_own_colour() -> None:
-    latents = torch.zeros(2, 4, 8, 8)
+    latents = torch.zeros(2, 4, 4, 8)
     latents[1, 3] = -4.0
-    dark, light = (Image.open(io.BytesIO(data)) for data in Previewer(FACTORS, [0.0] * 3, (64, 32)).draw(latents))
+    dark, light = (Image.open(io.BytesIO(data)) for data in Previewer(FACTORS, [0.0] * 3, 8).draw(latents))
     assert (dark.format, dark.mode, dark.size) == ("JPEG", "RGB", (64, 32))
     assert all(abs(level - 127) <= 2 for level in dark.getpixel((30, 16)))
     assert light.getpixel((30, 16))[2] > 250

@@ -23,6 +23,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
+    HiresPass,
     Refiner,
     RunOptions,
     SamplerOptions,
@@ -31,6 +32,7 @@ from studio.schema.request import (
     make_request,
 )
 from studio.schema.resolved import ResolvedRequest
+from studio.upscalers import UPSCALERS
 
 
 def info(kind: Any, name: str, **more: Any) -> ModelInfo:
@@ -118,6 +120,9 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "vae": st.sampled_from(["Automatic", "nice"]),
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
+    "upscaler": st.sampled_from(UPSCALERS.names()),
+    "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),
+    "HiresPass.schedule": st.sampled_from(["", *(spec.label for spec in SCHEDULES)]),
 }
 """Fields whose values are names of something."""
 
@@ -147,7 +152,7 @@ def values(annotation: Any, field: FieldInfo) -> st.SearchStrategy[Any]:
 def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     """Any object of a model; a field has its default as often as another value."""
     fields = {
-        name: NAMED[name]
+        name: NAMED.get(f"{model.__name__}.{name}", NAMED.get(name))
         if name in NAMED
         else st.just(field.get_default(call_default_factory=True)) | values(field.annotation, field)
         for name, field in model.model_fields.items()
@@ -186,15 +191,17 @@ def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -
     return rules.get(name, spec.continuous_time if name.startswith("uni_pc_") else True)
 
 
-def acting(resolved: ResolvedRequest) -> dict[str, Any]:
-    """The sampler options that act, with defaults that depend on sampler and schedule written out."""
-    spec, options = find_sampler(resolved.sampler), resolved.sampler_options
-    written = {
-        **options.model_dump(),
-        "eta": spec.eta(options),
-        "rho": options.rho or find_schedule(resolved.schedule).default_rho,
-    }
-    return {name: value for name, value in written.items() if acts(name, spec, options, resolved.schedule)}
+def acting(resolved: ResolvedRequest) -> list[dict[str, Any]]:
+    """The sampler options that act in each pass, with defaults that depend on sampler and schedule written out."""
+    options = resolved.sampler_options
+    found = []
+    for one in (resolved, resolved.hires):
+        if one is not None:
+            spec = find_sampler(one.sampler)
+            default_rho = find_schedule(one.schedule).default_rho
+            written = {**options.model_dump(), "eta": spec.eta(options), "rho": options.rho or default_rho}
+            found.append({name: value for name, value in written.items() if acts(name, spec, options, one.schedule)})
+    return found
 
 
 def painted(resolved: ResolvedRequest, index: int) -> dict[str, Any]:
@@ -263,7 +270,7 @@ def test_branches_of_branches_survive_their_text(requests: list[GenerationReques
 def test_every_field_is_drawn() -> None:
     """A field of a type that `values` does not know would only ever have its default."""
     known = (bool, int, float, str, BaseModel)
-    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, HiresPass):
         for name, field in model.model_fields.items():
             if name in NAMED:
                 continue

@@ -74,7 +74,7 @@ def progress(studio: StudioDep, skip_current_image: bool = False) -> ProgressAns
         job_timestamp=time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
         job_no=last.batch if last else 0,
         sampling_step=last.step if last else 0,
-        sampling_steps=job.request.steps,
+        sampling_steps=last.total if last else job.request.steps,
     )
     return ProgressAnswer(
         progress=done,

@@ -12,6 +12,7 @@ from studio.library.embeddings import word_of
 from studio.prompt.styles import Style
 from studio.samplers.table import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
+from studio.upscalers import UPSCALERS
 
 router = APIRouter()
 
@@ -76,6 +77,12 @@ class Embeddings(BaseModel):
 
     loaded: dict[str, Embedding]
     skipped: dict[str, Embedding]
+
+
+class LatentUpscaleMode(BaseModel):
+    """A way to enlarge latents."""
+
+    name: str
 
 
 class Upscaler(BaseModel):
@@ -144,8 +151,14 @@ def schedulers() -> list[Scheduler]:
 
 @router.get("/upscalers")
 def upscalers() -> list[Upscaler]:
-    """Only the one that does nothing; clients expect it first."""
-    return [Upscaler(name="None")]
+    """Those that work on pixels, `None` first, as clients expect."""
+    return [Upscaler(name=row.name) for row in UPSCALERS if row.latents is None]
+
+
+@router.get("/latent-upscale-modes")
+def latent_upscale_modes() -> list[LatentUpscaleMode]:
+    """Those that work on latents."""
+    return [LatentUpscaleMode(name=row.name) for row in UPSCALERS if row.latents]
 
 
 @router.get("/embeddings")
@@ -174,7 +187,6 @@ def prompt_styles(studio: StudioDep) -> list[Style]:
     return studio.library.styles.styles()
 
 
-@router.get("/latent-upscale-modes")
 @router.get("/face-restorers")
 @router.get("/hypernetworks")
 @router.get("/realesrgan-models")

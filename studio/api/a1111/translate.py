@@ -69,6 +69,7 @@ class Txt2ImgBody(BaseModel):
     hr_scheduler: str | None = None
     hr_prompt: str | None = ""
     hr_negative_prompt: str | None = ""
+    hr_cfg: float | None = Field(None, description="Forge's; null is the CFG scale")
     force_task_id: str | None = None
     script_name: str | None = None
     script_args: list[Any] | None = Field(default_factory=list)
@@ -100,11 +101,23 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
+def _own_checkpoint(value: Any) -> bool:
+    return _named(value) and not value.casefold().startswith("use same")
+
+
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("enable_hr", bool, "the hires pass"),
-    ("firstphase_width", _positive, "the hires pass"),
-    ("firstphase_height", _positive, "the hires pass"),
-    ("firstpass_image", _named, "the hires pass"),
+    (
+        "firstphase_width",
+        _positive,
+        "the size of the first pass (old hires. fix); width and height are that, hr_scale enlarges",
+    ),
+    (
+        "firstphase_height",
+        _positive,
+        "the size of the first pass (old hires. fix); width and height are that, hr_scale enlarges",
+    ),
+    ("firstpass_image", _named, "a given first pass"),
+    ("hr_checkpoint_name", _own_checkpoint, "another checkpoint for the hires pass"),
     ("init_images", bool, "img2img"),
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
@@ -136,6 +149,24 @@ _PART_FIELDS = {
     "refiner_switch_at": "refiner.switch_at",
 }
 """Fields of optional parts of a request, dotted."""
+_HIRES_FIELDS = {
+    "hr_scale": "scale",
+    "hr_resize_x": "width",
+    "hr_resize_y": "height",
+    "hr_upscaler": "upscaler",
+    "hr_second_pass_steps": "steps",
+    "denoising_strength": "denoising_strength",
+    "hr_sampler_name": "sampler",
+    "hr_scheduler": "schedule",
+    "hr_cfg": "cfg_scale",
+    "hr_prompt": "prompt",
+    "hr_negative_prompt": "negative_prompt",
+}
+"""Fields of the second pass, which `enable_hr` turns on."""
+HIRES_STRENGTH = 0.75
+"""A1111's strength of the second pass where none is given."""
+_HIRES_OVERRIDES = {"hires_fix_refiner_pass": "refiner"}
+"""What A1111 keeps in its settings about the second pass."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
@@ -195,6 +226,7 @@ def translate(
     data |= _sampler(given, data)
     overrides = {key: value for key, value in (body.override_settings or {}).items() if value is not None}
     data |= _parts(given, overrides, data)
+    data["hires"] = _hires(given, overrides, data)
     options = dict(data.get("sampler_options", {}))
     options |= {ours: given[theirs] for theirs, ours in _SAMPLER_FIELDS.items() if theirs in given}
     for key, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items():
@@ -238,6 +270,8 @@ _THEIRS = {
     **{ours: f"override_settings.{theirs}" for theirs, ours in (_OVERRIDES | _PICTURE_OVERRIDES).items()},
     **{ours: f"override_settings.{theirs}" for theirs, ours in _PART_OVERRIDES.items()},
     **{ours: theirs for theirs, ours in (_FIELDS | _PART_FIELDS).items()},
+    **{f"hires.{ours}": theirs for theirs, ours in _HIRES_FIELDS.items()},
+    **{f"hires.{ours}": f"override_settings.{theirs}" for theirs, ours in _HIRES_OVERRIDES.items()},
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }
@@ -264,7 +298,10 @@ _CHECKED = {name for name, _, _ in _NOT_BUILT}
 
 
 def _is_override(key: str) -> bool:
-    return any(key in known for known in (_OVERRIDES, _PICTURE_OVERRIDES, _PART_OVERRIDES, _SAMPLER_OVERRIDES))
+    return any(
+        key in known
+        for known in (_OVERRIDES, _PICTURE_OVERRIDES, _PART_OVERRIDES, _HIRES_OVERRIDES, _SAMPLER_OVERRIDES)
+    )
 
 
 def _parts(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -281,14 +318,36 @@ def _parts(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any
     return parts
 
 
+def _hires(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any] | None:
+    """The second pass: on where `enable_hr` says so or, where it says nothing, where the infotext in `data` tells of one."""
+    known = data.get("hires")
+    if not given.get("enable_hr", known is not None):
+        return None
+    part: dict[str, Any] = {"denoising_strength": HIRES_STRENGTH} if known is None else dict(known)
+    part |= {ours: given[theirs] for theirs, ours in _HIRES_FIELDS.items() if theirs in given}
+    for name in ("sampler", "schedule"):
+        part[name] = "" if str(part.get(name, "")).casefold().startswith("use same") else part.get(name, "")
+    head, tail = split_legacy_sampler_name(part["sampler"])
+    if tail is not None and not _is_sampler(part["sampler"]):
+        part |= {"sampler": head, "schedule": part["schedule"] or tail}
+    for name in ("width", "height"):
+        part[name] = max(part.get(name) or 0, 0)
+    return part | {ours: overrides[theirs] for theirs, ours in _HIRES_OVERRIDES.items() if theirs in overrides}
+
+
+def _is_sampler(name: str) -> bool:
+    try:
+        find_sampler(name)
+    except UnknownName:
+        return False
+    return True
+
+
 def _sampler(given: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:
     """Sampler and schedule; names from before A1111 1.9 ("DPM++ 2M Karras") carry the schedule at their end."""
     name = given.get("sampler_name") or given.get("sampler_index") or data["sampler"]
     schedule = given.get("scheduler") or data["schedule"]
-    try:
-        find_sampler(name)
-    except UnknownName:
-        head, tail = split_legacy_sampler_name(name)
-        if tail is not None:
-            return {"sampler": head, "schedule": tail if schedule == AUTOMATIC else schedule}
+    head, tail = split_legacy_sampler_name(name)
+    if tail is not None and not _is_sampler(name):
+        return {"sampler": head, "schedule": tail if schedule == AUTOMATIC else schedule}
     return {"sampler": name, "schedule": schedule}

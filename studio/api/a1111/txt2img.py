@@ -134,7 +134,7 @@ def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) ->
         "sd_vae_hash": vae.short_hash if vae else None,
         "seed_resize_from_w": resize.width if resize else -1,
         "seed_resize_from_h": resize.height if resize else -1,
-        "denoising_strength": None,
+        "denoising_strength": request.hires.denoising_strength if request.hires else None,
         "extra_generation_params": {},
         "index_of_first_image": 1 if job.grid else 0,
         "infotexts": [*texts[:1], *texts] if job.grid else texts,

@@ -5,6 +5,7 @@ import { BranchChip } from "./branch.js";
 import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
+import { Hires, HIRES_IDS } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
@@ -44,6 +45,7 @@ const queue = new QueueCard(store, (job) => stage.open(job));
 const status = new Status(store);
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
+const hires = new Hires();
 const loras = new Cards({
   kind: "lora",
   title: "LoRA",
@@ -263,7 +265,7 @@ function installTooltips() {
 /** Mark the field that an error is about. */
 function markField(name) {
   document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
-  const ids = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h", "branch.step": "txt2img_branch", "branch.origin": "txt2img_branch" };
+  const ids = { ...HIRES_IDS, prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h", "branch.step": "txt2img_branch", "branch.origin": "txt2img_branch" };
   const bare = name?.split(".").at(-1);
   const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[name] ?? ids[bare] ?? `txt2img_${bare}`);
   const node = name && document.getElementById(id);
@@ -278,6 +280,7 @@ const panels = {
   tools: (panel) => prompts.mountTools(panel, inspector.button),
   inspector: (panel) => inspector.mount(panel),
   sizes: mountSizes,
+  hires: (panel) => hires.mount(panel),
   branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
@@ -321,6 +324,7 @@ const calls = {
     embeddings.update();
     inspector.update(form);
     branchChip.update(form);
+    hires.update(form);
     drawSizes();
     if (restored) keepForm();
   },

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast } from "./dom.js";
 import { lineageWords } from "./branch.js";
+import { hiresWords } from "./hires.js";
 import { check } from "./reproduce.js";
 
 const LABELS = {
@@ -19,6 +20,7 @@ const LABELS = {
   variation_strength: "Variation strength",
   seed_resize: "Resize seed from",
   refiner: "Refiner",
+  hires: "Hires. fix",
   model: "Checkpoint",
   vae: "VAE",
   clip_skip: "Clip skip",
@@ -150,10 +152,11 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, branch, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, branch, ...own } = request ?? {};
   if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
+  if (hires) own.hires = hiresWords(hires);
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);
   const place = ([key]) => (order.indexOf(key) + order.length) % order.length;

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { lineageNodes } from "./branch.js";
+import { canBranch, finalSize } from "./hires.js";
 import { Lightbox } from "./lightbox.js";
 import { button, copy, download, el, inFrame, setSource, setText, show, sigmaText, toast } from "./dom.js";
 import { newestPreview, pictureCount } from "./store.js";
@@ -295,7 +296,7 @@ export class Stage {
     const request = job?.request;
     this.panel.dataset.job = job?.id ?? "";
     this.panel.dataset.status = job?.status ?? "";
-    p.frame.style.setProperty("--ratio", request ? `${request.width} / ${request.height}` : "16 / 10");
+    p.frame.style.setProperty("--ratio", request ? finalSize(request).join(" / ") : "16 / 10");
     setSource(p.picture, url);
     show(p.picture, Boolean(url));
     const [title, words] = emptyText(job);
@@ -382,6 +383,6 @@ export class Stage {
     setText(p.play.lastChild, this.#playing ? "stop" : "play steps");
     p.play.firstChild.className = `ls-i ls-i-${this.#playing ? "pause" : "play"}`;
     p.play.disabled = live;
-    this.tools.draw({ scrubbed: this.step !== null, kept: Boolean(told?.kept), left: this.#shownStep < total });
+    this.tools.draw({ scrubbed: this.step !== null, kept: Boolean(told?.kept), left: canBranch(job?.request, this.#shownStep, total) });
   }
 }

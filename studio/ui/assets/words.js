@@ -1,6 +1,7 @@
 // What the stage says about a job, in words. Pure functions of the job.
 
 import { duration, plural, sigmaText } from "./dom.js";
+import { finalSize } from "./hires.js";
 import { pictureCount, secondsLeft } from "./store.js";
 
 const ENDINGS = { done: "done", interrupted: "interrupted", failed: "failed", cancelled: "cancelled", queued: "waiting" };
@@ -49,7 +50,7 @@ export function endText(job, index) {
     ENDINGS[job.status],
     count > 1 ? `image ${index + 1} of ${count}` : "",
     image ? `seed ${image.seed}` : "",
-    `${request.width}×${request.height}`,
+    finalSize(request).join("×"),
   );
 }
 

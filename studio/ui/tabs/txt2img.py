@@ -9,6 +9,7 @@ from studio.ui.fields import Choices
 from studio.ui.form import OPTIONS, Form, sampler_choices, schedule_choices
 from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
+from studio.upscalers import UPSCALERS
 
 
 def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], refiners: Choices) -> gr.Button:
@@ -53,6 +54,7 @@ def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
+        _hires(form)
         _refiner(form, refiners)
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
@@ -72,6 +74,31 @@ def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _hires(form: Form) -> None:
+    """The second pass: its switch, the size it comes to, and, while it is on, all that can be said about it."""
+    same_sampler, same_schedule = ("Use same sampler", ""), ("Use same schedule", "")
+    with gr.Column(elem_id="txt2img_hr", elem_classes=["ls-hires"]):
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("hires.on", scale=3, min_width=110)
+            panel("hires", elem_id="txt2img_hr_finalres", scale=6)
+        with gr.Column(elem_id="txt2img_hr_options", elem_classes=["ls-hires-options"]):
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("hires.upscaler", choices=UPSCALERS.names(), scale=5, min_width=120)
+                form.place("hires.steps", scale=5, min_width=120)
+                form.place("hires.denoising_strength", scale=5, min_width=120)
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("hires.scale", scale=5, min_width=120)
+                form.place("hires.width", scale=5, min_width=120)
+                form.place("hires.height", scale=5, min_width=120)
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("hires.sampler", choices=[same_sampler, *sampler_choices()], scale=5, min_width=120)
+                form.place("hires.schedule", choices=[same_schedule, *schedule_choices()], scale=5, min_width=120)
+                form.place("hires.cfg_scale", scale=5, min_width=120)
+            form.place("hires.prompt")
+            form.place("hires.negative_prompt")
+            form.place("hires.refiner")
 
 
 def _refiner(form: Form, refiners: Choices) -> None:

@@ -1,0 +1,84 @@
+"""Enlarging between two passes: latents by interpolation, or the decoded picture, which is then encoded again.
+
+Encoding takes the mode of the VAE's distribution; AUTOMATIC1111 draws a sample of it with noise of its own, so its pictures of the
+upscalers on pixels differ slightly. What is enlarged beyond the final size is cut off evenly, as there.
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.engine.decode import Decoder, to_samples
+from studio.engine.loading import LoadedVae
+from studio.errors import EngineError
+from studio.schema.resolved import HiresPlan
+from studio.upscalers import UPSCALERS
+
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
+
+
+def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae) -> Tensor:
+    """Finished latents [B, C, h, w] at the size of the second pass, in the same format.
+
+    `vae` decodes and encodes for the upscalers on pixels. Raises `EngineError` when it gives no numbers.
+    """
+    scale = vae.latent.scale
+    if _on_latents(plan):
+        return _cut(_interpolated(x, plan, scale), plan, scale)
+    decoder = Decoder(vae)
+    pictures = [_resized(decoder.picture(latents), plan) for latents in x]
+    return _cut(torch.stack([_encoded(picture, vae) for picture in pictures]).to(x), plan, scale)
+
+
+def final_picture(latents: Tensor, plan: HiresPlan | None, vae: LoadedVae) -> Image.Image:
+    """The finished picture of latents [C, h, w]. After a second pass without strength these are still those of the first,
+    and are enlarged here: no upscaler on pixels then has to encode anything."""
+    decoder = Decoder(vae)
+    if plan is None or plan.denoising_strength > 0:
+        return decoder.picture(latents)
+    if _on_latents(plan):
+        return decoder.picture(enlarged(latents[None], plan, vae)[0])
+    picture = _resized(decoder.picture(latents), plan)
+    left, top = (picture.width - plan.width) // 2, (picture.height - plan.height) // 2
+    return picture.crop((left, top, left + plan.width, top + plan.height))
+
+
+def _on_latents(plan: HiresPlan) -> bool:
+    return UPSCALERS.get(plan.upscaler).latents is not None
+
+
+def _interpolated(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:
+    row = UPSCALERS.get(plan.upscaler)
+    assert row.latents is not None
+    width, height = plan.covering
+    size = (height // scale, width // scale)
+    return torch.nn.functional.interpolate(x, size=size, mode=row.latents, antialias=row.antialias)
+
+
+def _resized(picture: Image.Image, plan: HiresPlan) -> Image.Image:
+    return picture.resize(plan.covering, FILTERS[UPSCALERS.get(plan.upscaler).pixels])
+
+
+def _encoded(picture: Image.Image, vae: LoadedVae) -> Tensor:
+    """The latents [C, h, w] of a picture, float32, as the U-Net sees them."""
+    latent, module = vae.latent, vae.module
+    sample = to_samples(picture)[None].to(module.device, module.dtype)
+    encoded = module.encode(sample).latent_dist.mode()[0].float()
+    if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
+        module.to(dtype=torch.float32)
+        encoded = module.encode(sample.float()).latent_dist.mode()[0]
+    if not bool(torch.isfinite(encoded).all()):
+        raise EngineError(
+            "The VAE gave no numbers (NaN) for the enlarged picture, in float32 as well. The VAE file may be damaged: choose another one."
+        )
+    scaled: Tensor = (encoded - latent.shift_factor) * latent.scaling_factor
+    return scaled
+
+
+def _cut(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:
+    """The middle of `x` that the final size has; of an odd rest the larger part goes at the right and bottom."""
+    height, width = plan.height // scale, plan.width // scale
+    top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
+    return x[:, :, top : top + height, left : left + width]

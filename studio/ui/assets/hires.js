@@ -1,0 +1,63 @@
+// The second pass (hires. fix): the size it comes to, beside its switch. `studio/hires.py` is the rule that counts.
+
+import { el, setText } from "./dom.js";
+
+/** The elements of the fields on the form, by the fields' names. */
+export const HIRES_IDS = {
+  "hires.scale": "txt2img_hr_scale",
+  "hires.width": "txt2img_hr_resize_x",
+  "hires.height": "txt2img_hr_resize_y",
+  "hires.upscaler": "txt2img_hr_upscaler",
+  "hires.steps": "txt2img_hires_steps",
+  "hires.denoising_strength": "txt2img_denoising_strength",
+  "hires.sampler": "txt2img_hr_sampler",
+  "hires.schedule": "txt2img_hr_scheduler",
+  "hires.cfg_scale": "txt2img_hr_cfg",
+  "hires.prompt": "txt2img_hires_prompt",
+  "hires.negative_prompt": "txt2img_hires_neg_prompt",
+};
+
+const down = (pixels) => Math.floor(pixels / 8) * 8;
+
+/** Width and height of the finished picture of a request. */
+export function finalSize({ width, height, hires }) {
+  const [across, tall] = [down(width), down(height)];
+  if (!hires) return [across, tall];
+  const [w, h] = [down(hires.width ?? 0), down(hires.height ?? 0)];
+  if (w && h) return [w, h];
+  if (w) return [w, down((w * tall) / across)];
+  if (h) return [down((h * across) / tall), h];
+  return [down(Math.trunc(across * hires.scale)), down(Math.trunc(tall * hires.scale))];
+}
+
+/** A second pass in a few words: "× 2, Latent, strength 0.7, 15 steps". */
+export function hiresWords(hires) {
+  const size = hires.width || hires.height ? `to ${hires.width || "…"}×${hires.height || "…"}` : `× ${hires.scale}`;
+  const more = [hires.steps && `${hires.steps} steps`, hires.sampler, hires.schedule, hires.cfg_scale && `CFG ${hires.cfg_scale}`];
+  const prompts = [hires.prompt && `prompt “${hires.prompt}”`, hires.negative_prompt && `negative prompt “${hires.negative_prompt}”`];
+  return [size, hires.upscaler, `strength ${hires.denoising_strength}`, ...more, ...prompts].filter(Boolean).join(", ");
+}
+
+/** Whether the step is one of the first pass with steps after it, so that a branch can begin there. */
+export const canBranch = (request, step, total) => step < (request?.hires ? request.steps : total);
+
+/** The words beside the switch; the options below show while it is on. */
+export class Hires {
+  mount(panel) {
+    this.words = el("span", { class: "ls-faint", "aria-live": "polite" });
+    panel.replaceChildren(this.words);
+    if (this.form) this.update(this.form);
+  }
+
+  /** The form has changed. */
+  update(form) {
+    this.form = form;
+    const on = Boolean(form["hires.on"]);
+    document.getElementById("txt2img_hr")?.classList.toggle("on", on);
+    if (!this.words) return;
+    const { width, height } = form;
+    const sides = { width: form["hires.width"], height: form["hires.height"], scale: form["hires.scale"] };
+    const size = finalSize({ width, height, hires: sides });
+    setText(this.words, on && size.every(Number.isFinite) ? `from ${down(width)}×${down(height)} to ${size.join("×")}` : "");
+  }
+}
