@@ -17,7 +17,7 @@ from studio.infotext import encode_png, write_infotext
 from studio.reproduce import Reproduction
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
-from studio.schema.request import BranchPoint, GenerationRequest, RunOptions
+from studio.schema.request import BranchPoint, GenerationRequest, HiresPass, RunOptions
 from tests.api.stand_in import make_studio
 
 ASKED = GenerationRequest(prompt="a fox <lora:ink:0.5>", seed=40, steps=2, width=64, height=64, cfg_scale=7)
@@ -101,6 +101,21 @@ def test_missing_models_are_named_and_done_without(studio: Studio) -> None:
     assert "LoRA 'gone' is not here: painted without it." in found.causes
     assert any(cause.startswith("Checkpoint 'elsewhere [9999999999]' is not here") for cause in found.causes)
     assert "<lora:ink:0.5>" in found.infotext and "gone" not in found.infotext
+
+
+def test_a_picture_of_two_passes_is_checked_at_its_own_size(studio: Studio) -> None:
+    hires = HiresPass(scale=1.5, prompt="an owl <lora:ink:1>", sampler="Euler a")
+    picture = painted(studio, ASKED.model_copy(update={"hires": hires}))
+    assert (picture.width, picture.height) == (96, 96)
+    assert check(studio, picture.png).equal
+    text = picture.infotext.replace("owl <lora:ink:1>", "owl <lora:gone:1>").replace(
+        "upscaler: Latent", "upscaler: 4x-Sharp"
+    )
+    found = check(studio, changed(picture, pixel=9, text=text))
+    assert "LoRA 'gone' is not here: painted without it." in found.causes
+    assert any("no upscaler named '4x-Sharp'" in cause for cause in found.causes)
+    assert "Hires upscaler: 4x-Sharp in the picture, Latent here." in found.causes
+    assert "gone" not in found.infotext
 
 
 def test_another_size_is_no_comparison(studio: Studio) -> None:

@@ -101,7 +101,7 @@ LOOKS: dict[str, Look] = {
         "txt2img_hires_neg_prompt",
         {"lines": 2, "placeholder": "Empty: the negative prompt above"},
     ),
-    "hires.refiner": Look("Refiner in", "setting_hires_fix_refiner_pass"),
+    "hires.refiner": Look("With Hires. fix, refine in the", "setting_hires_fix_refiner_pass"),
     "branch.step": Look("Branch from step", "txt2img_branch_step"),
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),

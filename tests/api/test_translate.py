@@ -8,7 +8,7 @@ import pytest
 
 from studio.api.a1111.translate import Order, Txt2ImgBody, translate
 from studio.errors import InvalidRequest
-from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 
 DEFAULTS = GenerationRequest(model="sprout", vae="sharp", clip_skip=2, emphasis="No norm", rng="NV", steps=9, width=128)
 API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,
@@ -58,6 +58,20 @@ def order(**fields: Any) -> Order:
         ({"refiner_checkpoint": "oak", "refiner_switch_at": 0.7}, {"refiner": Refiner(checkpoint="oak", switch_at=0.7)}),
         ({"refiner_checkpoint": "oak"}, {"refiner": Refiner(checkpoint="oak", switch_at=0.0)}),
         ({"refiner_checkpoint": "oak", "refiner_switch_at": 1}, {}),
+        ({"enable_hr": False, "hr_scale": 3, "denoising_strength": 0.4}, {}),
+        ({"hr_scale": 3, "hr_upscaler": "Latent"}, {}),
+        ({"enable_hr": True}, {"hires": HiresPass(denoising_strength=0.75)}),
+        ({"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "hr_second_pass_steps": 5, "denoising_strength": 0.4,
+          "hr_prompt": "a", "hr_negative_prompt": "b", "hr_cfg": 3, "hr_checkpoint_name": "Use same checkpoint"},
+         {"hires": HiresPass(scale=1.5, upscaler="Lanczos", steps=5, denoising_strength=0.4, prompt="a", negative_prompt="b",
+                             cfg_scale=3)}),
+        ({"enable_hr": True, "hr_resize_x": 640, "hr_resize_y": -1, "hr_sampler_name": "Use same sampler",
+          "hr_scheduler": "Use same scheduler"}, {"hires": HiresPass(width=640, denoising_strength=0.75)}),
+        ({"enable_hr": True, "hr_sampler_name": "DPM++ 2M Karras"},
+         {"hires": HiresPass(sampler="DPM++ 2M", schedule="Karras", denoising_strength=0.75)}),
+        ({"enable_hr": True, "hr_sampler_name": "Euler a", "hr_scheduler": "beta",
+          "override_settings": {"hires_fix_refiner_pass": "both passes"}},
+         {"hires": HiresPass(sampler="Euler a", schedule="beta", refiner="both passes", denoising_strength=0.75)}),
         ({"refiner_switch_at": 0.7, "refiner_checkpoint": ""}, {}),
         ({"refiner_checkpoint": "oak", "refiner_switch_at": 0.5,
           "override_settings": {"refiner_switch_by_sample_steps": True}},

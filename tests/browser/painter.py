@@ -37,17 +37,25 @@ class PaintingEngine(FakeEngine):
         done, began = 0, time.monotonic()
         for batch in range(resolved.batch_count):
             places = range(batch * resolved.batch_size, (batch + 1) * resolved.batch_size)
-            scenes = [scene(resolved.width, resolved.height, resolved.seeds[place]) for place in places]
+            total = resolved.steps + (resolved.hires.steps if resolved.hires else 0)
             first = resolved.branch.step if resolved.branch and kept else 0
-            for step in range(first + 1, resolved.steps + 1):
+            for step in range(first + 1, total + 1):
+                width, height = resolved.final_size if step > resolved.steps else (resolved.width, resolved.height)
+                if step in (first + 1, resolved.steps + 1):
+                    scenes = [scene(width, height, resolved.seeds[place]) for place in places]
                 time.sleep(self.step_seconds)
                 if cancel.mode != "none":
                     break
-                sigma = 14.6 * (1 - step / resolved.steps) ** 2.2
+                done_before, of = (
+                    (resolved.steps, total - resolved.steps) if step > resolved.steps else (0, resolved.steps)
+                )
+                sigma = 14.6 * (1 - (step - done_before) / of) ** 2.2
                 previews = tuple(jpeg(noisy(pixels, sigma, step)) for pixels in scenes)
-                facts = f"{resolved.width} {resolved.height} {sigma} {step} {' '.join(map(str, resolved.seeds[places.start : places.stop]))}"
+                facts = (
+                    f"{width} {height} {sigma} {step} {' '.join(map(str, resolved.seeds[places.start : places.stop]))}"
+                )
                 latents = facts.encode() if resolved.options.keep_latents else b""
-                yield Progress(latents=latents, batch=batch, batches=resolved.batch_count, step=step, total=resolved.steps, sigma=sigma,
+                yield Progress(latents=latents, batch=batch, batches=resolved.batch_count, step=step, total=total, sigma=sigma,
                                previews=previews if self._draws(resolved, step) else (), seconds=time.monotonic() - began)  # fmt: skip
             if cancel.mode == "skip":
                 cancel.clear_skip()
@@ -57,7 +65,7 @@ class PaintingEngine(FakeEngine):
             for place, pixels in zip(places, scenes, strict=True):
                 text = write_infotext(resolved, place, "test")
                 png = encode_png(Image.fromarray(pixels.astype(np.uint8)), text)
-                yield ImageReady(index=place, seed=resolved.seeds[place], width=resolved.width, height=resolved.height,
+                yield ImageReady(index=place, seed=resolved.seeds[place], width=pixels.shape[1], height=pixels.shape[0],
                                  infotext=text, png=png)  # fmt: skip
                 done += 1
         stopped = cancel.mode == "interrupt"

@@ -20,15 +20,15 @@ from studio.engine.passes import TextToImage
 from studio.engine.refiner import HandOver, RefinerPass, gone
 from studio.engine.runner import DiffusersEngine
 from studio.errors import IncompatibleFile
-from studio.prompt.tokenizer import shipped_tokenizer
 from studio.samplers.noise_table import NoiseTable
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import LoraUse, PromptBranch, PromptPlan, RefinerPlan, ResolvedRequest
+from tests.engine.by_hand import noise_prediction
 from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
-from tests.tiny_models import tiny_components, tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
+from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
 
 HARDWARE = choose_hardware("cpu")
 CALM = {"cfg_scale": 2.0}
@@ -112,33 +112,6 @@ def test_the_way_is_counted_in_timesteps_of_the_first_table() -> None:
 
 
 # -- against two U-Nets by hand ---------------------------------------------------------------------------------------
-
-
-def text_states(family: str, text: str, *, zero: bool) -> tuple[Tensor, Tensor]:
-    """Penultimate states [1, 77, D] and pooled text [1, P], from the encoders themselves."""
-    states, pooled = [], torch.empty(0)
-    for name, pad in (("text_encoder", 49407), ("text_encoder_2", 0)):
-        module = tiny_components(family).get(name)
-        if module is None:
-            continue
-        ids = [49406, *shipped_tokenizer().encode(text), 49407]
-        out = module(torch.tensor([ids + [pad] * (77 - len(ids))]), output_hidden_states=True)
-        states.append(out.hidden_states[-2])
-        pooled = out.text_embeds if name == "text_encoder_2" else pooled
-    joined = torch.cat(states, dim=-1)
-    return (torch.zeros_like(joined), torch.zeros_like(pooled)) if zero else (joined, pooled)
-
-
-def noise_prediction(
-    family: str, x: Tensor, t: float, text: str, negative: str, scale: float, ids: tuple[list[float], list[float]]
-) -> Tensor:
-    """Classifier-free guidance, each side in a pass of its own."""
-    out = []
-    for words, told in ((text, ids[0]), (negative, ids[1])):
-        states, pooled = text_states(family, words, zero=not words)
-        added = {"text_embeds": pooled, "time_ids": torch.tensor([told])}
-        out.append(tiny_components(family)["unet"](x, torch.tensor([t]), states, added_cond_kwargs=added).sample)
-    return out[1] + scale * (out[0] - out[1])
 
 
 @torch.no_grad()

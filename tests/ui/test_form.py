@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
-from studio.schema.request import GenerationRequest, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.ui.form import (
     LOOKS,
     OPTIONS,
@@ -58,6 +58,16 @@ REQUESTS = st.builds(
     refiner=st.none()
     | st.builds(
         Refiner, checkpoint=st.sampled_from(["", "None", "sprout"]), switch_at=st.floats(0, 1), by_steps=st.booleans()
+    ),
+    hires=st.none()
+    | st.builds(
+        HiresPass,
+        scale=st.floats(1, 4),
+        width=st.just(0) | st.integers(64, 4096),
+        steps=st.integers(0, 150),
+        denoising_strength=st.floats(0, 1),
+        sampler=st.sampled_from(["", *sampler_choices()]),
+        prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
     ),
     model=st.none() | st.just("sprout"),
     vae=st.sampled_from(["Automatic", "sharp"]),
@@ -132,6 +142,27 @@ def test_a_part_that_is_off_shows_its_defaults() -> None:
     assert flat({"variation": None}) == {"variation.seed": -1, "variation.strength": 0}
     assert flat({"refiner": None}) == {"refiner.checkpoint": "", "refiner.switch_at": 0.8, "refiner.by_steps": False}
     assert flat({"seed_resize": None}) == {"seed_resize.width": 0, "seed_resize.height": 0}
+
+
+def test_a_part_with_a_switch_is_off_or_on_and_keeps_its_fields() -> None:
+    assert flat({"hires": None}) == {"hires.on": False}
+    on = flat({"hires": HiresPass(scale=3).model_dump()})
+    assert (on["hires.on"], on["hires.scale"]) == (True, 3)
+    shown, notes = possible({"hires": {"on": False, "scale": 3, "steps": 999}}, {})
+    assert flat(shown) | {"hires.on": False, "hires.scale": 3, "hires.steps": 0} == flat(shown)
+    assert len(notes) == 1
+    assert possible({"hires": None}, {}) == ({}, [])
+    assert flat(complete({"steps": 9}))["hires.on"] is False
+
+
+def test_a_switch_decides_whether_the_part_is_read(form: Form) -> None:
+    values = values_of(form, GenerationRequest(hires=HiresPass(scale=3)))
+    assert form.read(values).hires == HiresPass(scale=3)
+    assert form.read({**values, form.controls["hires.on"]: False}).hires is None
+    wrong = {**values, form.controls["hires.scale"]: 9}
+    assert form.read({**wrong, form.controls["hires.on"]: False}).hires is None, "what is off may be anything"
+    with pytest.raises(InvalidRequest, match=r"hires\.scale = 9"):
+        form.read(wrong)
 
 
 def lookup(name: str) -> str:

@@ -80,9 +80,9 @@ def _hires(form: Form) -> None:
     """The second pass: its switch, the size it comes to, and, while it is on, all that can be said about it."""
     same_sampler, same_schedule = ("Use same sampler", ""), ("Use same schedule", "")
     with gr.Column(elem_id="txt2img_hr", elem_classes=["ls-hires"]):
-        with gr.Row(elem_classes=["ls-row"]):
-            form.place("hires.on", scale=3, min_width=110)
-            panel("hires", elem_id="txt2img_hr_finalres", scale=6)
+        with gr.Row(elem_classes=["ls-row", "ls-hires-head"]):
+            form.place("hires.on")
+            panel("hires", elem_id="txt2img_hr_finalres", scale=0)
         with gr.Column(elem_id="txt2img_hr_options", elem_classes=["ls-hires-options"]):
             with gr.Row(elem_classes=["ls-row"]):
                 form.place("hires.upscaler", choices=UPSCALERS.names(), scale=5, min_width=120)
@@ -98,7 +98,6 @@ def _hires(form: Form) -> None:
                 form.place("hires.cfg_scale", scale=5, min_width=120)
             form.place("hires.prompt")
             form.place("hires.negative_prompt")
-            form.place("hires.refiner")
 
 
 def _refiner(form: Form, refiners: Choices) -> None:
@@ -107,8 +106,9 @@ def _refiner(form: Form, refiners: Choices) -> None:
         with gr.Row(elem_classes=["ls-row"]):
             form.place("refiner.checkpoint", choices=refiners, scale=6, min_width=140)
             form.place("refiner.switch_at", scale=5, min_width=120)
-        with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
-            form.place("refiner.by_steps", min_width=160)
+        with gr.Row(elem_classes=["ls-row"]):
+            form.place("hires.refiner", scale=6, min_width=140)
+            form.place("refiner.by_steps", scale=5, min_width=120)
 
 
 def _extra(form: Form) -> None:

@@ -1,0 +1,308 @@
+"""The second pass on tiny random models: against the same thing done by hand, and what may change it and what may not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.engine.hardware import choose_hardware
+from studio.engine.hires import TwoPasses, second_pass
+from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.latents import unpack_step
+from studio.engine.passes import TextToImage
+from studio.engine.runner import DiffusersEngine
+from studio.engine.upscale import enlarged
+from studio.errors import InvalidRequest
+from studio.resolve import resolve
+from studio.samplers.table import SAMPLERS
+from studio.schema.engine import CancelToken
+from studio.schema.events import Event, ImageReady, Progress
+from studio.schema.models import ModelInfo
+from studio.schema.request import BranchPoint, RunOptions, make_request
+from studio.schema.resolved import ResolvedRequest
+from tests.engine.by_hand import noise_prediction
+from tests.tiny_models import tiny_file, tiny_info, tiny_lora
+
+HARDWARE = choose_hardware("cpu")
+LORA = "<lora:sd1-kohya-4-2.0-unet-te-0:1>"
+PLAIN: dict[str, Any] = {
+    "prompt": "a fox",
+    "sampler": "Euler",
+    "schedule": "Uniform",
+    "steps": 3,
+    "cfg_scale": 2,
+    "seed": 7,
+}
+"""Random weights amplify rounding; at a small scale the same picture stays the same."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DiffusersEngine]:
+    painter = DiffusersEngine("cpu")
+    yield painter
+    painter.close()
+
+
+class Library:
+    """One tiny checkpoint and its LoRA; any other name is the same weights in a file."""
+
+    def __init__(self, family: str = "sd1") -> None:
+        self.info = tiny_info(family)
+
+    def checkpoint(self, name: str | None) -> ModelInfo:
+        return tiny_info(tiny_file("sd1")) if name == "twin" else self.info
+
+    def vae(self, name: str) -> None:
+        return None
+
+    def lora(self, name: str) -> ModelInfo:
+        return tiny_info(tiny_lora("sd1"), "lora")
+
+    def lora_hashes(self) -> dict[str, str]:
+        return {}
+
+    def embeddings(self) -> list[ModelInfo]:
+        return []
+
+    def embedding(self, name: str) -> ModelInfo:
+        raise AssertionError(name)
+
+    def embedding_hashes(self) -> dict[str, str]:
+        return {}
+
+    def style(self, name: str) -> Any:
+        raise AssertionError(name)
+
+    def wildcard(self, name: str) -> list[str]:
+        raise AssertionError(name)
+
+
+def asked(family: str = "sd1", keep: bool = False, **changes: Any) -> ResolvedRequest:
+    """64x64, enlarged twice, unless `changes` say otherwise."""
+    request = make_request({**PLAIN, "width": 64, "height": 64, "hires": {}, **changes})
+    return resolve(request, Library(family), lambda: 1, options=RunOptions(preview_every=1, keep_latents=keep))
+
+
+def paint(engine: DiffusersEngine, resolved: ResolvedRequest) -> list[Event]:
+    return list(engine.run(resolved, CancelToken()))
+
+
+def pictures(events: list[Event]) -> list[np.ndarray[Any, Any]]:
+    found = [event for event in events if isinstance(event, ImageReady)]
+    return [np.asarray(Image.open(io.BytesIO(picture.png))).astype(int) for picture in found]
+
+
+def one(engine: DiffusersEngine, **changes: Any) -> np.ndarray[Any, Any]:
+    (picture,) = pictures(paint(engine, asked(**changes)))
+    return picture
+
+
+# -- by hand ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def walked(x: Tensor, times: np.ndarray[Any, Any], sigmas: list[float], texts: list[str], scale: float) -> Tensor:
+    """Euler (Karras et al. 2022, algorithm 2 without churn) over SDXL; `texts` are what is read at each step."""
+    height, width = x.shape[2] * 8, x.shape[3] * 8
+    ids = [float(n) for n in (height, width, 0, 0, height, width)]
+    for t, sigma, following, text in zip(times, sigmas[:-1], sigmas[1:], texts, strict=True):
+        scaled = (x / (sigma**2 + 1) ** 0.5).float()
+        x = x + noise_prediction("sdxl", scaled, t, text, "", scale, (ids, ids)) * float(following - sigma)
+    return x
+
+
+def levels(steps: int) -> tuple[np.ndarray[Any, Any], list[float]]:
+    """Evenly spaced timesteps and their levels, with the 0 at the end."""
+    alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, dim=0)
+    log_sigma = 0.5 * ((1 - alphas) / alphas).log()
+    times = np.linspace(999, 0, steps)
+    return times, [*np.exp(np.interp(times, np.arange(1000), log_sigma.numpy())), 0.0]
+
+
+def drawn(seed: int, height: int, width: int) -> Tensor:
+    return torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def final_latents(resolved: ResolvedRequest, seeds: list[int]) -> Tensor:
+    loaded = ModelKeeper(HARDWARE).checkpoint(resolved.model)
+    plan = resolved.hires
+    assert plan is not None
+
+    def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
+        from studio.engine.loading import LoadedVae
+
+        return enlarged(x, plan, LoadedVae(painter.model.vae, painter.model.latent))
+
+    both = TwoPasses(
+        lambda: TextToImage(loaded, resolved, HARDWARE),
+        lambda: TextToImage(loaded, second_pass(resolved), HARDWARE, strength=plan.denoising_strength),
+        enlarge,
+        plan.steps,
+    )
+    *_, last = both.steps(seeds)
+    assert both.total == last.index + 1
+    return last.x
+
+
+def test_it_is_two_passes_by_hand() -> None:
+    """Each with its size in SDXL's ids and its own noise; a change of the prompt in the middle of the second; other steps and scale."""
+    resolved = asked(
+        "sdxl",
+        prompt="a [fox:house:1.5]",
+        width=96,
+        hires={"upscaler": "Latent (nearest)", "steps": 4, "denoising_strength": 0.5, "cfg_scale": 1.5, "scale": 2},
+    )
+    got = final_latents(resolved, [7, 8])
+    times, sigmas = levels(8)  # 4 steps of strength 0.5
+    for latents, seed in zip(got, (7, 8), strict=True):
+        first_times, first_sigmas = levels(3)
+        first = walked(drawn(seed, 8, 12) * first_sigmas[0], first_times, first_sigmas, ["a fox"] * 3, 2.0)
+        large = first.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        noisy = large + drawn(seed, 16, 24) * sigmas[4]
+        texts = ["a fox"] * 3 + ["a house"]  # the first wording lasts a call longer, as in every pass
+        second = walked(noisy, times[4:], sigmas[4:], texts, 1.5)
+        torch.testing.assert_close(latents[None], second, rtol=0, atol=2e-4)
+
+
+def test_a_step_of_the_whole_picture_counts_on_in_prompts() -> None:
+    plan = asked(prompt="a [fox:house:5]", steps=3, hires={"steps": 4}).hires
+    assert plan is not None
+    (branch,) = plan.positive.branches
+    assert branch.stretches[0] == (2, 0), "step 5 of both passes is step 2 of the second"
+
+
+# -- through the engine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
+def test_the_picture_is_as_large_as_asked_for_and_the_same_each_time(engine: DiffusersEngine, upscaler: str) -> None:
+    hires = {"width": 112, "height": 88, "upscaler": upscaler}
+    first, again = one(engine, hires=hires), one(engine, hires=hires)
+    assert first.shape == (88, 112, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, one(engine, hires={**hires, "denoising_strength": 0.4}))
+    assert not np.array_equal(first, one(engine, hires={**hires, "upscaler": "Latent (nearest)"}))
+
+
+@pytest.mark.parametrize("upscaler", ["Latent (bicubic)", "None"])
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE"])
+def test_a_batch_equals_its_pictures_alone(engine: DiffusersEngine, sampler: str, upscaler: str) -> None:
+    """With a variation, whose noise is drawn anew at the new size too."""
+    common: dict[str, Any] = {
+        "sampler": sampler,
+        "hires": {"scale": 1.5, "upscaler": upscaler},
+        "sampler_options": {"ensd": 31337},
+    }
+    variation = {"seed": 20, "strength": 0.5}
+    together = pictures(paint(engine, asked(batch_size=2, batch_count=2, variation=variation, **common)))
+    alone = [one(engine, variation={**variation, "seed": 20 + index}, **common) for index in range(4)]
+    assert max(np.abs(a - b).max() for a, b in zip(together, alone, strict=True)) <= 3
+    assert min(np.abs(together[0] - other).max() for other in together[1:]) > 20
+
+
+@pytest.mark.parametrize("sampler", [spec.name for spec in SAMPLERS])
+def test_every_sampler_can_paint_it(engine: DiffusersEngine, sampler: str) -> None:
+    changes = {"hires": {"sampler": sampler, "schedule": "Automatic", "scale": 1.25, "denoising_strength": 0.6}}
+    events = paint(engine, asked(steps=6, **changes))
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.step for event in progress] == list(range(1, len(progress) + 1))
+    if sampler not in ("DPM adaptive", "Restart"):
+        assert {event.total for event in progress} == {len(progress)}
+    assert len(progress) > 6
+    (picture,) = pictures(events)
+    assert picture.shape == (80, 80, 3)
+
+
+def test_steps_previews_and_latents_go_on_at_the_new_size(engine: DiffusersEngine) -> None:
+    events = paint(engine, asked(keep=True, hires={"steps": 2, "scale": 1.5}))
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [(event.step, event.total) for event in progress] == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    sizes = [Image.open(io.BytesIO(event.previews[0])).size for event in progress]
+    assert sizes == [(64, 64)] * 3 + [(96, 96)] * 2
+    assert [unpack_step(event.latents).x.shape[2] for event in progress] == [8, 8, 8, 12, 12]
+    assert [unpack_step(event.latents).step for event in progress] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_loras_are_those_of_the_pass(engine: DiffusersEngine, batches: int) -> None:
+    """A prompt of its own brings its own tags, and only these; every batch begins with those of the first again."""
+
+    def painted(first: str, second: str) -> list[np.ndarray[Any, Any]]:
+        hires = {"prompt": f"a fox {second}" if second != first else ""}
+        return pictures(paint(engine, asked(prompt=f"a fox {first}", hires=hires, batch_count=batches)))
+
+    found = {(a, b): painted(a, b)[-1] for a in ("", LORA) for b in ("", LORA)}
+    for key, picture in found.items():
+        others = [other for name, other in found.items() if name != key]
+        assert not any(np.array_equal(picture, other) for other in others), key
+        assert np.array_equal(picture, painted(*key)[-1])
+    if batches == 2:
+        alone = pictures(paint(engine, asked(prompt=f"a fox {LORA}", hires={"prompt": "a fox "}, seed=8)))
+        assert np.array_equal(found[LORA, ""], alone[0])
+
+
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("which", ["first pass", "second pass", "both passes"])
+def test_a_refiner_with_the_same_weights_changes_nothing(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, which: str, room: bool
+) -> None:
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    alone = pictures(paint(engine, asked(batch_count=2)))
+    refiner = {"checkpoint": "twin", "switch_at": 0.5}
+    events = paint(engine, asked(batch_count=2, refiner=refiner, hires={"refiner": which}))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, pictures(events), strict=True))
+    switches = [event.message for event in events if event.type == "status" and event.message.startswith("Refining")]
+    assert len(switches) == (4 if which == "both passes" else 2)
+
+
+def test_without_strength_it_only_enlarges(engine: DiffusersEngine) -> None:
+    small = one(engine, hires=None)
+    for upscaler, kind in (("Lanczos", Image.Resampling.LANCZOS), ("Nearest", Image.Resampling.NEAREST)):
+        hires = {"upscaler": upscaler, "denoising_strength": 0, "width": 96, "height": 128}
+        events = paint(engine, asked(hires=hires))
+        large = Image.fromarray(small.astype(np.uint8)).resize((128, 128), kind).crop((16, 0, 112, 128))
+        assert np.array_equal(pictures(events)[0], np.asarray(large))
+        assert [event.total for event in events if isinstance(event, Progress)] == [3] * 3
+    blurred = one(engine, hires={"upscaler": "Latent", "denoising_strength": 0})
+    assert blurred.shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("family", ["sd1-inpaint", "sprout", "sd2"])
+def test_other_checkpoints(engine: DiffusersEngine, family: str) -> None:
+    assert one(engine, family=family, hires={"upscaler": "Lanczos", "scale": 1.5}).shape == (96, 96, 3)
+
+
+def test_a_branch_of_its_first_pass_ends_in_a_second_too(engine: DiffusersEngine) -> None:
+    (origin,) = [event for event in paint(engine, asked(steps=6)) if isinstance(event, ImageReady)]
+    branch = {"step": 3, "origin": origin.infotext}
+    same = paint(engine, asked(steps=6, branch=branch))
+    assert np.abs(pictures(same)[0] - pictures([origin])[0]).max() <= 8
+    assert [event.step for event in same if isinstance(event, Progress)] == list(range(1, 13))
+    other = pictures(paint(engine, asked(steps=6, cfg_scale=12, branch=branch)))[0]
+    assert np.abs(other - pictures([origin])[0]).max() > 8
+    with pytest.raises(InvalidRequest, match="first pass, the only one that can be branched from, has 6 steps"):
+        asked(steps=6, branch=BranchPoint(step=9, origin=origin.infotext))
+
+
+def test_what_cannot_run_is_refused_before_the_first_step(engine: DiffusersEngine) -> None:
+    events = engine.run(asked(hires={"sampler": "PLMS", "steps": 1}), CancelToken())
+    with pytest.raises(InvalidRequest, match="PLMS has no step to run"):
+        next(event for event in events if isinstance(event, Progress))
+
+
+def test_it_can_be_stopped_in_either_pass(engine: DiffusersEngine) -> None:
+    for stop in (2, 5):
+        cancel, seen = CancelToken(), []
+        for event in engine.run(asked(), cancel):
+            seen.append(event)
+            if isinstance(event, Progress) and event.step == stop:
+                cancel.interrupt()
+        assert seen[-1].type == "cancelled"
+        assert sum(isinstance(event, Progress) for event in seen) == stop
