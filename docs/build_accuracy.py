@@ -45,6 +45,8 @@ TAIL = """
 | Euler: v-prediction, zero terminal SNR | the same | 2 of 255 |
 | Euler, SDXL with size and crop ids | diffusers' SDXL pipeline | 2 of 255 |
 | SDXL handing over to its refiner | the two U-Nets run by hand | 6e-05 in the latents |
+| hires. fix on SDXL: both passes, fresh noise, size ids, a prompt that changes in the second | the same by hand, on the U-Net itself | 2e-04 in the latents |
+| upscalers on latents | the kernels as matrices | 1e-05 in the latents |
 | a request painted again on the same machine | itself | none: the same bytes |
 | a batch of pictures, every sampler but DPM adaptive: the sampler's own arithmetic and noise | each picture alone | none: bit for bit |
 | the same through a U-Net on a CPU, whose kernels add in another order for another batch size | each picture alone | 2 of 255 |

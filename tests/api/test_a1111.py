@@ -126,7 +126,11 @@ def test_the_model_of_one_picture_and_the_model_from_now_on(client: httpx.Client
         ({"width": 63}, 422, "width"),
         ({"n_iter": 101}, 422, "n_iter"),
         ({"steps": "x"}, 422, "steps"),
-        ({"enable_hr": True}, 422, "enable_hr"),
+        ({"enable_hr": True, "hr_checkpoint_name": "other"}, 422, "hr_checkpoint_name"),
+        ({"enable_hr": True, "hr_scale": 5}, 422, "hr_scale"),
+        ({"enable_hr": True, "hr_upscaler": "4x-Ultra"}, 400, "hr_upscaler"),
+        ({"enable_hr": True, "hr_sampler_name": "Eular"}, 400, "hr_sampler_name"),
+        ({"enable_hr": True, "hr_resize_x": 4096, "width": 64, "height": 128}, 422, "hr_resize_x"),
         ({"sampler_name": "Eular"}, 400, "sampler_name"),
         ({"scheduler": "Karas"}, 400, "scheduler"),
         ({"override_settings": {"sd_model_checkpoint": "sprot"}}, 404, "override_settings.sd_model_checkpoint"),
@@ -285,8 +289,10 @@ def test_the_lists(client: httpx.Client) -> None:
                                          "default_rho": -1.0, "need_inner_model": True}  # fmt: skip
     assert client.get(f"{API}/sd-vae").json() == [{"model_name": "sharp", "filename": "/models/sharp.safetensors"}]
     assert set(client.get(f"{API}/loras").json()[0]) == {"name", "alias", "path", "metadata"}
-    assert client.get(f"{API}/upscalers").json()[0]["name"] == "None"
-    for empty in ("latent-upscale-modes", "face-restorers", "hypernetworks", "script-info"):
+    assert [entry["name"] for entry in client.get(f"{API}/upscalers").json()] == ["None", "Lanczos", "Nearest"]
+    modes = [entry["name"] for entry in client.get(f"{API}/latent-upscale-modes").json()]
+    assert (modes[0], len(modes), modes[-1]) == ("Latent", 6, "Latent (nearest-exact)")
+    for empty in ("face-restorers", "hypernetworks", "script-info"):
         assert client.get(f"{API}/{empty}").json() == []
     nothing = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
     assert client.get(f"{API}/embeddings").json() == {

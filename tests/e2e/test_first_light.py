@@ -154,6 +154,24 @@ def test_a_lora_changes_the_picture_and_leaves_no_trace_in_the_next(server: Serv
     assert last == first
 
 
+def test_a_second_pass_enlarges_and_paints(server: Server) -> None:
+    """The object stays where it was while it is painted anew, and the picture reproduces from its own text."""
+    larger = {**FOX, "enable_hr": True, "hr_scale": 1.5, "hr_second_pass_steps": 4, "denoising_strength": 0.3}
+    small = server.paint(**FOX)
+    plain, again = (server.paint(**larger, hr_upscaler="Lanczos") for _ in range(2))
+    (first,), (second,), (third,) = (answer["images"] for answer in (small, plain, again))
+    assert first != second == third
+    picture = Image.open(io.BytesIO(base64.b64decode(second)))
+    assert picture.size == (192, 192)
+    enlarged = Image.open(io.BytesIO(base64.b64decode(first))).resize((192, 192), Image.Resampling.LANCZOS)
+    difference = np.abs(np.asarray(picture, float) - np.asarray(enlarged, float)).mean()
+    assert 1 < difference < 40
+    text = json.loads(plain["info"])["infotexts"][0]
+    assert "Size: 128x128" in text and "Denoising strength: 0.3" in text
+    assert "Hires upscale: 1.5, Hires steps: 4, Hires upscaler: Lanczos" in text
+    assert server.paint(infotext=text, prompt=FOX["prompt"])["images"] == [second]
+
+
 def test_the_server_process_never_loads_torch(server: Server) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps")
     if not maps.exists():

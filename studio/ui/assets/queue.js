@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, duration, el, icon, inFrame, plural, setSource, setText, show, toast } from "./dom.js";
+import { finalSize } from "./hires.js";
 import { pictureCount, secondsLeft } from "./store.js";
 
 const RECENT = 24;
@@ -74,7 +75,7 @@ export class QueueCard {
 
   #update(row, kind, job, position) {
     const { request } = job;
-    const size = `${plural(request.steps, "step")} · ${plural(pictureCount(request), "picture")} · ${request.width}×${request.height}`;
+    const size = `${plural(request.steps, "step")} · ${plural(pictureCount(request), "picture")} · ${finalSize(request).join("×")}`;
     const details = row.querySelector(".ls-jobtext small");
     if (kind === "bad") {
       setText(details, job.error.message ?? "It failed.");
