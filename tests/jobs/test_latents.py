@@ -14,9 +14,10 @@ from studio.errors import NotFound
 from studio.jobs.latents import LatentStore, painter_of, picture_name
 from studio.paths import Paths
 from studio.schema.events import Progress
-from studio.schema.request import GenerationRequest, RunOptions
-from studio.schema.resolved import BranchPlan, EmbeddingUse, RefinerPlan, ResolvedRequest
+from studio.schema.request import GenerationRequest, HiresPass, RunOptions
+from studio.schema.resolved import BranchPlan, EmbeddingUse, LoraUse, RefinerPlan, ResolvedRequest
 from tests.jobs.conftest import QueueMaker, prepare
+from tests.test_resolve import run
 
 Small = Callable[..., GenerationRequest]
 KEEP = RunOptions(keep_latents=True)
@@ -68,19 +69,28 @@ def test_a_picture_has_its_name_from_what_it_is_painted_with(paths: Paths) -> No
 
 
 def test_the_name_knows_the_refiner_and_the_embeddings(paths: Paths) -> None:
+    second = run(GenerationRequest(hires=HiresPass())).hires
+    assert second is not None
+
     def named(**changes: object) -> str:
         other = request().model.model_copy(update={"path": "/other", **changes})
         parts = {
             "refiner": RefinerPlan(model=other, switch_at=0.5),
             "embeddings": (EmbeddingUse(name="e", model=other),),
+            "hires": second.model_copy(
+                update={
+                    "refiner": RefinerPlan(model=other, switch_at=0.5),
+                    "loras": (LoraUse(name="l", model=other, te_weight=1, unet_weight=1),),
+                }
+            ),
         }
         names = [picture_name(request().model_copy(update={part: value}), 0) for part, value in parts.items()]
         return " ".join([*names, picture_name(request(), 0)])
 
     plain, hashed, replaced = named(), named(short_hash="0123456789"), named(mtime=9.0)
-    assert len(set(plain.split())) == 3
+    assert len(set(plain.split())) == 4
     assert hashed == plain
-    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [False, False, True]
+    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("on_disk", [True, False])

@@ -12,6 +12,7 @@ from studio.errors import InvalidRequest
 from studio.schema.request import (
     MAX_PROMPT,
     GenerationRequest,
+    HiresPass,
     Refiner,
     RunOptions,
     SamplerOptions,
@@ -69,6 +70,9 @@ def test_parts_that_change_nothing_are_none() -> None:
     assert make_request(idle) == GenerationRequest()
     for refiner in ({"checkpoint": " "}, {"checkpoint": "None", "switch_at": 0.5}, {"checkpoint": "x", "switch_at": 1}):
         assert make_request({"refiner": refiner}) == GenerationRequest()
+    assert make_request({"hires": {"scale": 1, "denoising_strength": 0}}).hires is None
+    assert make_request({"hires": {}}).hires == HiresPass(), "its presence means on"
+    assert make_request({"hires": {"scale": 1}}).hires == HiresPass(scale=1), "at the same size it still paints"
     assert make_request({"refiner": {"checkpoint": "x"}}).refiner == Refiner(checkpoint="x", switch_at=0.8)
     assert make_request({"variation": {"strength": 0.1}}).variation == Variation(seed=-1, strength=0.1)
 
@@ -88,6 +92,6 @@ def test_requests_travel_as_json(request: GenerationRequest) -> None:
 
 
 def test_every_field_has_help() -> None:
-    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, RunOptions):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, HiresPass, RunOptions):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
