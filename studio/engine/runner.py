@@ -18,7 +18,7 @@ from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
-from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
+from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import pack_step, start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
@@ -67,15 +67,25 @@ class DiffusersEngine:
 
     Args:
         device: `auto` takes cuda, mps or cpu, in that order. Raises `SettingsError` for one that is not there.
-        attention: `auto` and `sdpa` use PyTorch's own kernels.
+        attention: a kernel of `engine/attention.py`; see `choose_hardware` for `auto`.
+        precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
+        checkpoints: how many may stay loaded, as far as the memory goes.
     """
 
-    def __init__(self, device: DeviceName = "auto", attention: AttentionName = "auto") -> None:
-        self._hardware = choose_hardware(device, attention)
+    def __init__(
+        self,
+        device: DeviceName = "auto",
+        attention: AttentionName = "auto",
+        precision: PrecisionName = "auto",
+        *,
+        checkpoints: int = 4,
+    ) -> None:
+        self._hardware = choose_hardware(device, attention, precision)
         self._device_label = self._hardware.device_label
-        self._keeper = ModelKeeper(self._hardware)
+        self._keeper = ModelKeeper(self._hardware, checkpoints)
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
+        self._model_name = ""
         self._running = False
         self._broken = ""
 
@@ -122,7 +132,7 @@ class DiffusersEngine:
             dtype=hardware.dtype_label,
             attention=hardware.attention,
             torch=torch.__version__,
-            model=self._keeper.model_name,
+            model=None if self._keeper.is_empty else self._model_name,
             memory=0 if self._broken else hardware.memory(),  # a lost device cannot be asked
             pid=os.getpid(),
         )
@@ -135,7 +145,9 @@ class DiffusersEngine:
     def load(self, model: ModelInfo) -> LoadedCheckpoint:
         """The checkpoint, loaded if need be, for those who want its modules: benchmarks, evaluation. Raises as `run`."""
         with self._turn:
-            return self._keeper.checkpoint(model)
+            loaded = self._keeper.checkpoint(model)
+            self._model_name = model.name
+            return loaded
 
     def close(self) -> None:
         """Unload everything."""
@@ -146,10 +158,9 @@ class DiffusersEngine:
         with self._turn:
             self._activity = f"Loading {model.name}"
             try:
-                self._keeper.checkpoint(model)
+                self.load(model)
             except Exception as error:
                 log.warning("cannot load %s ahead: %s", model.name, error)
-                self._keeper.drop()
             finally:
                 self._activity = ""
 
@@ -184,11 +195,12 @@ class DiffusersEngine:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
         refiner = resolved.refiner.model if resolved.refiner else None
         loaded = yield from self._load(resolved.model, refiner)
+        self._model_name = resolved.model.name
         loras = _loras(resolved)
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
-        if refiner and self._keeper.has_room(refiner):
+        if refiner and self._keeper.has_room(refiner, resolved.model):
             second = yield from self._load(refiner, resolved.model)
             check_latents(loaded.model.latent, second.model)
         if refiner and loras and refiner.family != resolved.model.family:

@@ -36,7 +36,7 @@ BASE = GenerationRequest(
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 

@@ -16,7 +16,7 @@ from studio.schema.resolved import VariationPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,14 @@ from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
 from tests.tiny_models import tiny_components, tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 CALM = {"cfg_scale": 2.0}
 """Random weights amplify rounding; at a small scale the same picture stays the same."""
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32", checkpoints=1)
     yield painter
     painter.close()
 
