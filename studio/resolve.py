@@ -155,6 +155,7 @@ def _answered(
         old_prompt_editing=request.old_prompt_editing,
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
+        deep_cache=request.deep_cache,
         rng=request.rng,
         options=(options or RunOptions()).model_copy(update=templates),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
@@ -124,9 +125,9 @@ class TextToImage:
 
     def denoiser(self, calls: int = 0) -> GuidedUNet:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
-        model = self.loaded.model
+        unet, interval = self.loaded.model.unet, self._resolved.deep_cache
         return GuidedUNet(
-            model.unet,
+            unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,
             self.loaded.prediction(self._resolved.prediction_type),
             self._positive,

@@ -9,8 +9,9 @@ NUMBER_FIELDS = {
     "Size-1": "width",
     "Size-2": "height",
     "Clip skip": "clip_skip",
+    "DeepCache interval": "deep_cache",
 }
-"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last key is our own."""
 
 CHOICE_FIELDS = {
     "RNG": "rng",

@@ -57,6 +57,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Old prompt editing timelines"] = True
     if resolved.noise_schedule != "Default":
         pairs["Noise Schedule"] = resolved.noise_schedule
+    if resolved.deep_cache > 1:
+        pairs["DeepCache interval"] = resolved.deep_cache
     if resolved.prediction_type != "Automatic":
         pairs["Prediction type"] = resolved.prediction_type
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))

@@ -176,6 +176,12 @@ class GenerationRequest(_Frozen):
     noise_schedule: NoiseSchedule = Field(
         "Default", description="Zero Terminal SNR ends in pure noise; Default does where the checkpoint says so"
     )
+    deep_cache: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="DeepCache: compute the deep part of the U-Net at every n-th model call only; 1 is exact, 2 and 3 are faster",
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )

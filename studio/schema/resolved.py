@@ -119,6 +119,7 @@ class ResolvedRequest(_Frozen):
     old_prompt_editing: bool = Field(False, description="How `branches` were read; the infotext tells it")
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
+    deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
     rng: RngSource
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"

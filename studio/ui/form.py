@@ -85,6 +85,7 @@ LOOKS: dict[str, Look] = {
     "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),
     "prediction_type": Look("Prediction type", "setting_prediction_type"),
     "noise_schedule": Look("Noise schedule", "setting_sd_noise_schedule"),
+    "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

@@ -43,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
         "sampler_options": {"s_churn": 2.0, "s_tmin": 0.5, "s_noise": 1.1},
     },
     "eta": {"sampler": "Euler a", "seed": 6, "sampler_options": {"eta": 0.5}},
+    "a cache of deep features": {"deep_cache": 3, "seed": 21},
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
     "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
@@ -174,6 +175,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "use_old_scheduling": request.old_prompt_editing,
             "sd_noise_schedule": request.noise_schedule,
             "prediction_type": request.prediction_type,
+            "deep_cache": request.deep_cache,
         },
     }
     answer = client.post("/sdapi/v1/txt2img", json=body)

@@ -261,6 +261,14 @@ def test_a_separate_vae_changes_the_picture_only_while_it_is_chosen(engine: Diff
 # -- cancelling -------------------------------------------------------------------------------------------------------
 
 
+def test_a_deep_cache_is_near_and_of_an_interval_of_1_is_not_there(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    calm = {"cfg_scale": 2.0, "steps": 12}
+    exact, cached = (pictures(paint(engine, resolved_request(sd1, deep_cache=n, **calm)))[0] for n in (1, 2))
+    assert "DeepCache" not in exact.infotext
+    assert "DeepCache interval: 2" in cached.infotext
+    assert 0 < np.abs(pixels(exact) - pixels(cached)).mean() < np.abs(pixels(exact) - pixels(exact)[::-1]).mean() / 2
+
+
 def test_checkpoints_stay_loaded_as_far_as_number_and_memory_go(monkeypatch: pytest.MonkeyPatch) -> None:
     infos = [tiny_info("sd1"), tiny_info("sd2"), tiny_info("sprout")]
 
