@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -11,19 +14,25 @@ from torch import Tensor
 from studio.engine.loading import LoadedVae
 from studio.errors import EngineError
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
 log = logging.getLogger(__name__)
 
 
 class Decoder:
     """Decodes one picture at a time: less memory than a batch, and a picture does not depend on its neighbours.
 
+    With `tiled` a picture that is larger than what the VAE was trained on is decoded in overlapping tiles that are blended:
+    far less memory, but each tile is normalised by itself, so colours may shift slightly.
     When the VAE gives NaN or a black picture in a short number format, it is converted to float32, stays so, and the
     picture is decoded once more.
     """
 
-    def __init__(self, vae: LoadedVae) -> None:
+    def __init__(self, vae: LoadedVae, *, tiled: bool = False) -> None:
         self._module = vae.module
         self._latent = vae.latent
+        self._tiled = tiled
 
     def picture(self, latents: Tensor) -> Image.Image:
         """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
@@ -40,8 +49,19 @@ class Decoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         scaled = latents[None] / self._latent.scaling_factor + self._latent.shift_factor
-        sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
+        with tiling(self._module) if self._tiled else nullcontext():
+            sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
         return sample.float()
+
+
+@contextmanager
+def tiling(module: AutoencoderKL) -> Iterator[None]:
+    """While this lasts the autoencoder works in tiles."""
+    module.enable_tiling()
+    try:
+        yield
+    finally:
+        module.disable_tiling()
 
 
 def to_pixels(sample: Tensor) -> Tensor:

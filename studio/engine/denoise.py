@@ -72,8 +72,9 @@ class GuidedUNet:
         dtype: number format of the U-Net; `x` and x0 stay float32.
         concat: extra input channels [1, K, h, w] for inpainting checkpoints.
         calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
+        split: every condition goes through the U-Net by itself, which takes less memory and more time.
 
-    Conditions of equal length go through the U-Net in one forward pass, others each in its own.
+    Without `split`, conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class GuidedUNet:
         concat: Tensor | None = None,
         *,
         calls: int = 0,
+        split: bool = False,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -98,6 +100,7 @@ class GuidedUNet:
         self._call = calls - 1
         self._dtype = dtype
         self._concat = concat
+        self._split = split
         self._expanded: dict[tuple[int, ...], Condition] = {}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -132,7 +135,7 @@ class GuidedUNet:
 
     def _predict(self, x: Tensor, sigma: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
         """What the U-Net says under each condition."""
-        if len({condition.states.shape for condition in conditions}) > 1:
+        if self._split or len({condition.states.shape for condition in conditions}) > 1:
             return [self._forward(x, sigma, condition) for condition in conditions]
         count = len(conditions)
         return self._forward(torch.cat([x] * count) if count > 1 else x, sigma, *conditions).chunk(count)

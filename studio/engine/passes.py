@@ -17,6 +17,7 @@ from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.refiner import HandOver, RefinerPass
+from studio.engine.saving import Saving
 from studio.errors import EngineError
 from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
@@ -45,11 +46,13 @@ class TextToImage:
         loaded: LoadedCheckpoint,
         resolved: ResolvedRequest,
         hardware: Hardware,
+        saving: Saving,
         refiner: RefinerPass | None = None,
     ) -> None:
         self._resolved = resolved
         self._refiner = refiner
         self._hardware = hardware
+        self._saving = saving
         self.loaded = loaded
         self._table = loaded.table_for(resolved.noise_schedule)
         self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
@@ -100,11 +103,12 @@ class TextToImage:
                 noise.skip(max(done, skipped))
             running = _counted(plan.run(self._painting(calls), x, noise), done)
         last: Step | None = None
-        while (step := _advance(running)) is not None:
-            if last is None:
-                self._refuse_nan(step, seeds)
-            last = step
-            yield step
+        with self._saving.only("unet", self.loaded, self._hardware):
+            while (step := _advance(running)) is not None:
+                if last is None:
+                    self._refuse_nan(step, seeds)
+                last = step
+                yield step
         if last is not None:
             self._refuse_nan(last, seeds)
 
@@ -136,6 +140,7 @@ class TextToImage:
             self._hardware.dtype,
             self._concat,
             calls=calls,
+            split=self._saving.split,
         )
 
     def _timeline(self, branch: PromptBranch, *, is_negative: bool = False) -> Timeline:

@@ -10,6 +10,7 @@ import torch
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
+from studio.engine.saving import Saving
 from studio.errors import InvalidRequest
 from studio.schema.request import SeedResize
 from studio.schema.resolved import VariationPlan
@@ -29,7 +30,7 @@ def keeper() -> Iterator[ModelKeeper]:
 def test_sigmas_fall_to_zero_and_latents_have_the_models_shape(keeper: ModelKeeper) -> None:
     info = tiny_info("sprout")
     request = resolved_request(info, steps=3, width=96, height=64)
-    painting = TextToImage(keeper.checkpoint(info), request, HARDWARE)
+    painting = TextToImage(keeper.checkpoint(info), request, HARDWARE, Saving())
     steps = list(painting.steps([1, 2]))
     assert painting.total == len(steps) == 3
     assert steps[0].sigma == pytest.approx(float(keeper.checkpoint(info).table.sigma_max), rel=1e-5)
@@ -52,7 +53,7 @@ def test_inpainting_models_see_an_empty_grey_canvas(keeper: ModelKeeper) -> None
 def test_too_deep_a_clip_skip_is_refused(keeper: ModelKeeper) -> None:
     info = tiny_info("sd1")
     with pytest.raises(InvalidRequest, match="clip_skip = 12"):
-        TextToImage(keeper.checkpoint(info), resolved_request(info, clip_skip=12), HARDWARE)
+        TextToImage(keeper.checkpoint(info), resolved_request(info, clip_skip=12), HARDWARE, Saving())
 
 
 def test_a_variation_leads_from_one_seeds_latents_to_the_others(keeper: ModelKeeper) -> None:
@@ -62,7 +63,7 @@ def test_a_variation_leads_from_one_seeds_latents_to_the_others(keeper: ModelKee
         variation = None if subseed is None else VariationPlan(seeds=(subseed,), strength=strength)
         request = resolved_request(info, variation=variation)
         subseeds = [] if subseed is None else [subseed]
-        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE).steps([seed], subseeds))[-1].x
+        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE, Saving()).steps([seed], subseeds))[-1].x
 
     one, other = latents(1), latents(5)
     torch.testing.assert_close(latents(1, 5), other, rtol=1e-3, atol=1e-3)
@@ -86,7 +87,7 @@ def test_a_request_may_end_the_schedule_in_pure_noise(keeper: ModelKeeper) -> No
     info = tiny_info("sd1")
     loaded = keeper.checkpoint(info)
     request = resolved_request(info, noise_schedule="Zero Terminal SNR", prediction_type="v_prediction", steps=2)
-    first, last = TextToImage(loaded, request, HARDWARE).steps([1])
+    first, last = TextToImage(loaded, request, HARDWARE, Saving()).steps([1])
     assert first.sigma == pytest.approx(4518.7, rel=1e-3)
     assert torch.isfinite(last.x).all()
     assert loaded.table_for("Default") is loaded.table
