@@ -157,10 +157,11 @@ def available_bytes() -> int:
     return max(0, min(limits))
 
 
-def _unet_class() -> type[UNet2DConditionModel]:
+def _unet_class() -> type[torch.nn.Module]:
     from diffusers import UNet2DConditionModel  # seconds, which choosing a device should not take
 
-    return UNet2DConditionModel
+    found: type[torch.nn.Module] = UNet2DConditionModel
+    return found
 
 
 def _trim_heap() -> None:
