@@ -96,7 +96,7 @@ class Hardware:
                 module.to(memory_format=torch.channels_last)
             if self.compiled and isinstance(module, _unet_class()):
                 # The transformer blocks are compiled once for all places where they stand: seconds instead of minutes.
-                module.compile_repeated_blocks(dynamic=True)
+                module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
 
 
 def choose_hardware(
