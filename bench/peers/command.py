@@ -57,8 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> int:
-    """Measure, print JSON and table, keep them with `--save`; 1 when a figure could not be had. `page` measures the first page."""
+    """Measure, print JSON and table, keep them with `--save`. `page` measures the first page.
+
+    1 when a figure could not be had, 2 when tiny models' figures were to be kept.
+    """
     quick = options.quick
+    if quick and options.save:
+        print("bench generate: --quick only shows that it runs; it has no figures to --save", file=sys.stderr)
+        return 2
     workloads = [WORKLOADS[name] for name in options.workloads]
     peers = [name for name in options.contenders if name != COMFYUI or options.comfyui]
     plan = Plan(

@@ -20,7 +20,7 @@ class Limits:
     mean: float
 
 
-FULL = Limits(5e-4, 1, 1.0)
+FULL = Limits(1e-4, 1, 1.0)
 """float32. Programs that cut to 8 bits instead of rounding differ by 1 everywhere."""
 SHORT = Limits(2e-2, 255, 16.0)
 """bfloat16 and float16. U-Nets with random weights amplify rounding from step to step, so single pixels say nothing about a short format."""

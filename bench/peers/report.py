@@ -73,9 +73,9 @@ def figures(result: Result) -> str:
         versus = found.get("studio_against", {})
         if floor := versus.get(FLOOR):
             percent = floor["overhead_percent_cpu"]
-            lines.append(
-                f"- {name}: previews, PNG and all else add {percent:+.1f} % to the bare model calls, in processor time"
-            )
+            switched = len(found["workload"]["models"]) > 1 or len(found["workload"]["loras"]) > 1
+            extra = "loading and switching" if switched else "previews, PNG and all else"
+            lines.append(f"- {name}: {extra} add {percent:+.1f} % to the bare model calls, in processor time")
         if memory := versus.get(PLAIN_BF16, {}).get("peak_memory"):
             lines.append(f"- {name}: peak memory is {memory:.2f} of plain diffusers' in bfloat16")
     page, preview = result.get("page", {}), result.get("first_preview", {})
@@ -101,7 +101,7 @@ def conditions(result: Result) -> str:
     busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
     return (
         f"Measured on {result['date']}, {machine['platform']}, {machine['cores']} cores ({machine['processor']}), {versions}. One thread each, "
-        f"order ABBA. Load average {busy}: what measures and what is measured make about 1.\n"
+        f"order ABBA. Load average {busy}; on an otherwise idle machine it is about 1.\n"
     )
 
 
