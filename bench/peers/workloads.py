@@ -81,7 +81,7 @@ class Workload:
 
         No smaller: at 64 pixels the middle of the thin U-Net is one pixel, a group of its norms has two numbers, and rounding decides.
         """
-        return replace(self, side=128, steps=2, batch_count=min(self.batch_count, 2))
+        return replace(self, title=f"{self.title} (tiny)", side=128, steps=2, batch_count=min(self.batch_count, 2))
 
     def facts(self) -> dict[str, Any]:
         """For the result."""
