@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.peers.requests import Models, accepted, asked
+from bench.peers.requests import ENGINE, Models, asked
 from bench.peers.tensors import as_array, probe, start_noise
 from bench.peers.workloads import Job
 from studio.engine.loading import LoadedModel
@@ -23,7 +23,7 @@ class Ours:
 
     def __init__(self, root: Path) -> None:
         self._models = Models(root)
-        self._engine = DiffusersEngine(**accepted(DiffusersEngine))
+        self._engine = DiffusersEngine(**ENGINE)
 
     @property
     def dtype(self) -> str:

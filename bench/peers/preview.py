@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.client import THREADS
-from bench.peers.requests import Models, accepted, asked
+from bench.peers.requests import ENGINE, Models, asked
 from bench.peers.workloads import WORKLOADS, Job
 from studio.engine.worker_client import WorkerEngine
 from studio.schema.engine import CancelToken
@@ -30,7 +30,7 @@ def first_preview(root: Path, *, quick: bool) -> dict[str, Any]:
     """
     workload = WORKLOADS["W1"].tiny() if quick else WORKLOADS["W1"]
     models, count = Models(root), 1 if quick else 5
-    with _environment(THREADS), contextlib.closing(WorkerEngine(**accepted(WorkerEngine))) as engine:
+    with _environment(THREADS), contextlib.closing(WorkerEngine(**ENGINE)) as engine:
         known_job, *new_jobs = [workload.jobs(number)[0] for number in range(1 + count)]
         _waits(engine, known_job, models)  # loads the model
         known = [_waits(engine, known_job, models) for _ in range(count)]

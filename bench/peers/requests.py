@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from studio.schema.resolved import ResolvedRequest
 
 ENGINE: dict[str, Any] = {"device": "cpu", "attention": "auto", "precision": "auto"}
 """What a user gets who chooses nothing."""
-
-
-def accepted(factory: Any) -> dict[str, Any]:
-    """Those of `ENGINE` that `factory` takes."""
-    known = inspect.signature(factory).parameters
-    return {name: value for name, value in ENGINE.items() if name in known}
 
 
 class Models(OneModel):
