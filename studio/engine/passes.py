@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
+from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.refiner import HandOver, RefinerPass
 from studio.errors import EngineError
+from studio.samplers.guidance import NegativeSkip, is_guided
 from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
 from studio.samplers.types import Step
@@ -57,7 +58,8 @@ class TextToImage:
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
-        guided = needs_negative([self._scale * branch.weight for branch in branches]) or self._plan.needs_uncond
+        guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
+        self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, resolved.steps)
         with torch.inference_mode():
             self._positive = [self._timeline(branch) for branch in branches]
             self._negative = self._timeline(resolved.negative.branches[0], is_negative=True) if guided else None
@@ -135,7 +137,13 @@ class TextToImage:
             self._hardware.dtype,
             self._concat,
             calls=calls,
+            skip=self._skips,
         )
+
+    def _skips(self, call: int, sigma: float) -> bool:
+        """Whether a model call leaves the negative prompt out. Timesteps are whole or far from it: rounding takes away what float32 adds."""
+        level = round(self._table.timestep(sigma), 2) if self._plan.sampler.timesteps else sigma
+        return self._skipping.skips(call, level)
 
     def _timeline(self, branch: PromptBranch, *, is_negative: bool = False) -> Timeline:
         conditions = [self._condition(text, is_negative) for text in branch.texts]

@@ -42,6 +42,9 @@ OPTION_FIELDS = {
     "UniPC skip type": "uni_pc_skip_type",
     "UniPC order": "uni_pc_order",
     "UniPC lower order final": "uni_pc_lower_order_final",
+    "NGMS": "s_min_uncond",
+    "NGMS all steps": "s_min_uncond_all",
+    "Skip Early CFG": "skip_early_cond",
     "Old Karras sigmas": "old_karras",
 }
 """Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""

@@ -21,7 +21,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "tiling": ("Tiling",),
     "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
-    "skipped guidance": ("NGMS", "Skip Early CFG"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),
     "padded prompts": ("Pad conds",),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),

@@ -17,6 +17,7 @@ from pathlib import PurePath
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
+from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import SamplerOptions
@@ -61,6 +62,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Prediction type"] = resolved.prediction_type
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
+    pairs.update(_skipped(resolved, sampler))
     for key, template in zip(
         TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
     ):
@@ -188,6 +190,18 @@ def _sampler(options: SamplerOptions, sampler: SamplerSpec) -> Pairs:
         for key, field in OPTION_FIELDS.items():
             if field.startswith("uni_pc_") and getattr(options, field) != getattr(defaults, field):
                 pairs[key] = getattr(options, field)
+    return pairs
+
+
+def _skipped(resolved: ResolvedRequest, sampler: SamplerSpec) -> Pairs:
+    """When the negative prompt was left out, where it would have been computed."""
+    options = resolved.sampler_options
+    if not is_guided(sampler, resolved.cfg_scale, [branch.weight for branch in resolved.positive.branches]):
+        return {}
+    pairs: Pairs = {"Skip Early CFG": options.skip_early_cond} if options.skip_early_cond else {}
+    if options.s_min_uncond:
+        pairs["NGMS"] = options.s_min_uncond
+        pairs.update({"NGMS all steps": True} if options.s_min_uncond_all else {})
     return pairs
 
 

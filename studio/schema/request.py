@@ -85,6 +85,21 @@ class SamplerOptions(_Frozen):
     )
     uni_pc_order: int = Field(3, ge=1, le=50, description="UniPC order")
     uni_pc_lower_order_final: bool = Field(True, description="UniPC lower order final")
+    s_min_uncond: float = Field(
+        0.0,
+        ge=0,
+        le=15,
+        description="Negative guidance minimum sigma: below it every second call leaves the negative prompt out; 0 is off",
+    )
+    s_min_uncond_all: bool = Field(
+        False, description="Below the negative guidance minimum sigma every call leaves the negative prompt out"
+    )
+    skip_early_cond: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave the negative prompt out for this part of the steps at the beginning; 0 is off",
+    )
 
 
 class Variation(_Frozen):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 
 from studio.engine.hardware import choose_hardware
-from studio.engine.keeper import ModelKeeper
+from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
 from studio.errors import InvalidRequest
-from studio.schema.request import SeedResize
+from studio.schema.request import SamplerOptions, SeedResize
 from studio.schema.resolved import VariationPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
@@ -99,3 +101,67 @@ def test_what_is_asked_for_overrules_what_a_checkpoint_says_it_predicts(keeper: 
     assert keeper.checkpoint(says_v).prediction("epsilon") == "epsilon"
     assert keeper.checkpoint(says_epsilon).prediction("Automatic") == "epsilon"
     assert keeper.checkpoint(says_epsilon).prediction("v_prediction") == "v_prediction"
+
+
+@contextmanager
+def counted_rows(loaded: LoadedCheckpoint) -> Iterator[list[int]]:
+    """How many rows the U-Net is given in each call."""
+    rows: list[int] = []
+    hook = loaded.model.unet.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    try:
+        yield rows
+    finally:
+        hook.remove()
+
+
+def rows_of(keeper: ModelKeeper, **changes: Any) -> list[int]:
+    """The same for a run over one picture."""
+    info = tiny_info("sd1")
+    with counted_rows(keeper.checkpoint(info)) as rows:
+        list(TextToImage(keeper.checkpoint(info), resolved_request(info, **changes), HARDWARE).steps([1]))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "options, rows",
+    [
+        ({}, [2] * 6),
+        ({"s_min_uncond": 1.5}, [2, 2, 2, 1, 2, 1]),  # sigmas 14.6, 6.0, 2.9, 1.4, 0.7, 0.03
+        ({"s_min_uncond": 1.5, "s_min_uncond_all": True}, [2, 2, 2, 1, 1, 1]),
+        ({"skip_early_cond": 0.4}, [1, 1, 1, 2, 2, 2]),
+        ({"skip_early_cond": 0.1, "s_min_uncond": 1.5}, [1, 2, 2, 1, 2, 1]),
+    ],
+)
+def test_a_call_without_the_negative_prompt_costs_a_row_less(
+    keeper: ModelKeeper, options: dict[str, Any], rows: list[int]
+) -> None:
+    assert rows_of(keeper, steps=6, sampler_options=SamplerOptions(**options)) == rows
+
+
+def test_the_two_calls_of_a_step_count_each(keeper: ModelKeeper) -> None:
+    options = SamplerOptions(skip_early_cond=0.5)
+    assert rows_of(keeper, sampler="Heun", steps=4, sampler_options=options) == [1, 1, 1, 1, 1, 2, 2]
+
+
+def rows_at(keeper: ModelKeeper, calls: int, timesteps: list[int], **changes: Any) -> list[int]:
+    """Rows of model calls at these timesteps, after `calls` others."""
+    info = tiny_info("sd1")
+    loaded = keeper.checkpoint(info)
+    with counted_rows(loaded) as rows, torch.inference_mode():
+        denoiser = TextToImage(loaded, resolved_request(info, **changes), HARDWARE).denoiser(calls)
+        for timestep in timesteps:
+            denoiser(torch.zeros(1, 4, 8, 8), loaded.table.sigma(timestep))
+    return rows
+
+
+@pytest.mark.parametrize("sampler, rows", [("DDIM", [2, 2, 1]), ("PLMS", [2, 2, 1]), ("Euler", [1, 1, 1])])
+def test_samplers_on_timesteps_compare_those(keeper: ModelKeeper, sampler: str, rows: list[int]) -> None:
+    """As A1111 does, where the others compare the sigma."""
+    options = SamplerOptions(s_min_uncond=9.0, s_min_uncond_all=True)
+    assert rows_at(keeper, 0, [17, 9, 1], sampler=sampler, sampler_options=options) == rows
+
+
+def test_a_refiner_goes_on_counting(keeper: ModelKeeper) -> None:
+    """It is told how many calls were made before it took over."""
+    options = SamplerOptions(skip_early_cond=0.5)
+    assert rows_at(keeper, 2, [400, 200], sampler_options=options) == [1, 2]

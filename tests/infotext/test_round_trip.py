@@ -18,6 +18,7 @@ from studio.errors import InvalidRequest, UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
+from studio.samplers.guidance import is_guided
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import (
@@ -162,7 +163,7 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(fields).map(made).filter(lambda whole: whole is not None)
 
 
-def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -> bool:
+def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str, guided: bool) -> bool:
     """Whether a sampler option makes a difference to the pixels; one that is not listed always does."""
     sigmas = not spec.timesteps
     eta = spec.eta(options) if spec.default_eta is not None else 0
@@ -182,6 +183,9 @@ def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -
         "ensd": spec.uses_ensd and eta != 0,
         "sgm_noise_multiplier": sigmas,
         "old_karras": sigmas,
+        "s_min_uncond": guided,
+        "s_min_uncond_all": guided and options.s_min_uncond > 0,
+        "skip_early_cond": guided,
     }
     return rules.get(name, spec.continuous_time if name.startswith("uni_pc_") else True)
 
@@ -194,7 +198,8 @@ def acting(resolved: ResolvedRequest) -> dict[str, Any]:
         "eta": spec.eta(options),
         "rho": options.rho or find_schedule(resolved.schedule).default_rho,
     }
-    return {name: value for name, value in written.items() if acts(name, spec, options, resolved.schedule)}
+    guided = is_guided(spec, resolved.cfg_scale, [branch.weight for branch in resolved.positive.branches])
+    return {name: value for name, value in written.items() if acts(name, spec, options, resolved.schedule, guided)}
 
 
 def painted(resolved: ResolvedRequest, index: int) -> dict[str, Any]:

@@ -57,6 +57,9 @@ OPTIONS = {
     "UniPC skip type: logSNR": {"uni_pc_skip_type": "logSNR"},
     "UniPC order: 2": {"uni_pc_order": 2},
     "UniPC lower order final: False": {"uni_pc_lower_order_final": False},
+    "NGMS: 2.5": {"s_min_uncond": 2.5},
+    "NGMS all steps: True": {"s_min_uncond_all": True},
+    "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
     *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable", "Tiling: True"),
@@ -76,7 +79,7 @@ NAMED = [
         "Hypernet strength: 0.5",
         "Noise Schedule: Zero Terminal",
     ),
-    *("NGMS: 1", "NGMS all steps: True", "Skip Early CFG: 0.2", "Pad conds: True"),
+    "Pad conds: True",
     *("VAE Encoder: TAESD", "VAE Decoder: TAESD", "Script: X/Y/Z plot"),
     *("X Type: Seed", 'X Values: "1, 2"', 'Fixed X Values: "1, 2"', "Y Type: Steps", "Z Values: 1"),
     *("SD upscale upscaler: Lanczos", "SD upscale overlap: 64", "ADetailer model: face.pt", "Distilled CFG Scale: 3.5"),

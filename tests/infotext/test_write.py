@@ -230,3 +230,19 @@ def test_a_drawn_prompt_is_written_and_its_template_beside_it() -> None:
     assert again.positive == resolved(GenerationRequest(prompt=parsed.prompt, steps=again.steps)).positive
     assert again.options.template == ""
     assert "Template" not in parameters(prompt="a fox")
+
+
+def test_skipped_guidance_is_told_where_there_is_guidance() -> None:
+    options = SamplerOptions(s_min_uncond=2.5, s_min_uncond_all=True, skip_early_cond=0.2)
+
+    def said(**fields: Any) -> dict[str, str]:
+        keys = ("Skip Early CFG", "NGMS", "NGMS all steps")
+        return {
+            key: value for key, value in parameters(**{"sampler_options": options, **fields}).items() if key in keys
+        }
+
+    everything = {"Skip Early CFG": "0.2", "NGMS": "2.5", "NGMS all steps": "True"}
+    assert said() == everything
+    assert said(cfg_scale=1.0) == {}
+    assert said(cfg_scale=1.0, prompt="a AND b") == said(cfg_scale=12.5, sampler="DDIM CFG++") == everything
+    assert said(sampler_options=SamplerOptions(s_min_uncond_all=True)) == {}

@@ -36,6 +36,8 @@ OPTION_SETS = st.builds(
     rho=st.floats(0, 100),
     ensd=st.integers(-10, 10),
     old_karras=st.booleans(),
+    s_min_uncond=st.floats(0, 15),
+    skip_early_cond=st.floats(0, 1),
     uni_pc_variant=st.sampled_from(["bh1", "bh2", "vary_coeff"]),
 )
 REQUESTS = st.builds(

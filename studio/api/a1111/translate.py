@@ -110,7 +110,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("script_name", _named, "scripts"),
     ("restore_faces", bool, "face restoration"),
     ("tiling", bool, "tiling"),
-    ("s_min_uncond", _positive, "negative guidance minimum sigma"),
     ("disable_extra_networks", bool, "turning extra networks off; leave the <lora:…> tags out of the prompt"),
 )
 
@@ -136,7 +135,7 @@ _PART_FIELDS = {
     "refiner_switch_at": "refiner.switch_at",
 }
 """Fields of optional parts of a request, dotted."""
-_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
+_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
     "sd_vae": "vae",
@@ -172,6 +171,9 @@ _SAMPLER_OVERRIDES = {
     "uni_pc_skip_type": "uni_pc_skip_type",
     "uni_pc_order": "uni_pc_order",
     "uni_pc_lower_order_final": "uni_pc_lower_order_final",
+    "s_min_uncond": "s_min_uncond",
+    "s_min_uncond_all": "s_min_uncond_all",
+    "skip_early_cond": "skip_early_cond",
 }
 
 
