@@ -15,6 +15,7 @@ from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
+from studio.engine.padding import evened
 from studio.engine.refiner import HandOver, RefinerPass
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
@@ -22,6 +23,8 @@ from studio.samplers.noise import ImageNoise
 from studio.samplers.planning import plan
 from studio.samplers.types import Step
 from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
+
+EMPTY: WeightedText = (("", 1.0),)
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,13 @@ class TextToImage:
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
         guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
+        wanted = guided or resolved.padding == "chunks"  # the prompt becomes as long as the negative one
         self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, resolved.steps)
         with torch.inference_mode():
-            self._positive = [self._timeline(branch) for branch in branches]
-            self._negative = self._timeline(resolved.negative.branches[0], is_negative=True) if guided else None
+            positive = [self._timeline(branch) for branch in branches]
+            negative = self._timeline(resolved.negative.branches[0], is_negative=True) if wanted else None
+            empty = self._condition(EMPTY, False).states if resolved.padding == "chunks" else None
+            self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
             self._concat = blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None
 
     @property

@@ -41,8 +41,6 @@ DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original"
 """What a text means that does not name these."""
 
 NOT_DONE = {
-    "Pad conds v0": "Version 1.5 and older filled up the shorter of two prompts in DDIM and PLMS, which is not done here: "
-    "a picture with a prompt of more than 75 tokens may differ.",
     "Downcast alphas_cumprod": "Versions before 1.7.0-225 rounded the noise levels to half precision, which is not done "
     "here: the picture may differ slightly.",
 }

@@ -16,6 +16,8 @@ CHOICE_FIELDS = {
     "RNG": "rng",
     "Emphasis": "emphasis",
     "Old prompt editing timelines": "old_prompt_editing",
+    "Pad conds": "pad_conds",
+    "Pad conds v0": "pad_conds_v0",
     "Noise Schedule": "noise_schedule",
     "Prediction type": "prediction_type",
 }

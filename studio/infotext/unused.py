@@ -22,7 +22,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),
-    "padded prompts": ("Pad conds",),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

@@ -56,6 +56,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Emphasis"] = resolved.emphasis
     if resolved.old_prompt_editing and _has_brackets(resolved):
         pairs["Old prompt editing timelines"] = True
+    if resolved.padding != "off":
+        pairs["Pad conds" if resolved.padding == "chunks" else "Pad conds v0"] = True
     if resolved.noise_schedule != "Default":
         pairs["Noise Schedule"] = resolved.noise_schedule
     if resolved.prediction_type != "Automatic":

@@ -185,6 +185,14 @@ class GenerationRequest(_Frozen):
     old_prompt_editing: bool = Field(
         False, description="Prompt editing as before A1111 1.6.0: below 1 is a share of the steps, all else a step"
     )
+    pad_conds: bool = Field(
+        False,
+        description="Fill the shorter of prompt and negative prompt up with empty chunks, so that both are computed at once",
+    )
+    pad_conds_v0: bool = Field(
+        False,
+        description="Fill up or cut the negative prompt to the prompt's length, as A1111 before 1.6.0 did with DDIM and PLMS",
+    )
     prediction_type: AskedPrediction = Field(
         "Automatic", description="What the checkpoint predicts; Automatic believes the file, or judges its weights"
     )

@@ -42,6 +42,9 @@ class EmbeddingUse(_Frozen):
     model: ModelInfo
 
 
+Padding = Literal["off", "chunks", "v0"]
+"""How prompt and negative prompt of different lengths are brought together; see `studio.engine.padding`."""
+
 WeightedText = tuple[tuple[str, float], ...]
 """(text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention)."""
 
@@ -117,6 +120,7 @@ class ResolvedRequest(_Frozen):
     clip_skip: int
     emphasis: Emphasis
     old_prompt_editing: bool = Field(False, description="How `branches` were read; the infotext tells it")
+    padding: Padding = Field("off", description="Off also where the prompts are equally long throughout")
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
     rng: RngSource

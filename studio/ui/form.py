@@ -83,6 +83,8 @@ LOOKS: dict[str, Look] = {
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
     "emphasis": Look("Emphasis", "setting_emphasis"),
     "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),
+    "pad_conds": Look("Pad conds", "txt2img_pad_conds"),
+    "pad_conds_v0": Look("Pad conds v0", "txt2img_pad_conds_v0"),
     "prediction_type": Look("Prediction type", "setting_prediction_type"),
     "noise_schedule": Look("Noise schedule", "setting_sd_noise_schedule"),
     "rng": Look("Random numbers from", "setting_randn_source"),

@@ -53,6 +53,8 @@ def order(**fields: Any) -> Order:
         ({"override_settings": {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR",
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
+        ({"override_settings": {"pad_cond_uncond": True, "pad_cond_uncond_v0": True}},
+         {"pad_conds": True, "pad_conds_v0": True}),
         ({"override_settings": {"use_old_scheduling": False, "sd_noise_schedule": "Default"}}, {}),
         ({"subseed": 9, "subseed_strength": 0.3}, {"variation": Variation(seed=9, strength=0.3)}),
         ({"subseed_strength": 0.3}, {"variation": Variation(strength=0.3)}),

@@ -14,7 +14,7 @@ from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
 from studio.errors import InvalidRequest
 from studio.schema.request import SamplerOptions, SeedResize
-from studio.schema.resolved import VariationPlan
+from studio.schema.resolved import PromptBranch, PromptPlan, VariationPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
 
@@ -165,3 +165,60 @@ def test_a_refiner_goes_on_counting(keeper: ModelKeeper) -> None:
     """It is told how many calls were made before it took over."""
     options = SamplerOptions(skip_early_cond=0.5)
     assert rows_at(keeper, 2, [400, 200], sampler_options=options) == [1, 2]
+
+
+LONG = "fox " * 100
+
+
+@pytest.mark.parametrize(
+    "padding, rows, tokens", [("off", [1, 1], [154, 77]), ("chunks", [2], [154]), ("v0", [2], [154])]
+)
+def test_padded_prompts_go_through_the_model_at_once(
+    keeper: ModelKeeper, padding: str, rows: list[int], tokens: list[int]
+) -> None:
+    info = tiny_info("sd1")
+    loaded = keeper.checkpoint(info)
+    seen: list[tuple[int, int]] = []
+
+    def look(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        seen.append((len(given[0]), given[2].shape[1]))
+
+    hook = loaded.model.unet.register_forward_pre_hook(look)
+    try:
+        request = resolved_request(info, prompt=LONG, padding=padding)
+        with torch.inference_mode():
+            TextToImage(loaded, request, HARDWARE).denoiser()(torch.zeros(1, 4, 8, 8), 1.0)
+    finally:
+        hook.remove()
+    assert seen == list(zip(rows, tokens, strict=True))
+
+
+def test_each_way_of_padding_is_another_picture(keeper: ModelKeeper) -> None:
+    info = tiny_info("sd1")
+
+    def latents(**changes: Any) -> torch.Tensor:
+        request = resolved_request(info, **{"prompt": LONG, **changes})
+        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE).steps([1]))[-1].x
+
+    plain, chunks, old = latents(), latents(padding="chunks"), latents(padding="v0")
+    assert not torch.allclose(plain, chunks) and not torch.allclose(plain, old) and not torch.allclose(chunks, old)
+    by_hand = PromptPlan(text="", branches=(PromptBranch(texts=((("", 1.0), ("BREAK", -1.0), ("BREAK", -1.0)),)),))
+    torch.testing.assert_close(latents(negative=by_hand), chunks, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_without_guidance_is_filled_up_too(keeper: ModelKeeper) -> None:
+    """As in A1111, where the negative prompt is encoded all the same."""
+    info = tiny_info("sd1")
+
+    def rows(padding: str) -> list[int]:
+        loaded = keeper.checkpoint(info)
+        seen: list[int] = []
+        hook = loaded.model.unet.register_forward_pre_hook(lambda module, given: seen.append(given[2].shape[1]))
+        try:
+            request = resolved_request(info, negative_prompt=LONG, cfg_scale=1.0, padding=padding, steps=1)
+            list(TextToImage(loaded, request, HARDWARE).steps([1]))
+        finally:
+            hook.remove()
+        return seen
+
+    assert (rows("off"), rows("v0"), rows("chunks")) == ([77], [77], [154])

@@ -34,6 +34,8 @@ APPLIED = {
         "refiner": {"checkpoint": "x", "switch_at": 0.8, "by_steps": True}
     },
     "Old prompt editing timelines: True": {"old_prompt_editing": True},
+    "Pad conds: True": {"pad_conds": True},
+    "Pad conds v0: True": {"pad_conds_v0": True},
     "Noise Schedule: Zero Terminal SNR": {"noise_schedule": "Zero Terminal SNR"},
 }
 OPTIONS = {
@@ -79,7 +81,6 @@ NAMED = [
         "Hypernet strength: 0.5",
         "Noise Schedule: Zero Terminal",
     ),
-    "Pad conds: True",
     *("VAE Encoder: TAESD", "VAE Decoder: TAESD", "Script: X/Y/Z plot"),
     *("X Type: Seed", 'X Values: "1, 2"', 'Fixed X Values: "1, 2"', "Y Type: Steps", "Z Values: 1"),
     *("SD upscale upscaler: Lanczos", "SD upscale overlap: 64", "ADetailer model: face.pt", "Distilled CFG Scale: 3.5"),

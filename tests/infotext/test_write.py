@@ -246,3 +246,16 @@ def test_skipped_guidance_is_told_where_there_is_guidance() -> None:
     assert said(cfg_scale=1.0) == {}
     assert said(cfg_scale=1.0, prompt="a AND b") == said(cfg_scale=12.5, sampler="DDIM CFG++") == everything
     assert said(sampler_options=SamplerOptions(s_min_uncond_all=True)) == {}
+
+
+def test_padding_is_told_where_it_has_an_effect() -> None:
+    long = "fox " * 100
+
+    def said(**fields: Any) -> list[str]:
+        return [key for key in parameters(**fields) if key.startswith("Pad")]
+
+    assert said(prompt=long, pad_conds=True) == ["Pad conds"]
+    assert said(negative_prompt=long, pad_conds_v0=True, pad_conds=True) == ["Pad conds v0"]
+    assert said(prompt="fox", pad_conds=True) == said(prompt=long) == []
+    assert said(prompt=f"[fox:{long}:3]", pad_conds=True) == ["Pad conds"]
+    assert said(prompt=long, negative_prompt=long, pad_conds=True) == []

@@ -145,6 +145,8 @@ _OVERRIDES = {
 }
 _PICTURE_OVERRIDES = {
     "use_old_scheduling": "old_prompt_editing",
+    "pad_cond_uncond": "pad_conds",
+    "pad_cond_uncond_v0": "pad_conds_v0",
     "sd_noise_schedule": "noise_schedule",
     "prediction_type": "prediction_type",
 }
