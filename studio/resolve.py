@@ -158,6 +158,7 @@ def _answered(
         padding=_padding(request, positive, negative, embeddings),
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
+        downcast_alphas=request.downcast_alphas,
         rng=request.rng,
         options=(options or RunOptions()).model_copy(update=templates),
     )

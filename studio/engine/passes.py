@@ -54,7 +54,7 @@ class TextToImage:
         self._refiner = refiner
         self._hardware = hardware
         self.loaded = loaded
-        self._table = loaded.table_for(resolved.noise_schedule)
+        self._table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
         self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent

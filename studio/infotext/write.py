@@ -60,6 +60,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Pad conds" if resolved.padding == "chunks" else "Pad conds v0"] = True
     if resolved.noise_schedule != "Default":
         pairs["Noise Schedule"] = resolved.noise_schedule
+    if resolved.downcast_alphas:
+        pairs["Downcast alphas_cumprod"] = True
     if resolved.prediction_type != "Automatic":
         pairs["Prediction type"] = resolved.prediction_type
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))

@@ -199,6 +199,9 @@ class GenerationRequest(_Frozen):
     noise_schedule: NoiseSchedule = Field(
         "Default", description="Zero Terminal SNR ends in pure noise; Default does where the checkpoint says so"
     )
+    downcast_alphas: bool = Field(
+        False, description="Compute the noise levels in half precision, as A1111 before 1.7.0-225 did"
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )

@@ -123,6 +123,7 @@ class ResolvedRequest(_Frozen):
     padding: Padding = Field("off", description="Off also where the prompts are equally long throughout")
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
+    downcast_alphas: bool = Field(False, description="Noise levels in half precision")
     rng: RngSource
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"

@@ -87,6 +87,7 @@ LOOKS: dict[str, Look] = {
     "pad_conds_v0": Look("Pad conds v0", "txt2img_pad_conds_v0"),
     "prediction_type": Look("Prediction type", "setting_prediction_type"),
     "noise_schedule": Look("Noise schedule", "setting_sd_noise_schedule"),
+    "downcast_alphas": Look("Downcast alphas_cumprod", "txt2img_downcast_alphas"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

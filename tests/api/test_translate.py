@@ -53,6 +53,7 @@ def order(**fields: Any) -> Order:
         ({"override_settings": {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR",
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
+        ({"override_settings": {"use_downcasted_alpha_bar": True}}, {"downcast_alphas": True}),
         ({"override_settings": {"pad_cond_uncond": True, "pad_cond_uncond_v0": True}},
          {"pad_conds": True, "pad_conds_v0": True}),
         ({"override_settings": {"use_old_scheduling": False, "sd_noise_schedule": "Default"}}, {}),

@@ -73,6 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
     "padded prompts": {"prompt": "a fox, " * 40, "pad_conds": True, "seed": 15},
     "prompts padded the old way": {"negative_prompt": "a fox, " * 40, "pad_conds_v0": True, "seed": 15},
+    "noise levels in half precision": {"downcast_alphas": True, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
     "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
@@ -184,6 +185,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "pad_cond_uncond": request.pad_conds,
             "pad_cond_uncond_v0": request.pad_conds_v0,
             "sd_noise_schedule": request.noise_schedule,
+            "use_downcasted_alpha_bar": request.downcast_alphas,
             "prediction_type": request.prediction_type,
         },
     }

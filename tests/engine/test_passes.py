@@ -92,7 +92,20 @@ def test_a_request_may_end_the_schedule_in_pure_noise(keeper: ModelKeeper) -> No
     assert first.sigma == pytest.approx(4518.7, rel=1e-3)
     assert torch.isfinite(last.x).all()
     assert loaded.table_for("Default") is loaded.table
+    both = loaded.table_for("Zero Terminal SNR", downcast=True)
+    assert 4000 < both.sigma_max < 4600 and torch.isfinite(both.log_sigmas).all()
     assert loaded.table.sigma_max == pytest.approx(14.6146, rel=1e-4)
+
+
+def test_a_request_may_have_its_noise_levels_in_half_precision(keeper: ModelKeeper) -> None:
+    info = tiny_info("sd1")
+    loaded = keeper.checkpoint(info)
+    request = resolved_request(info, downcast_alphas=True)
+    steps = list(TextToImage(loaded, request, HARDWARE).steps([1]))
+    plain = list(TextToImage(loaded, resolved_request(info), HARDWARE).steps([1]))
+    assert steps[0].sigma == pytest.approx(plain[0].sigma, rel=1e-3) and steps[0].sigma != plain[0].sigma
+    assert not torch.equal(steps[-1].x, plain[-1].x)
+    torch.testing.assert_close(steps[-1].x, plain[-1].x, rtol=0.05, atol=0.05)
 
 
 def test_what_is_asked_for_overrules_what_a_checkpoint_says_it_predicts(keeper: ModelKeeper) -> None:

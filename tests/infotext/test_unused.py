@@ -36,6 +36,7 @@ APPLIED = {
     "Old prompt editing timelines: True": {"old_prompt_editing": True},
     "Pad conds: True": {"pad_conds": True},
     "Pad conds v0: True": {"pad_conds_v0": True},
+    "Downcast alphas_cumprod: True": {"downcast_alphas": True},
     "Noise Schedule: Zero Terminal SNR": {"noise_schedule": "Zero Terminal SNR"},
 }
 OPTIONS = {

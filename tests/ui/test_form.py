@@ -67,6 +67,7 @@ REQUESTS = st.builds(
     emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
     old_prompt_editing=st.booleans(),
     pad_conds=st.booleans(),
+    downcast_alphas=st.booleans(),
     pad_conds_v0=st.booleans(),
     prediction_type=st.sampled_from(["Automatic", "epsilon", "v_prediction"]),
     noise_schedule=st.sampled_from(["Default", "Zero Terminal SNR"]),

@@ -148,6 +148,7 @@ _PICTURE_OVERRIDES = {
     "pad_cond_uncond": "pad_conds",
     "pad_cond_uncond_v0": "pad_conds_v0",
     "sd_noise_schedule": "noise_schedule",
+    "use_downcasted_alpha_bar": "downcast_alphas",
     "prediction_type": "prediction_type",
 }
 """What A1111 keeps in its settings and a request says each time; the last one is ours."""

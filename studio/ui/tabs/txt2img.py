@@ -111,7 +111,7 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         for name in names:
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
-        for name in ("old_prompt_editing", "pad_conds", "pad_conds_v0"):
+        for name in ("old_prompt_editing", "pad_conds", "pad_conds_v0", "downcast_alphas"):
             form.place(name, min_width=160)
         for name in switches:
             form.place(f"{OPTIONS}.{name}", min_width=160)
