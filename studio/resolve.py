@@ -129,6 +129,7 @@ def _answered(
     tags = extract_networks(worded["prompt"])[1]
     calls = model_calls(sampler, request.steps)
     positive, negative = _plans(worded, calls, request)
+    told_size = family(model.family).size_conditioning
     embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
     return ResolvedRequest(
         positive=positive,
@@ -159,6 +160,9 @@ def _answered(
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
         downcast_alphas=request.downcast_alphas,
+        tiling=request.tiling,
+        sdxl_crop_top=request.sdxl_crop_top if told_size else 0,
+        sdxl_crop_left=request.sdxl_crop_left if told_size else 0,
         rng=request.rng,
         options=(options or RunOptions()).model_copy(update=templates),
     )

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engine.loading import LoadedVae
+from studio.engine.tiling import set_tiling
 from studio.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -18,12 +19,13 @@ class Decoder:
     """Decodes one picture at a time: less memory than a batch, and a picture does not depend on its neighbours.
 
     When the VAE gives NaN or a black picture in a short number format, it is converted to float32, stays so, and the
-    picture is decoded once more.
+    picture is decoded once more. With `tiling` the picture's edges meet.
     """
 
-    def __init__(self, vae: LoadedVae) -> None:
+    def __init__(self, vae: LoadedVae, *, tiling: bool = False) -> None:
         self._module = vae.module
         self._latent = vae.latent
+        self._tiling = tiling
 
     def picture(self, latents: Tensor) -> Image.Image:
         """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
@@ -39,6 +41,7 @@ class Decoder:
         return Image.fromarray(to_pixels(sample).numpy())
 
     def _decode(self, latents: Tensor) -> Tensor:
+        set_tiling(self._module, self._tiling)  # between two pictures another decoder may have used the module
         scaled = latents[None] / self._latent.scaling_factor + self._latent.shift_factor
         sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
         return sample.float()

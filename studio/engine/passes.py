@@ -17,6 +17,7 @@ from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.padding import evened
 from studio.engine.refiner import HandOver, RefinerPass
+from studio.engine.tiling import set_tiling
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
 from studio.samplers.noise import ImageNoise
@@ -69,7 +70,9 @@ class TextToImage:
             negative = self._timeline(resolved.negative.branches[0], is_negative=True) if wanted else None
             empty = self._condition(EMPTY, False).states if resolved.padding == "chunks" else None
             self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
-            self._concat = blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None
+            self._concat = (
+                blank_inpaint_channels(loaded.model, self._shape, resolved.tiling) if loaded.model.inpaint else None
+            )
 
     @property
     def total(self) -> int:
@@ -133,6 +136,7 @@ class TextToImage:
     def denoiser(self, calls: int = 0) -> GuidedUNet:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
         model = self.loaded.model
+        set_tiling(model.unet, self._resolved.tiling)
         return GuidedUNet(
             model.unet,
             self._table.timestep,
@@ -165,7 +169,8 @@ class TextToImage:
             is_negative=is_negative,
             embeddings=self._embeddings,
         )
-        return conditioner.condition(states, resolved.width, resolved.height, is_negative=is_negative)
+        crop = (resolved.sdxl_crop_left, resolved.sdxl_crop_top)
+        return conditioner.condition(states, resolved.width, resolved.height, crop, is_negative=is_negative)
 
 
 def batch_noise(
@@ -199,11 +204,12 @@ def batch_noise(
     )
 
 
-def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int]) -> Tensor:
+def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], tiling: bool = False) -> Tensor:
     """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
 
     A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img.
     """
+    set_tiling(model.vae, tiling)
     _, height, width = shape
     vae, latent = model.vae, model.latent
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)

@@ -100,7 +100,8 @@ class DiffusersEngine:
 
     def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
         """See `Engine.decode`. Between two events of a job only for a checkpoint that is in memory then."""
-        denoised = unpack_step(latents).denoised
+        kept = unpack_step(latents)
+        denoised = kept.denoised
         if not 0 <= index < len(denoised):
             raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
         with self._turn, torch.inference_mode():
@@ -109,7 +110,7 @@ class DiffusersEngine:
                 raise EngineError(
                     f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
                 )
-            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)))
+            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)), tiling=kept.tiling)
             return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
@@ -286,7 +287,7 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
         last = step
     assert last is not None, "a plan has at least one step"
     yield Status(message="Decoding")
-    decoder = Decoder(job.vae(painting.painter))
+    decoder = Decoder(job.vae(painting.painter), tiling=job.resolved.tiling)
     for offset, latents in enumerate(last.x):
         if job.left():
             return
@@ -296,7 +297,8 @@ def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
 def _progress(job: _Job, batch: int, step: Step) -> Progress:
     every = job.resolved.options.preview_every
     wanted = every > 0 and (step.index + 1) % every == 0
-    painter = job.text_to_image.painter.model.info.path
+    resolved, painter = job.resolved, job.text_to_image.painter.model.info.path
+    kept = pack_step(step, job.backend, painter, tiling=resolved.tiling) if resolved.options.keep_latents else b""
     return Progress(
         batch=batch,
         batches=job.resolved.batch_count,
@@ -304,7 +306,7 @@ def _progress(job: _Job, batch: int, step: Step) -> Progress:
         total=max(job.text_to_image.total, step.index + 1),
         sigma=step.sigma_next,
         previews=job.previewer.draw(step.denoised) if wanted else (),
-        latents=pack_step(step, job.backend, painter) if job.resolved.options.keep_latents else b"",
+        latents=kept,
         seconds=time.monotonic() - job.began,
     )
 

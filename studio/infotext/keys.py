@@ -9,11 +9,15 @@ NUMBER_FIELDS = {
     "Size-1": "width",
     "Size-2": "height",
     "Clip skip": "clip_skip",
+    "SDXL crop top": "sdxl_crop_top",
+    "SDXL crop left": "sdxl_crop_left",
 }
-"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last two keys are our own: AUTOMATIC1111 does not record
+those options."""
 
 CHOICE_FIELDS = {
     "RNG": "rng",
+    "Tiling": "tiling",
     "Emphasis": "emphasis",
     "Old prompt editing timelines": "old_prompt_editing",
     "Pad conds": "pad_conds",

@@ -18,7 +18,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "ADetailer": ("ADetailer",),
     "face restoration": ("Face restoration",),
     "scripts": ("Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed ", "SD upscale"),
-    "tiling": ("Tiling",),
     "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),

@@ -5,7 +5,7 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `Branch step` with `Branch origin`, which
+diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
 is the whole text of the picture that was branched from, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
@@ -49,6 +49,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["ENSD"] = resolved.sampler_options.ensd
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
+    if resolved.tiling:
+        pairs["Tiling"] = True
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
     pairs.update(_refiner(resolved.refiner))
@@ -64,6 +66,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Downcast alphas_cumprod"] = True
     if resolved.prediction_type != "Automatic":
         pairs["Prediction type"] = resolved.prediction_type
+    crop = {"SDXL crop top": resolved.sdxl_crop_top, "SDXL crop left": resolved.sdxl_crop_left}
+    pairs.update({key: pixels for key, pixels in crop.items() if pixels})
     pairs.update(_schedule(resolved.sampler_options, resolved.schedule, sampler))
     pairs.update(_sampler(resolved.sampler_options, sampler))
     pairs.update(_skipped(resolved, sampler))

@@ -23,6 +23,8 @@ MAX_BRANCHES = 8
 """How often a picture may be branched from a branch."""
 SMALLEST_SIDE = 64
 """Pixels."""
+MAX_CROP = 4096
+"""Pixels that SDXL may be told were cut off."""
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
@@ -201,6 +203,13 @@ class GenerationRequest(_Frozen):
     )
     downcast_alphas: bool = Field(
         False, description="Compute the noise levels in half precision, as A1111 before 1.7.0-225 did"
+    )
+    tiling: bool = Field(False, description="Paint a picture whose edges meet, so that it can be laid out like tiles")
+    sdxl_crop_top: int = Field(
+        0, ge=0, le=MAX_CROP, description="SDXL: pixels that the model is told were cut off above the picture"
+    )
+    sdxl_crop_left: int = Field(
+        0, ge=0, le=MAX_CROP, description="SDXL: pixels that the model is told were cut off left of the picture"
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

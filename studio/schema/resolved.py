@@ -124,6 +124,9 @@ class ResolvedRequest(_Frozen):
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
     downcast_alphas: bool = Field(False, description="Noise levels in half precision")
+    tiling: bool = Field(False, description="The edges of the picture meet")
+    sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
+    sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
     rng: RngSource
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"

@@ -54,6 +54,9 @@ def order(**fields: Any) -> Order:
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
         ({"override_settings": {"use_downcasted_alpha_bar": True}}, {"downcast_alphas": True}),
+        ({"tiling": True}, {"tiling": True}),
+        ({"tiling": None}, {}),
+        ({"override_settings": {"sdxl_crop_top": 8, "sdxl_crop_left": 16}}, {"sdxl_crop_top": 8, "sdxl_crop_left": 16}),
         ({"override_settings": {"pad_cond_uncond": True, "pad_cond_uncond_v0": True}},
          {"pad_conds": True, "pad_conds_v0": True}),
         ({"override_settings": {"use_old_scheduling": False, "sd_noise_schedule": "Default"}}, {}),
@@ -84,7 +87,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("enable_hr", True), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("enable_hr", True), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

@@ -74,6 +74,8 @@ CASES: dict[str, dict[str, Any]] = {
     "padded prompts": {"prompt": "a fox, " * 40, "pad_conds": True, "seed": 15},
     "prompts padded the old way": {"negative_prompt": "a fox, " * 40, "pad_conds_v0": True, "seed": 15},
     "noise levels in half precision": {"downcast_alphas": True, "seed": 15},
+    "tiling": {"tiling": True, "seed": 15},
+    "what SDXL is told was cut off": {"model": "grand", "sdxl_crop_top": 8, "sdxl_crop_left": 100, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
     "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
@@ -111,6 +113,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
+    shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -169,6 +172,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmin": options.s_tmin,
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
+        "tiling": request.tiling,
         "s_min_uncond": options.s_min_uncond,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         "branch": request.branch and request.branch.model_dump(),
@@ -178,6 +182,9 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
             "s_min_uncond_all": options.s_min_uncond_all,
             "skip_early_cond": options.skip_early_cond,
+            "sd_model_checkpoint": request.model,
+            "sdxl_crop_top": request.sdxl_crop_top,
+            "sdxl_crop_left": request.sdxl_crop_left,
             "CLIP_stop_at_last_layers": request.clip_skip,
             "randn_source": request.rng,
             "emphasis": request.emphasis,
@@ -206,6 +213,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
         for name, value in fields.items():
             flag = f"--{prefix}{name.replace('_', '-')}"
             words += [flag] if value is True else [f"{flag}={value}"]
+    words += [f"--model={request.model}"] if request.model else []
     words += [f"--styles={name}" for name in request.styles]
     if request.branch:
         file = studio.paths.root / "origin.txt"

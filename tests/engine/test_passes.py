@@ -235,3 +235,21 @@ def test_a_prompt_without_guidance_is_filled_up_too(keeper: ModelKeeper) -> None
         return seen
 
     assert (rows("off"), rows("v0"), rows("chunks")) == ([77], [77], [154])
+
+
+@pytest.mark.parametrize("family, size", [("sdxl", [96, 64, 8, 16, 96, 64]), ("sdxl_refiner", [96, 64, 8, 16, 6.0])])
+def test_sdxl_is_told_what_was_cut_off(keeper: ModelKeeper, family: str, size: list[float]) -> None:
+    info = tiny_info(family)
+    loaded = keeper.checkpoint(info)
+    told: list[list[float]] = []
+
+    def look(module: torch.nn.Module, given: Any, named: dict[str, Any]) -> None:
+        told.extend(named["added_cond_kwargs"]["time_ids"][:1].tolist())
+
+    hook = loaded.model.unet.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        request = resolved_request(info, width=64, height=96, sdxl_crop_top=8, sdxl_crop_left=16, steps=1)
+        list(TextToImage(loaded, request, HARDWARE).steps([1]))
+    finally:
+        hook.remove()
+    assert told == [size]

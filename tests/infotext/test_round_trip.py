@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from studio.errors import InvalidRequest, UnknownName
+from studio.errors import IncompatibleFile, InvalidRequest, UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
@@ -42,6 +42,7 @@ def info(kind: Any, name: str, **more: Any) -> ModelInfo:
 MODELS = {
     "painter": info("checkpoint", "painter", short_hash="0123456789"),
     "not hashed yet": info("checkpoint", "not hashed yet"),
+    "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc"),
     "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
@@ -221,7 +222,7 @@ def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataOb
         request = request.model_copy(update={"batch_size": 1})
     try:
         first = resolve(request, Library(), lambda: 7)
-    except (InvalidRequest, UnknownName):
+    except (IncompatibleFile, InvalidRequest, UnknownName):
         assume(False)
         raise
     index = data.draw(st.integers(0, request.picture_count - 1))
@@ -257,7 +258,7 @@ def test_branches_of_branches_survive_their_text(requests: list[GenerationReques
         branch = BranchPoint(step=step, origin=text) if text else None
         try:
             plan = resolve(request.model_copy(update={**shared, "branch": branch}), Library(), lambda: 7)
-        except (InvalidRequest, UnknownName):
+        except (IncompatibleFile, InvalidRequest, UnknownName):
             assume(False)
             raise
         assume(as_read(plan.positive.text) == plan.positive.text and as_read(plan.negative.text) == plan.negative.text)

@@ -259,3 +259,14 @@ def test_padding_is_told_where_it_has_an_effect() -> None:
     assert said(prompt="fox", pad_conds=True) == said(prompt=long) == []
     assert said(prompt=f"[fox:{long}:3]", pad_conds=True) == ["Pad conds"]
     assert said(prompt=long, negative_prompt=long, pad_conds=True) == []
+
+
+def test_what_sdxl_was_told_is_told_of_sdxl_only() -> None:
+    request = resolved(GenerationRequest(sdxl_crop_top=8, tiling=True))
+    assert "crop" not in write_infotext(request, 0, "1")
+    told = request.model_copy(update={"sdxl_crop_top": 8, "sdxl_crop_left": 16})
+    text = write_infotext(told, 0, "1")
+    assert "SDXL crop top: 8, SDXL crop left: 16, " in text
+    assert "RNG: CPU, Tiling: True, " in text
+    read = parse_infotext(text).request
+    assert (read["sdxl_crop_top"], read["sdxl_crop_left"], read["tiling"]) == (8, 16, True)

@@ -109,7 +109,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
     ("restore_faces", bool, "face restoration"),
-    ("tiling", bool, "tiling"),
     ("disable_extra_networks", bool, "turning extra networks off; leave the <lora:…> tags out of the prompt"),
 )
 
@@ -124,6 +123,7 @@ _FIELDS = {
     "cfg_scale": "cfg_scale",
     "width": "width",
     "height": "height",
+    "tiling": "tiling",
     "branch": "branch",
 }
 _PART_FIELDS = {
@@ -149,6 +149,8 @@ _PICTURE_OVERRIDES = {
     "pad_cond_uncond_v0": "pad_conds_v0",
     "sd_noise_schedule": "noise_schedule",
     "use_downcasted_alpha_bar": "downcast_alphas",
+    "sdxl_crop_top": "sdxl_crop_top",
+    "sdxl_crop_left": "sdxl_crop_left",
     "prediction_type": "prediction_type",
 }
 """What A1111 keeps in its settings and a request says each time; the last one is ours."""
