@@ -52,7 +52,7 @@ Script: X/Y/Z plot | X Type: Seed | X Values: "1, 2" | Fixed X Values: "1, 2" | 
 Z Type: Eta | Z Values: "0, 1" | Fixed Z Values: "0, 1" | SD upscale upscaler: Lanczos | SD upscale overlap: 64
 """
 OTHERS = """
-Hashes: {"lora:ink": "0123456789ab"} | Civitai resources: [{"type": "lora", "modelName": "Ink", "weight": 0.8, "hash": "0123456789ab"}] | ADetailer model: face.pt
+Hashes: {"lora:ink": "0123456789ab"} | Civitai resources: [{"type": "lora", "modelName": "Wash", "weight": 0.8, "hash": "0123456789ab"}] | ADetailer model: face.pt
 Lora_0 Model hash: 0123456789ab | ControlNet 0: "Module: canny, Model: c"
 """
 LISTS = [BASE, HIRES, REFINER, INPAINT, NETWORKS, SAMPLER, TEXT, VAE, SCRIPTS, OTHERS]
