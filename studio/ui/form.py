@@ -110,8 +110,8 @@ LOOKS: dict[str, Look] = {
     "sampler_options.discard_penultimate": Look("Discard next-to-last sigma", "txt2img_discard_penultimate"),
     "sampler_options.sgm_noise_multiplier": Look("SGM noise multiplier", "txt2img_sgm_noise_multiplier"),
     "sampler_options.old_karras": Look("Old Karras range", "txt2img_old_karras"),
-    "sampler_options.s_min_uncond": Look("Negative guidance minimum sigma", "txt2img_s_min_uncond", {"step": 0.1}),
-    "sampler_options.s_min_uncond_all": Look("Negative guidance minimum sigma: all steps", "txt2img_s_min_uncond_all"),
+    "sampler_options.s_min_uncond": Look("NGMS", "txt2img_s_min_uncond", {"step": 0.1}),
+    "sampler_options.s_min_uncond_all": Look("NGMS all steps", "txt2img_s_min_uncond_all"),
     "sampler_options.skip_early_cond": Look("Skip early CFG", "txt2img_skip_early_cond"),
 }
 
