@@ -163,6 +163,7 @@ def _answered(
         tiling=request.tiling,
         sdxl_crop_top=request.sdxl_crop_top if told_size else 0,
         sdxl_crop_left=request.sdxl_crop_left if told_size else 0,
+        deep_cache=request.deep_cache,
         rng=request.rng,
         options=(options or RunOptions()).model_copy(update=templates),
     )

@@ -75,8 +75,9 @@ class GuidedUNet:
         calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
         skip: whether a call, by its number and sigma, leaves the negative prompt out. The prediction of the first prompt then
             stands in its place, and the scale counts as 1.
+        split: every condition goes through the U-Net by itself, which takes less memory and more time.
 
-    Conditions of equal length go through the U-Net in one forward pass, others each in its own.
+    Without `split`, conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class GuidedUNet:
         *,
         calls: int = 0,
         skip: Callable[[int, float], bool] = lambda call, sigma: False,
+        split: bool = False,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -103,6 +105,7 @@ class GuidedUNet:
         self._call = calls - 1
         self._dtype = dtype
         self._concat = concat
+        self._split = split
         self._expanded: dict[tuple[int, ...], Condition] = {}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -136,7 +139,7 @@ class GuidedUNet:
 
     def _predict(self, x: Tensor, sigma: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
         """What the U-Net says under each condition."""
-        if len({condition.states.shape for condition in conditions}) > 1:
+        if self._split or len({condition.states.shape for condition in conditions}) > 1:
             return [self._forward(x, sigma, condition) for condition in conditions]
         count = len(conditions)
         return self._forward(torch.cat([x] * count) if count > 1 else x, sigma, *conditions).chunk(count)

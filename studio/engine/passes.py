@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.padding import evened
 from studio.engine.refiner import HandOver, RefinerPass
-from studio.engine.tiling import set_tiling
+from studio.engine.saving import Saving
+from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
 from studio.samplers.noise import ImageNoise
@@ -49,11 +51,13 @@ class TextToImage:
         loaded: LoadedCheckpoint,
         resolved: ResolvedRequest,
         hardware: Hardware,
+        saving: Saving,
         refiner: RefinerPass | None = None,
     ) -> None:
         self._resolved = resolved
         self._refiner = refiner
         self._hardware = hardware
+        self._saving = saving
         self.loaded = loaded
         self._table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
         self._plan = plan(resolved.sampler, resolved.schedule, resolved.steps, self._table, resolved.sampler_options)
@@ -110,11 +114,12 @@ class TextToImage:
                 noise.skip(max(done, skipped))
             running = _counted(plan.run(self._painting(calls), x, noise), done)
         last: Step | None = None
-        while (step := _advance(running)) is not None:
-            if last is None:
-                self._refuse_nan(step, seeds)
-            last = step
-            yield step
+        with self._saving.only("unet", self.loaded, self._hardware):
+            while (step := _advance(running)) is not None:
+                if last is None:
+                    self._refuse_nan(step, seeds)
+                last = step
+                yield step
         if last is not None:
             self._refuse_nan(last, seeds)
 
@@ -135,10 +140,10 @@ class TextToImage:
 
     def denoiser(self, calls: int = 0) -> GuidedUNet:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
-        model = self.loaded.model
-        set_tiling(model.unet, self._resolved.tiling)
+        unet, interval = self.loaded.model.unet, self._resolved.deep_cache
+        set_wrapping(unet, self._resolved.tiling)
         return GuidedUNet(
-            model.unet,
+            unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,
             self.loaded.prediction(self._resolved.prediction_type),
             self._positive,
@@ -148,6 +153,7 @@ class TextToImage:
             self._concat,
             calls=calls,
             skip=self._skips,
+            split=self._saving.split,
         )
 
     def _skips(self, call: int, sigma: float) -> bool:
@@ -204,12 +210,12 @@ def batch_noise(
     )
 
 
-def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], tiling: bool = False) -> Tensor:
+def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wraps: bool = False) -> Tensor:
     """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
 
     A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img.
     """
-    set_tiling(model.vae, tiling)
+    set_wrapping(model.vae, wraps)
     _, height, width = shape
     vae, latent = model.vae, model.latent
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)

@@ -11,9 +11,9 @@ NUMBER_FIELDS = {
     "Clip skip": "clip_skip",
     "SDXL crop top": "sdxl_crop_top",
     "SDXL crop left": "sdxl_crop_left",
+    "DeepCache interval": "deep_cache",
 }
-"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last two keys are our own: AUTOMATIC1111 does not record
-those options."""
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last three keys are our own."""
 
 CHOICE_FIELDS = {
     "RNG": "rng",

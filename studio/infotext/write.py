@@ -64,6 +64,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Noise Schedule"] = resolved.noise_schedule
     if resolved.downcast_alphas:
         pairs["Downcast alphas_cumprod"] = True
+    if resolved.deep_cache > 1:
+        pairs["DeepCache interval"] = resolved.deep_cache
     if resolved.prediction_type != "Automatic":
         pairs["Prediction type"] = resolved.prediction_type
     crop = {"SDXL crop top": resolved.sdxl_crop_top, "SDXL crop left": resolved.sdxl_crop_left}

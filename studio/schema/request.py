@@ -211,6 +211,12 @@ class GenerationRequest(_Frozen):
     sdxl_crop_left: int = Field(
         0, ge=0, le=MAX_CROP, description="SDXL: pixels that the model is told were cut off left of the picture"
     )
+    deep_cache: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="DeepCache: compute the deep part of the U-Net at every n-th model call only; 1 is exact, 2 and 3 are faster",
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )

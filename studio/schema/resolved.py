@@ -127,6 +127,7 @@ class ResolvedRequest(_Frozen):
     tiling: bool = Field(False, description="The edges of the picture meet")
     sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
     sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
+    deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
     rng: RngSource
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"

@@ -91,6 +91,7 @@ LOOKS: dict[str, Look] = {
     "tiling": Look("Tiling", "txt2img_tiling"),
     "sdxl_crop_top": Look("SDXL crop top", "txt2img_sdxl_crop_top", {"step": 8}),
     "sdxl_crop_left": Look("SDXL crop left", "txt2img_sdxl_crop_left", {"step": 8}),
+    "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

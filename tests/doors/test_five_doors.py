@@ -47,6 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
         "seed": 6,
         "sampler_options": {"s_min_uncond": 2.5, "s_min_uncond_all": True, "skip_early_cond": 0.15},
     },
+    "a cache of deep features": {"deep_cache": 3, "seed": 21},
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
     "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
@@ -194,6 +195,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "sd_noise_schedule": request.noise_schedule,
             "use_downcasted_alpha_bar": request.downcast_alphas,
             "prediction_type": request.prediction_type,
+            "deep_cache": request.deep_cache,
         },
     }
     answer = client.post("/sdapi/v1/txt2img", json=body)

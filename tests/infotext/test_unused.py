@@ -23,6 +23,7 @@ APPLIED = {
     "Model hash: 6ce0161689": {"model": "6ce0161689"},
     "VAE: a.safetensors, VAE hash: 0123456789": {"vae": "a [0123456789]"},
     "Clip skip: 2": {"clip_skip": 2},
+    "DeepCache interval: 3": {"deep_cache": 3},
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},

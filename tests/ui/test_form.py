@@ -64,6 +64,7 @@ REQUESTS = st.builds(
     model=st.none() | st.just("sprout"),
     vae=st.sampled_from(["Automatic", "sharp"]),
     clip_skip=st.integers(1, 12),
+    deep_cache=st.integers(1, 5),
     emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
     old_prompt_editing=st.booleans(),
     pad_conds=st.booleans(),

@@ -152,8 +152,9 @@ _PICTURE_OVERRIDES = {
     "sdxl_crop_top": "sdxl_crop_top",
     "sdxl_crop_left": "sdxl_crop_left",
     "prediction_type": "prediction_type",
+    "deep_cache": "deep_cache",
 }
-"""What A1111 keeps in its settings and a request says each time; the last one is ours."""
+"""What A1111 keeps in its settings and a request says each time; the last two are ours."""
 _PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 _SAMPLER_OVERRIDES = {

@@ -108,6 +108,7 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         form.place("emphasis", value=fresh.emphasis, min_width=100)
         form.place("prediction_type", min_width=100)
         form.place("noise_schedule", min_width=100)
+        form.place("deep_cache", min_width=100)
         for name in (*names, "sdxl_crop_top", "sdxl_crop_left"):
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):

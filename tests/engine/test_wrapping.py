@@ -19,7 +19,8 @@ from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
 from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
 from studio.engine.runner import DiffusersEngine
-from studio.engine.tiling import set_tiling
+from studio.engine.saving import Saving
+from studio.engine.wrapping import set_wrapping
 from studio.samplers.noise import ImageNoise
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady, Progress
@@ -27,7 +28,7 @@ from studio.schema.request import RunOptions
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 SHIFT = (4, 12)
 """Latents, down and right: the tiny U-Net halves its sides twice."""
 ACCEPTED = 2
@@ -46,9 +47,9 @@ def painted(keeper: ModelKeeper, **changes: Any) -> tuple[Tensor, np.ndarray[Any
     info = tiny_info("sprout")
     loaded = keeper.checkpoint(info)
     request = resolved_request(info, width=96, height=64, **changes)
-    x = list(TextToImage(loaded, request, HARDWARE).steps([1]))[-1].x[0]
+    x = list(TextToImage(loaded, request, HARDWARE, Saving()).steps([1]))[-1].x[0]
     with torch.inference_mode():
-        picture = Decoder(LoadedVae(loaded.model.vae, loaded.model.latent), tiling=request.tiling).picture(x)
+        picture = Decoder(LoadedVae(loaded.model.vae, loaded.model.latent), wraps=request.tiling).picture(x)
     return x, np.asarray(picture).astype(int)
 
 
@@ -83,7 +84,7 @@ def test_a_later_picture_does_not_know_of_it(keeper: ModelKeeper) -> None:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 
@@ -116,10 +117,34 @@ def test_the_file_is_byte_equal_again_and_steps_are_decoded_as_they_were_painted
         assert np.abs(pixels(png) - pixels(engine.decode(info, None, kept, 0))).max() <= ACCEPTED
     with torch.inference_mode():  # the two ways of decoding are not the same
         ways = [
-            pixels(engine.decode(info, None, kept, 0))
-            for kept in (kept_tiled, kept_tiled.replace(b"tiling", b"nothng"))
+            pixels(engine.decode(info, None, kept, 0)) for kept in (kept_tiled, kept_tiled.replace(b"wraps", b"plain"))
         ]
     assert np.abs(ways[0] - ways[1]).max() > ACCEPTED
+
+
+def test_decoded_in_tiles_the_edges_meet_too(keeper: ModelKeeper) -> None:
+    """The seam of the shifted picture lies in its middle; it is no sharper there than the picture that was not shifted."""
+    info = tiny_info("sprout")
+    loaded = keeper.checkpoint(info)
+    x = torch.randn(4, 24, 24, generator=torch.Generator().manual_seed(3))
+    module = loaded.model.vae
+    sizes = (module.tile_sample_min_size, module.tile_latent_min_size)
+    module.tile_sample_min_size, module.tile_latent_min_size = 64, 16
+    try:
+        with torch.inference_mode():
+            vae = LoadedVae(module, loaded.model.latent)
+            whole, tiles, unaware = (
+                np.asarray(Decoder(vae, tiled=tiled, wraps=wraps).picture(x)).astype(int)
+                for tiled, wraps in ((False, True), (True, True), (True, False))
+            )
+    finally:
+        module.tile_sample_min_size, module.tile_latent_min_size = sizes
+    assert whole.shape == tiles.shape
+
+    def at_the_edge(picture: np.ndarray[Any, Any]) -> float:
+        return float(np.abs(picture[:2] - whole[:2]).mean())
+
+    assert at_the_edge(tiles) < at_the_edge(unaware) / 2
 
 
 def test_only_padding_is_changed_and_inpainting_models_see_a_canvas_that_wraps(keeper: ModelKeeper) -> None:
@@ -128,7 +153,7 @@ def test_only_padding_is_changed_and_inpainting_models_see_a_canvas_that_wraps(k
         plain, wrapped = (blank_inpaint_channels(model, (4, 8, 12), tiling) for tiling in (False, True))
     assert not torch.equal(plain, wrapped)
     assert float(wrapped[:, 1:].flatten(2).std(dim=2).max()) < float(plain[:, 1:].flatten(2).std(dim=2).max())
-    set_tiling(model.unet, True)
+    set_wrapping(model.unet, True)
     modes = {
         (layer.padding != (0, 0), layer.padding_mode)
         for layer in model.unet.modules()
