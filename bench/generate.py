@@ -229,7 +229,7 @@ def measure_overhead(quick: bool) -> dict[str, Any]:
     wall = min(cost.wall for cost in ours) / min(cost.wall for cost in theirs) - 1  # the least disturbed runs
     cpu = sum(cost.cpu for cost in ours) / sum(cost.cpu for cost in theirs) - 1
     return {
-        "side": OVERHEAD_SIDE, "steps": steps, "threads": torch.get_num_threads(), "runs_each": len(ours), "dtype": "float32",
+        "side": OVERHEAD_SIDE, "steps": steps, "threads": torch.get_num_threads(), "runs_each": len(ours), "dtype": engine.info().dtype,
         "bare_seconds": _summary([cost.wall for cost in theirs]), "engine_seconds": _summary([cost.wall for cost in ours]),
         "overhead_percent_wall": round(100 * wall, 2), "overhead_percent_cpu": round(100 * cpu, 2),
     }  # fmt: skip
@@ -242,8 +242,8 @@ def _bare_calls(loaded: LoadedCheckpoint, steps: int) -> Callable[[], None]:
     model = loaded.model
     side = OVERHEAD_SIDE // model.latent.scale
     tokens = torch.full((1, 77), 49407)
-    states = torch.randn(2, 77, model.unet.config.cross_attention_dim)
-    latents = torch.randn(2, model.latent.channels, side, side)
+    states = torch.randn(2, 77, model.unet.config.cross_attention_dim, dtype=model.unet.dtype)
+    latents = torch.randn(2, model.latent.channels, side, side, dtype=model.unet.dtype)
     timesteps = torch.full((2,), 500.0)
 
     @torch.inference_mode()

@@ -392,6 +392,7 @@ def _worker_engine(settings: Settings, paths: Paths) -> Engine:
         settings.device,
         settings.attention,
         settings.precision,
+        settings.compile,
         settings.checkpoints_in_memory,
         log_file=paths.state / "worker.log",
     )

@@ -70,6 +70,12 @@ class Settings(BaseModel):
         group="Server",
         http=False,
     )
+    compile: bool = _setting(
+        False,
+        "Compile the U-Net's transformer blocks (CUDA): the first picture of a size takes longer, all others less",
+        group="Server",
+        http=False,
+    )
     checkpoints_in_memory: int = _setting(
         4,
         "Checkpoints that stay loaded, as far as the memory goes, so that changing between them takes no time",

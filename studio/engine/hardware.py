@@ -45,6 +45,7 @@ class Hardware:
     vae_dtype: torch.dtype
     attention: KernelName
     note: str = ""
+    compiled: bool = False
 
     @property
     def device_label(self) -> str:
@@ -59,7 +60,8 @@ class Hardware:
     @property
     def backend(self) -> str:
         """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
-        return f"torch {torch.__version__}, {self.device_label}, {self.dtype_label}, {self.attention}"
+        parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
+        return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
@@ -92,21 +94,30 @@ class Hardware:
         for module in modules:
             if module.dtype != torch.float32 and self.device.type in ("cpu", "cuda"):
                 module.to(memory_format=torch.channels_last)
+            if self.compiled and isinstance(module, _unet_class()):
+                # The transformer blocks are compiled once for all places where they stand: seconds instead of minutes.
+                module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
 
 
 def choose_hardware(
-    device: DeviceName = "auto", attention: AttentionName = "auto", precision: PrecisionName = "auto"
+    device: DeviceName = "auto",
+    attention: AttentionName = "auto",
+    precision: PrecisionName = "auto",
+    compiled: bool = False,
 ) -> Hardware:
     """Device `auto` is the first of cuda, mps, cpu that is there; for the rest see the table above.
 
     Raises `SettingsError` for a device that is not there, as painting on another one could take a hundred times as long, and for a
     format that the device cannot compute in. Attention is a matter of speed only, so a kernel that cannot be used
-    falls back to SDPA with a `note`.
+    falls back to SDPA with a `note`; `compiled` (torch.compile) acts on CUDA only.
     """
     found = _find_device(device)
     dtype = _choose_dtype(precision, found)
     kernel, note = _choose_attention(attention, found, dtype)
-    return Hardware(found, dtype, torch.float32 if dtype == torch.float16 else dtype, kernel, note)
+    if compiled and found.type != "cuda":
+        note = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip()
+    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
+    return Hardware(found, dtype, vae_dtype, kernel, note, compiled and found.type == "cuda")
 
 
 def use_all_cores() -> None:
@@ -144,6 +155,13 @@ def available_bytes() -> int:
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         pass
     return max(0, min(limits))
+
+
+def _unet_class() -> type[torch.nn.Module]:
+    from diffusers import UNet2DConditionModel  # seconds, which choosing a device should not take
+
+    found: type[torch.nn.Module] = UNet2DConditionModel
+    return found
 
 
 def _trim_heap() -> None:

@@ -7,6 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from studio.engine.loading import LoadedVae
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
+from studio.engine.transfer import bring, lag
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
@@ -112,7 +114,7 @@ class Painting:
     def _denoise(self, number: int) -> Generator[Event, None, Step | None]:
         """All steps of a batch; gives the last one back, None when the job was left."""
         last: Step | None = None
-        named = self._resolved.model.path
+        named, shown = self._resolved.model.path, deque[Callable[[], Progress]]()
         for step in self.painter.steps(*self._seeds(number)):
             painter = self.painter.painter.model.info
             if painter.path != named:
@@ -120,10 +122,14 @@ class Painting:
                 doing = "Painting" if named == self._resolved.model.path else "Refining"
                 yield Status(message=f"{doing} with {painter.name}")
             yield from self._ready()
-            yield self._progress(number, step)
+            shown.append(partial(self._progress, number, bring(step), named))
+            if len(shown) > lag(self._hardware.device):
+                yield shown.popleft()()
             if self._left():
                 return None
             last = step
+        for progress in shown:
+            yield progress()
         assert last is not None, "a plan has at least one step"
         return last
 
@@ -137,13 +143,10 @@ class Painting:
         variation = self._resolved.variation
         return self._resolved.seeds[part], variation.seeds[part] if variation else ()
 
-    def _progress(self, number: int, step: Step) -> Progress:
-        options = self._resolved.options
+    def _progress(self, number: int, brought: Callable[[], Step], painter: str) -> Progress:
+        """What is told of a step; `painter` is the path of the checkpoint that painted it."""
+        step, options = brought(), self._resolved.options
         wanted = options.preview_every > 0 and (step.index + 1) % options.preview_every == 0
-        path = self.painter.painter.model.info.path
-        kept = (
-            pack_step(step, self._hardware.backend, path, wraps=self._resolved.tiling) if options.keep_latents else b""
-        )
         return Progress(
             batch=number,
             batches=self._resolved.batch_count,
@@ -151,9 +154,12 @@ class Painting:
             total=max(self.painter.total, step.index + 1),
             sigma=step.sigma_next,
             previews=self._previewer.draw(step.denoised) if wanted else (),
-            latents=kept,
+            latents=self._kept(step, painter) if options.keep_latents else b"",
             seconds=time.monotonic() - self.began,
         )
+
+    def _kept(self, step: Step, painter: str) -> bytes:
+        return pack_step(step, self._hardware.backend, painter, wraps=self._resolved.tiling)
 
     @torch.inference_mode()
     def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> None:

@@ -44,6 +44,7 @@ class DiffusersEngine:
         device: `auto` takes cuda, mps or cpu, in that order. Raises `SettingsError` for one that is not there.
         attention: a kernel of `engine/attention.py`; see `choose_hardware` for `auto`.
         precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
+        compiled: compile the U-Net's blocks, on CUDA.
         checkpoints: how many may stay loaded, as far as the memory goes.
     """
 
@@ -52,10 +53,11 @@ class DiffusersEngine:
         device: DeviceName = "auto",
         attention: AttentionName = "auto",
         precision: PrecisionName = "auto",
+        compiled: bool = False,
         *,
         checkpoints: int = 4,
     ) -> None:
-        self._hardware = choose_hardware(device, attention, precision)
+        self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints)
         self._saving = Saving()  # of the job that runs

@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--checkpoints", type=int, default=4)
     options = parser.parse_args(arguments)
     channel = open_channel()
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_engine() -> Engine:
         from studio.engine.hardware import choose_hardware, use_all_cores
 
-        choices = (options.device, options.attention, options.precision)
+        choices = (options.device, options.attention, options.precision, options.compiled)
         choose_hardware(*choices)  # a wrong choice is told before the long imports
         use_all_cores()
         from studio.engine.runner import DiffusersEngine

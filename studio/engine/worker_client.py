@@ -38,7 +38,7 @@ class WorkerEngine:
     """See `Engine`.
 
     Args:
-        device, attention, precision, checkpoints: as for `DiffusersEngine`.
+        device, attention, precision, compiled, checkpoints: as for `DiffusersEngine`.
         log_file: where the worker's stderr is kept.
         command: what to run instead of the real worker; for tests.
     """
@@ -48,12 +48,13 @@ class WorkerEngine:
         device: str = "auto",
         attention: str = "auto",
         precision: str = "auto",
+        compiled: bool = False,
         checkpoints: int = 4,
         *,
         log_file: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._command = list(command or worker_command(device, attention, precision, checkpoints))
+        self._command = list(command or worker_command(device, attention, precision, compiled, checkpoints))
         self._log_file = log_file
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

@@ -44,6 +44,22 @@ def test_a_precision_that_is_asked_for_is_taken() -> None:
         choose_hardware("cpu", precision="int8")  # type: ignore[arg-type]
 
 
+def test_compiling_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = choose_hardware("cpu", compiled=True)
+    assert here.compiled is False
+    assert "gains nothing on cpu" in here.note
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    there = choose_hardware("cuda", compiled=True)
+    assert there.backend.endswith("card, bfloat16, sdpa, compiled")
+    compiled: list[str] = []
+    unet = copy.deepcopy(tiny_components("sd1")["unet"])
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self).__name__))
+    there.prepare(unet)
+    assert set(compiled) == {"BasicTransformerBlock"}
+
+
 def test_what_is_prepared_has_channels_last_in_short_formats_only() -> None:
     for precision, expected in (("fp32", False), ("bf16", True)):
         chosen = choose_hardware("cpu", precision=precision)
