@@ -226,7 +226,7 @@ def test_a_finished_picture_takes_the_message_of_a_failure_away(page: Page, serv
     page.locator(PROMPT).press("Control+Enter")
     done(page, server)
     expect(complaint).to_have_count(0)
-    page.locator(".ls-job.bad").get_by_role("button", name="Put aside").click()
+    page.locator(".ls-job.bad", has_text="be forgotten").get_by_role("button", name="Put aside").click()
 
 
 def test_bad_values_get_a_message_and_nothing_is_lost(page: Page, server: Server) -> None:
