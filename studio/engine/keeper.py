@@ -52,9 +52,12 @@ class LoadedCheckpoint:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
         del self.model, self.loras, self.embeddings, self.conditioner
 
-    def table_for(self, schedule: NoiseSchedule) -> NoiseTable:
-        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise."""
-        return self.table if schedule == "Default" else _table(self.model, zero_terminal(self.model.alphas_cumprod))
+    def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
+        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
+        if schedule == "Default" and not downcast:
+            return self.table
+        alphas = self.model.alphas_cumprod
+        return _table(self.model, alphas if schedule == "Default" else zero_terminal(alphas), downcast=downcast)
 
     def prediction(self, asked: AskedPrediction) -> PredictionType:
         """What the U-Net is taken to predict: what was asked for, or what the checkpoint says."""
@@ -171,8 +174,9 @@ class ModelKeeper:
         self._hardware.free()
 
 
-def _table(model: LoadedModel, alphas: Tensor) -> NoiseTable:
-    return NoiseTable.from_alphas_cumprod(alphas, sdxl=model.family.latent_space == "sdxl")
+def _table(model: LoadedModel, alphas: Tensor, *, downcast: bool = False) -> NoiseTable:
+    make = NoiseTable.downcast if downcast else NoiseTable.from_alphas_cumprod
+    return make(alphas, sdxl=model.family.latent_space == "sdxl")
 
 
 def fingerprint(info: ModelInfo) -> Fingerprint:

@@ -154,9 +154,12 @@ class Painting:
             total=max(self.painter.total, step.index + 1),
             sigma=step.sigma_next,
             previews=self._previewer.draw(step.denoised) if wanted else (),
-            latents=pack_step(step, self._hardware.backend, painter) if options.keep_latents else b"",
+            latents=self._kept(step, painter) if options.keep_latents else b"",
             seconds=time.monotonic() - self.began,
         )
+
+    def _kept(self, step: Step, painter: str) -> bytes:
+        return pack_step(step, self._hardware.backend, painter, wraps=self._resolved.tiling)
 
     @torch.inference_mode()
     def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> None:
@@ -165,7 +168,7 @@ class Painting:
             return
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
         tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
-        picture = Decoder(vae, tiled=tiled).picture(latents)
+        picture = Decoder(vae, tiled=tiled, wraps=self._resolved.tiling).picture(latents)
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
         infotext = write_infotext(self._resolved, index, __version__, backend)
 

@@ -88,7 +88,8 @@ class DiffusersEngine:
 
     def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
         """See `Engine.decode`. Between two events of a job only for a checkpoint that is in memory then."""
-        denoised = unpack_step(latents).denoised
+        kept = unpack_step(latents)
+        denoised = kept.denoised
         if not 0 <= index < len(denoised):
             raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
         with self._turn, torch.inference_mode():
@@ -97,7 +98,7 @@ class DiffusersEngine:
                 raise EngineError(
                     f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
                 )
-            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)))
+            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)), wraps=kept.wraps)
             return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
