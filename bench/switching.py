@@ -22,11 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench._machine import load, machine
 from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
+
+if TYPE_CHECKING:
+    from studio.engine.lora import LoraStack, LoraWeights
 
 TIMES = 10
 
@@ -73,14 +76,8 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"dtype": both.info().dtype}
     result["load"] = _summary([_seconds(lambda model=model: both.load(model)) for model in (one, two)])
     result["switch"] = _summary([_seconds(lambda model=model: both.load(model)) for model in (one, two) * (TIMES // 2)])
-    stack = both.load(one).loras
-    first, second = ([LoraWeights(Path(models.lora(name).path), 1.0, 1.0)] for name in LORAS)
-    result["lora_first"] = _summary([_seconds(lambda lora=lora: stack.apply(lora)) for lora in (first, second)])
-    result["lora_switch"] = _summary(
-        [_seconds(lambda lora=lora: stack.apply(lora)) for lora in (first, second) * (TIMES // 2)]
-    )
-    result["lora_off"] = _summary([_seconds(lambda: stack.apply([]))])
-    del stack
+    pair = [[LoraWeights(Path(models.lora(name).path), 1.0, 1.0)] for name in LORAS]
+    result |= _loras(both.load(one).loras, pair)
     both.close()
     single.load(one)
     seconds, resident = [], []
@@ -94,6 +91,15 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
     }
     single.close()
     return result
+
+
+def _loras(stack: LoraStack, pair: Sequence[list[LoraWeights]]) -> dict[str, Any]:
+    """Merging two LoRAs, going back and forth between them, and taking them out."""
+    rows = {"lora_first": pair, "lora_switch": [*pair] * (TIMES // 2), "lora_off": [[]]}
+    return {
+        name: _summary([_seconds(lambda wanted=each: stack.apply(wanted)) for each in row])
+        for name, row in rows.items()
+    }
 
 
 def _seconds(action: Callable[[], Any]) -> float:
