@@ -98,14 +98,16 @@ class SketchLane:
             if waits is None and len(self._waiting) >= self._most:
                 raise QueueFull(f"{len(self._waiting)} live pictures wait, and no more than {self._most} may.")
             for each in older:
-                self._stop(each)
+                _stop(each)
             self._wait(sketch)
             self._changed.notify_all()
 
     def drop(self, sketch: Sketch) -> None:
         """Nobody wants it any more. Does nothing for one that has ended."""
         with self._changed:
-            self._stop(sketch)
+            if self._waiting.get(sketch.client) is sketch:
+                del self._waiting[sketch.client]
+            _stop(sketch)
 
     def make_way(self) -> None:
         """A job has come: the sketch being painted stops within a step, and waits."""
@@ -118,7 +120,8 @@ class SketchLane:
         with self._changed:
             self._closed = True
             for sketch in (*self._waiting.values(), *([self._painted] if self._painted else ())):
-                self._stop(sketch)
+                _stop(sketch)
+            self._waiting.clear()
 
     def take(self) -> Sketch | None:
         """The next one to be painted, now its caller's; None when none waits."""
@@ -160,13 +163,12 @@ class SketchLane:
         raise EngineError("The engine stopped without saying how the live picture ended.")
 
     def _wait(self, sketch: Sketch, *, first: bool = False) -> None:
-        self._waiting[sketch.client] = sketch
+        self._waiting[sketch.client] = sketch  # in the place of the one it replaces
         if first:
             self._waiting.move_to_end(sketch.client, last=False)
         sketch.tell(Queued(position=1 + list(self._waiting).index(sketch.client)))
 
-    def _stop(self, sketch: Sketch) -> None:
-        if self._waiting.get(sketch.client) is sketch:
-            del self._waiting[sketch.client]
-        sketch.cancel.interrupt()
-        sketch.tell(Cancelled())
+
+def _stop(sketch: Sketch) -> None:
+    sketch.cancel.interrupt()
+    sketch.tell(Cancelled())

@@ -17,6 +17,7 @@ export class Live {
   #reading = null;
   #timer = 0;
   #since = 0;
+  #urls = [];
 
   /**
    * `client` is this browser's id, `request()` the form as a request; `seeds([seed, variation seed])` writes both into the form,
@@ -32,6 +33,7 @@ export class Live {
     this.picture = null; // {url, rough, total, seconds, seed, width, height, infotext}
     this.covers = false; // whether the live picture is what the stage shows
     this.began = 0;
+    this.last = null; // the newest step of what is painted
     this.view = new LiveView(this, generate);
     store.subscribe((job, event) => event?.type === "started" && !job.check && this.uncover());
   }
@@ -140,6 +142,7 @@ export class Live {
         this.last = null;
         return this.#say("paints");
       case "status":
+        if (!this.last) this.began = performance.now(); // loading a model is no painting
         return this.#say("paints", event.message);
       case "progress":
         return this.#step(event);
@@ -165,7 +168,7 @@ export class Live {
     if (performance.now() - this.began < ROUGH) return;
     const [preview] = event.previews;
     if (preview && !this.store.running) {
-      this.picture = { url: dataUrl("image/jpeg", preview), rough: true };
+      this.picture = { url: this.#url("image/jpeg", preview), rough: true };
       this.covers = true;
     }
     this.#say("paints", `step ${event.step} / ${event.total}`);
@@ -173,14 +176,19 @@ export class Live {
 
   #show({ png, seed, width, height, infotext }) {
     const seconds = (performance.now() - this.began) / 1000;
-    this.picture = { url: dataUrl("image/png", png), rough: false, total: this.last?.total ?? this.steps, seconds, seed, width, height, infotext };
+    this.picture = { url: this.#url("image/png", png), rough: false, total: this.last?.total ?? this.steps, seconds, seed, width, height, infotext };
     this.covers = !this.store.running;
     this.#say("idle");
   }
-}
 
-/** The server writes base64 with the letters that are safe in URLs. */
-const dataUrl = (kind, text) => `data:${kind};base64,${text.replaceAll("-", "+").replaceAll("_", "/")}`;
+  /** A picture's URL on this page; the one before stays good while the next is being read. `text` is base64 with the letters that are safe in URLs. */
+  #url(type, text) {
+    const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.charCodeAt(0));
+    this.#urls.push(URL.createObjectURL(new Blob([bytes], { type })));
+    if (this.#urls.length > 2) URL.revokeObjectURL(this.#urls.shift());
+    return this.#urls.at(-1);
+  }
+}
 
 /** How this browser left it. */
 function kept() {

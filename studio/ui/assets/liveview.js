@@ -88,6 +88,7 @@ export class LiveView {
     setSource(this.image, covers ? picture.url : null);
     if (!covers) return;
     this.cover.classList.toggle("stale", state === "bad");
+    this.cover.classList.toggle("rough", picture.rough);
     setText(this.caption, picture.rough ? "live" : `live · ${caption(picture)}`);
     setText(this.facts, picture.rough ? "" : facts(picture));
     this.lightbox.update(picture.url, picture.infotext ?? "");
