@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { LiveView } from "./liveview.js";
 
-const KEPT = "latent-studio-live";
+const LIVE = "latent-studio-live";
 const STEPS = 6;
 const QUIET = 120; // ms without a change after which the form is painted
 const LONGEST = 600; // ms of changes without such a pause (a slider is dragged) after which it is painted all the same
@@ -81,7 +81,7 @@ export class Live {
   }
 
   #keep() {
-    localStorage.setItem(KEPT, JSON.stringify({ on: this.on, steps: this.steps }));
+    localStorage.setItem(LIVE, JSON.stringify({ on: this.on, steps: this.steps }));
   }
 
   #say(state, message = "") {
@@ -193,7 +193,7 @@ export class Live {
 /** How this browser left it. */
 function kept() {
   try {
-    const { on, steps } = JSON.parse(localStorage.getItem(KEPT)) ?? {};
+    const { on, steps } = JSON.parse(localStorage.getItem(LIVE)) ?? {};
     return { on: on === true, steps: [4, 5, 6, 7, 8].includes(steps) ? steps : STEPS };
   } catch {
     return { on: false, steps: STEPS };

@@ -25,7 +25,7 @@ export class LiveView {
     panel.id = "ls_live";
     panel.classList.add("ls-liveline");
     this.dot = el("span", { class: "ls-dot", "aria-hidden": "true" });
-    this.words = el("span", { class: "ls-livewords", role: "status" });
+    this.words = el("span", { class: "ls-livewords" });
     this.count = el("output", {});
     this.range = el("input", { type: "range", class: "ls-range", id: "txt2img_live_steps", min: "4", max: "8", step: "1", on: { input: () => this.live.setSteps(Number(this.range.value)) } });
     const help = "How many steps a live picture has, by the schedule SGM Uniform. Steps and Schedule type are for Generate";
@@ -74,6 +74,7 @@ export class LiveView {
     // A quick picture changes nothing here but the dot: words that come and go with every letter tire the eye.
     setText(this.words, message || (picture && !picture.rough ? caption(picture) : "Change anything in the form"));
     this.words.classList.toggle("ls-bad", state === "bad");
+    this.words.setAttribute("aria-live", state === "bad" ? "polite" : "off");
     this.range.value = String(steps);
     this.range.style.setProperty("--fill", `${(steps - 4) * 25}%`);
     setText(this.count, String(steps));
