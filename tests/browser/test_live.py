@@ -53,7 +53,7 @@ def test_typing_and_sliders_paint_and_nothing_is_kept(page: Page, server: Server
     before = len(server.studio.queue.jobs(limit=1000)), len(server.pictures)
     first = switch_on(page)
     assert page.locator(LIVE).evaluate("(image) => image.naturalWidth") > 0
-    expect(page.locator(".ls-livecover .ls-badge")).to_contain_text("live · 6 steps · ")
+    expect(page.locator(".ls-livecaption")).to_contain_text("live · 6 steps · ")
     expect(page.locator(".ls-livemeta")).to_contain_text("DPM++ 2M · SGM Uniform")
     page.locator(PROMPT).press_sequentially(" over a beach")
     second = another(page, first)
@@ -109,7 +109,7 @@ def test_live_steps(page: Page, server: Server) -> None:
     page.locator(STEPS).press("ArrowRight")
     page.locator(STEPS).press("ArrowRight")
     another(page, first)
-    expect(page.locator(".ls-livecover .ls-badge")).to_contain_text("live · 8 steps")
+    expect(page.locator(".ls-livecaption")).to_contain_text("live · 8 steps")
     assert server.engine.runs[-1].steps == 8
     expect(page.locator("#ls_live output")).to_have_text("8")
 
@@ -138,7 +138,7 @@ def test_it_is_remembered_in_this_browser(page: Page, server: Server) -> None:
     page.wait_for_selector(READY, state="attached")
     expect(page.locator(SWITCH)).to_have_attribute("aria-pressed", "true")
     another(page, "")
-    expect(page.locator(".ls-livecover .ls-badge")).to_contain_text("live · 5 steps")
+    expect(page.locator(".ls-livecaption")).to_contain_text("live · 5 steps")
     assert server.engine.runs[-1].positive.text == "a sun"
 
 

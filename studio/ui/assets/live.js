@@ -8,7 +8,7 @@ const STEPS = 6;
 const QUIET = 120; // ms without a change after which the form is painted
 const LONGEST = 600; // ms of changes without such a pause (a slider is dragged) after which it is painted all the same
 const ROUGH = 1000; // ms after which the steps of a slow picture are shown
-const BATCH = ["batch_count", "batch_size"];
+const WHOLE = ["batch_count", "batch_size", "hires"]; // what only the whole picture has
 const DRAWN = -1;
 
 export class Live {
@@ -38,12 +38,6 @@ export class Live {
     store.subscribe((job, event) => event?.type === "started" && !job.check && this.uncover());
   }
 
-  /** The form takes input now: begin, if it was left on. */
-  start() {
-    this.view.draw();
-    if (this.on) this.#later();
-  }
-
   toggle() {
     this.on = !this.on;
     this.#keep();
@@ -58,7 +52,7 @@ export class Live {
     this.changed();
   }
 
-  /** The form may have changed. */
+  /** The form may have changed, or takes input from now on. */
   changed() {
     this.view.draw();
     if (this.on) this.#later();
@@ -117,7 +111,7 @@ export class Live {
   /** What decides about a live picture; null while a seed is being typed. */
   #wanted() {
     const { variation, styles, ...request } = this.request();
-    const unused = request.branch?.origin ? BATCH : [...BATCH, "steps", "schedule"];
+    const unused = request.branch?.origin ? WHOLE : [...WHOLE, "steps", "schedule"];
     for (const name of unused) delete request[name];
     const varied = variation?.strength > 0 ? { variation } : {};
     const typing = [request.seed, ...(varied.variation ? [variation.seed] : [])].some((seed) => typeof seed !== "number");

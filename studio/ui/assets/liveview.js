@@ -37,8 +37,8 @@ export class LiveView {
   mountStage(panel) {
     this.stage = panel;
     this.frame = panel.querySelector(".ls-stage");
-    this.image = el("img", { class: "ls-picture", alt: "" });
-    this.caption = el("span", { class: "ls-badge" });
+    this.image = el("img", { class: "ls-livepicture", alt: "" });
+    this.caption = el("span", { class: "ls-livecaption" });
     this.cover = el("div", { class: "ls-livecover" }, this.image, this.caption);
     this.facts = el("span");
     this.meta = el("div", { class: "ls-livemeta" }, this.facts, button("keep", this.generate, { picture: "save", kind: "small", title: "Generate: paint it with all steps, and save it (Ctrl ↵)" }));
@@ -90,6 +90,7 @@ export class LiveView {
     if (!covers) return;
     this.cover.classList.toggle("stale", state === "bad");
     this.cover.classList.toggle("rough", picture.rough);
+    this.image.alt = `live: ${this.live.request().prompt || "picture without prompt"}`;
     setText(this.caption, picture.rough ? "live" : `live · ${caption(picture)}`);
     setText(this.facts, picture.rough ? "" : facts(picture));
     this.lightbox.update(picture.url, picture.infotext ?? "");

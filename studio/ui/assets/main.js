@@ -370,7 +370,7 @@ function holdForm() {
 }
 
 function releaseForm() {
-  if (!restored) live.start();
+  if (!restored) live.changed();
   restored = true;
   for (const id of FORM) document.getElementById(id).inert = false;
   document.documentElement.dataset.ready = "yes";
