@@ -29,12 +29,14 @@ export class Lightbox {
       else return;
       event.preventDefault();
     });
-    document.body.append(this.root);
+    this.root.addEventListener("close", () => this.root.remove());
   }
 
   show(url, text) {
     this.#set(url, text);
-    if (!this.root.open) this.root.showModal();
+    if (this.root.open) return;
+    document.body.append(this.root);
+    this.root.showModal();
   }
 
   /** The stage shows something else now. */
