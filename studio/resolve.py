@@ -13,6 +13,7 @@ from studio.families import family
 from studio.library.embeddings import embedding_words
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.prompt.composition import split_composition
+from studio.prompt.lengths import lengths_differ
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
@@ -26,6 +27,7 @@ from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,
     LoraUse,
+    Padding,
     PromptBranch,
     PromptPlan,
     RefinerPlan,
@@ -127,6 +129,7 @@ def _answered(
     tags = extract_networks(worded["prompt"])[1]
     calls = model_calls(sampler, request.steps)
     positive, negative = _plans(worded, calls, request)
+    told_size = family(model.family).size_conditioning
     embeddings, notes = _embeddings((*positive.branches, *negative.branches), model, library)
     return ResolvedRequest(
         positive=positive,
@@ -153,8 +156,14 @@ def _answered(
         clip_skip=request.clip_skip,
         emphasis=request.emphasis,
         old_prompt_editing=request.old_prompt_editing,
+        padding=_padding(request, positive, negative, embeddings),
         prediction_type=request.prediction_type,
         noise_schedule=request.noise_schedule,
+        downcast_alphas=request.downcast_alphas,
+        tiling=request.tiling,
+        sdxl_crop_top=request.sdxl_crop_top if told_size else 0,
+        sdxl_crop_left=request.sdxl_crop_left if told_size else 0,
+        deep_cache=request.deep_cache,
         rng=request.rng,
         options=(options or RunOptions()).model_copy(update=templates),
     )
@@ -295,6 +304,18 @@ def _embeddings(
             used[name] = used.get(name) or EmbeddingUse(name=name, model=library.embedding(words.usable[name].name))
         notes |= {f.name: words.refused[f.name] for f in all_names.found_in(text) if f.name in words.refused}
     return tuple(used.values()), tuple(notes.values())
+
+
+def _padding(
+    request: GenerationRequest, positive: PromptPlan, negative: PromptPlan, embeddings: Iterable[EmbeddingUse]
+) -> Padding:
+    """Asked for both ways it is the old one, as in A1111."""
+    if not (request.pad_conds or request.pad_conds_v0):
+        return "off"
+    vectors = {use.name: use.model.vectors for use in embeddings}
+    if not lengths_differ(positive.branches, negative.branches[0], vectors):
+        return "off"
+    return "v0" if request.pad_conds_v0 else "chunks"
 
 
 def _check_budget(width: int, height: int, batch_size: int) -> None:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from studio.cli.options import open_settings, say
+from studio.cli.options import ENGINE_FIELDS, open_settings, say
 from studio.cli.serve import SERVER_FIELDS
 from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
@@ -32,7 +32,7 @@ SHUTDOWN_SECONDS = 3
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C or SIGTERM; returns the exit code. Raises `StudioError` for anything that prevents a start."""
-    settings, paths, notes = open_settings(arguments, (*SERVER_FIELDS, "device", "attention"))
+    settings, paths, notes = open_settings(arguments, (*SERVER_FIELDS, *ENGINE_FIELDS))
     exact_port = "port" in settings.model_fields_set
 
     from studio.api.auth import bound_host, is_exposed, require_auth

@@ -42,6 +42,9 @@ class EmbeddingUse(_Frozen):
     model: ModelInfo
 
 
+Padding = Literal["off", "chunks", "v0"]
+"""How prompt and negative prompt of different lengths are brought together; see `studio.engine.padding`."""
+
 WeightedText = tuple[tuple[str, float], ...]
 """(text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention)."""
 
@@ -117,8 +120,14 @@ class ResolvedRequest(_Frozen):
     clip_skip: int
     emphasis: Emphasis
     old_prompt_editing: bool = Field(False, description="How `branches` were read; the infotext tells it")
+    padding: Padding = Field("off", description="Off also where the prompts are equally long throughout")
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
+    downcast_alphas: bool = Field(False, description="Noise levels in half precision")
+    tiling: bool = Field(False, description="The edges of the picture meet")
+    sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
+    sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
+    deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
     rng: RngSource
     branch: BranchPlan | None = Field(None, description="None begins with noise")
     kind: Literal["txt2img"] = "txt2img"

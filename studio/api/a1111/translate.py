@@ -109,8 +109,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
     ("restore_faces", bool, "face restoration"),
-    ("tiling", bool, "tiling"),
-    ("s_min_uncond", _positive, "negative guidance minimum sigma"),
     ("disable_extra_networks", bool, "turning extra networks off; leave the <lora:…> tags out of the prompt"),
 )
 
@@ -125,6 +123,7 @@ _FIELDS = {
     "cfg_scale": "cfg_scale",
     "width": "width",
     "height": "height",
+    "tiling": "tiling",
     "branch": "branch",
 }
 _PART_FIELDS = {
@@ -136,7 +135,7 @@ _PART_FIELDS = {
     "refiner_switch_at": "refiner.switch_at",
 }
 """Fields of optional parts of a request, dotted."""
-_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
+_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
     "sd_vae": "vae",
@@ -146,10 +145,16 @@ _OVERRIDES = {
 }
 _PICTURE_OVERRIDES = {
     "use_old_scheduling": "old_prompt_editing",
+    "pad_cond_uncond": "pad_conds",
+    "pad_cond_uncond_v0": "pad_conds_v0",
     "sd_noise_schedule": "noise_schedule",
+    "use_downcasted_alpha_bar": "downcast_alphas",
+    "sdxl_crop_top": "sdxl_crop_top",
+    "sdxl_crop_left": "sdxl_crop_left",
     "prediction_type": "prediction_type",
+    "deep_cache": "deep_cache",
 }
-"""What A1111 keeps in its settings and a request says each time; the last one is ours."""
+"""What A1111 keeps in its settings and a request says each time; the last two are ours."""
 _PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 _SAMPLER_OVERRIDES = {
@@ -172,6 +177,9 @@ _SAMPLER_OVERRIDES = {
     "uni_pc_skip_type": "uni_pc_skip_type",
     "uni_pc_order": "uni_pc_order",
     "uni_pc_lower_order_final": "uni_pc_lower_order_final",
+    "s_min_uncond": "s_min_uncond",
+    "s_min_uncond_all": "s_min_uncond_all",
+    "skip_early_cond": "skip_early_cond",
 }
 
 

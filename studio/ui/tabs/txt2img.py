@@ -110,10 +110,12 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         form.place("emphasis", value=fresh.emphasis, min_width=100)
         form.place("prediction_type", min_width=100)
         form.place("noise_schedule", min_width=100)
-        for name in names:
+        form.place("deep_cache", min_width=100)
+        for name in (*names, "sdxl_crop_top", "sdxl_crop_left"):
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
-        form.place("old_prompt_editing", min_width=160)
+        for name in ("tiling", "old_prompt_editing", "pad_conds", "pad_conds_v0", "downcast_alphas"):
+            form.place(name, min_width=160)
         for name in switches:
             form.place(f"{OPTIONS}.{name}", min_width=160)
 
