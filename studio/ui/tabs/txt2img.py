@@ -36,6 +36,8 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
             skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
+            panel("live", elem_id="txt2img_live", scale=0)
+        panel("liveline", elem_id="txt2img_live_line")
         for name in ("branch.step", "branch.origin"):
             form.place(name, visible="hidden")
         panel("branch", elem_id="txt2img_branch")
