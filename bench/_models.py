@@ -78,10 +78,10 @@ THIN: Mapping[str, dict[str, Any]] = {
 """What makes SD 1.5 so small that a check of a benchmark takes seconds."""
 
 
-def random_sd15(folder: Path, changes: Mapping[str, dict[str, Any]] | None = None) -> ModelInfo:
+def random_sd15(folder: Path, changes: Mapping[str, dict[str, Any]] | None = None, *, seed: int = 0) -> ModelInfo:
     """A diffusers folder of SD 1.5's shapes with random weights, float16 on disk (2 GB); the library's entry for it.
 
-    `changes` (such as `THIN`) replace values of the parts' configurations.
+    `changes` (such as `THIN`) replace values of the parts' configurations. `seed` is that of the weights.
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -89,7 +89,7 @@ def random_sd15(folder: Path, changes: Mapping[str, dict[str, Any]] | None = Non
 
     from studio.families.configs import shipped_config
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     makers: dict[str, Callable[[dict[str, Any]], Any]] = {
         "unet": UNet2DConditionModel.from_config,
         "vae": AutoencoderKL.from_config,

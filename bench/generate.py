@@ -1,6 +1,6 @@
 """How fast pictures come: `python launch.py bench generate [--quick] [--save] [--parts page worker embedded overhead]`.
 
-Prints one JSON object. What is measured, and how to read it, is in `bench/README.md`. Nothing is downloaded; the U-Net
+With `--peers` the program runs beside others instead: see `bench/peers/`. Prints one JSON object. What is measured, and how to read it, is in `bench/README.md`. Nothing is downloaded; the U-Net
 of the overhead part has Stable Diffusion 1.5's shapes and random weights.
 """
 
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench._machine import load, machine
 from bench._models import OneModel, find_model, random_sd15
+from bench.peers import command as peers
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    peers.add_arguments(parser)
     options = parser.parse_args(argv)
+    if options.peers:
+        return peers.run(options, measure_page)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
     result: dict[str, Any] = {"bench": "generate", "quick": options.quick, "machine": machine()}
     failed = False
@@ -229,7 +233,7 @@ def measure_overhead(quick: bool) -> dict[str, Any]:
     wall = min(cost.wall for cost in ours) / min(cost.wall for cost in theirs) - 1  # the least disturbed runs
     cpu = sum(cost.cpu for cost in ours) / sum(cost.cpu for cost in theirs) - 1
     return {
-        "side": OVERHEAD_SIDE, "steps": steps, "threads": torch.get_num_threads(), "runs_each": len(ours), "dtype": "float32",
+        "side": OVERHEAD_SIDE, "steps": steps, "threads": torch.get_num_threads(), "runs_each": len(ours), "dtype": engine.info().dtype,
         "bare_seconds": _summary([cost.wall for cost in theirs]), "engine_seconds": _summary([cost.wall for cost in ours]),
         "overhead_percent_wall": round(100 * wall, 2), "overhead_percent_cpu": round(100 * cpu, 2),
     }  # fmt: skip
@@ -242,8 +246,8 @@ def _bare_calls(loaded: LoadedCheckpoint, steps: int) -> Callable[[], None]:
     model = loaded.model
     side = OVERHEAD_SIDE // model.latent.scale
     tokens = torch.full((1, 77), 49407)
-    states = torch.randn(2, 77, model.unet.config.cross_attention_dim)
-    latents = torch.randn(2, model.latent.channels, side, side)
+    states = torch.randn(2, 77, model.unet.config.cross_attention_dim, dtype=model.unet.dtype)
+    latents = torch.randn(2, model.latent.channels, side, side, dtype=model.unet.dtype)
     timesteps = torch.full((2,), 500.0)
 
     @torch.inference_mode()

@@ -388,4 +388,11 @@ def _worker_engine(settings: Settings, paths: Paths) -> Engine:
     from studio.engine.worker_client import WorkerEngine
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return WorkerEngine(device=settings.device, attention=settings.attention, log_file=paths.state / "worker.log")
+    return WorkerEngine(
+        settings.device,
+        settings.attention,
+        settings.precision,
+        settings.compile,
+        settings.checkpoints_in_memory,
+        log_file=paths.state / "worker.log",
+    )

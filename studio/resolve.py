@@ -25,13 +25,32 @@ from studio.schema.request import (
 )
 from studio.schema.resolved import (
     BranchPlan,
+    EmbeddingUse,
+    HiresPlan,
+    PromptPlan,
     RefinerPlan,
     ResolvedRequest,
     VariationPlan,
 )
-from studio.wording import ModelLookup, find_embeddings, find_loras, model_calls, prompt_plans, usable, wordings
+from studio.wording import (
+    ModelLookup,
+    find_embeddings,
+    find_loras,
+    model_calls,
+    padding_of,
+    prompt_plans,
+    usable,
+    wordings,
+)
 
 ORIGIN = "The picture that is branched from"
+AS_ASKED = (
+    "sampler_options", "steps", "cfg_scale", "batch_size", "batch_count", "clip_skip", "emphasis", "old_prompt_editing",
+    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "rng",
+)  # fmt: skip
+"""Fields that leave no question open."""
+CROP = ("sdxl_crop_top", "sdxl_crop_left")
+"""Fields for families that are told the size of the picture."""
 MAX_PIXELS = 16 * 1024 * 1024
 """Pixels one batch may hold (16 pictures of 1024x1024): beyond that a typing error is likelier than a wish."""
 
@@ -81,11 +100,7 @@ def _answered(
     seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
     positive, negative = prompt_plans(worded, calls, request)
-    hires = hires_plan(request, worded, model, library, seed, partial(_refiner, request.refiner, model, library))
-    if hires:
-        _check_budget(*hires.covering, request.batch_size)
-    prompts = (positive, negative, *((hires.positive, hires.negative) if hires else ()))
-    embeddings, notes = find_embeddings((branch for plan in prompts for branch in plan.branches), model, library)
+    hires, embeddings, notes = _second_pass(request, worded, model, library, seed, (positive, negative))
     refined = hires is None or hires.refiner_passes != "second pass"
     return ResolvedRequest(
         positive=positive,
@@ -99,25 +114,36 @@ def _answered(
         sampler=sampler.name,
         schedule=running.label,
         schedule_label=running.label if sampler.default_schedule else asked.label,
-        sampler_options=request.sampler_options,
-        steps=request.steps,
-        cfg_scale=request.cfg_scale,
         width=width,
         height=height,
-        batch_size=request.batch_size,
-        batch_count=request.batch_count,
         seeds=seeds,
         variation=variation,
         seed_resize=_rounded(request.seed_resize),
-        clip_skip=request.clip_skip,
-        emphasis=request.emphasis,
-        old_prompt_editing=request.old_prompt_editing,
-        prediction_type=request.prediction_type,
-        noise_schedule=request.noise_schedule,
-        rng=request.rng,
+        padding=padding_of(request, positive, negative, embeddings),
         hires=hires,
+        **{name: getattr(request, name) for name in AS_ASKED},
+        **{name: getattr(request, name) for name in CROP if family(model.family).size_conditioning},
         options=(options or RunOptions()).model_copy(update=templates),
     )
+
+
+def _second_pass(
+    request: GenerationRequest,
+    worded: dict[str, str],
+    model: ModelInfo,
+    library: ModelLookup,
+    seed: int,
+    first: tuple[PromptPlan, PromptPlan],
+) -> tuple[HiresPlan | None, tuple[EmbeddingUse, ...], tuple[str, ...]]:
+    """The second pass, if there is one, and the embeddings that the prompts of both passes name, with notes about those that are not used."""
+    hires = hires_plan(request, worded, model, library, seed, partial(_refiner, request.refiner, model, library))
+    prompts = (*first, hires.positive, hires.negative) if hires else first
+    embeddings, notes = find_embeddings((branch for plan in prompts for branch in plan.branches), model, library)
+    if hires:
+        _check_budget(*hires.covering, request.batch_size)
+        padding = padding_of(request, hires.positive, hires.negative, embeddings)
+        hires = hires.model_copy(update={"padding": padding})
+    return hires, embeddings, notes
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from studio.cli.options import open_settings, say
+from studio.cli.options import ENGINE_FIELDS, open_settings, say
 from studio.cli.serve import SERVER_FIELDS
 from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
@@ -32,7 +32,7 @@ SHUTDOWN_SECONDS = 3
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C or SIGTERM; returns the exit code. Raises `StudioError` for anything that prevents a start."""
-    settings, paths, notes = open_settings(arguments, (*SERVER_FIELDS, "device", "attention"))
+    settings, paths, notes = open_settings(arguments, (*SERVER_FIELDS, *ENGINE_FIELDS))
     exact_port = "port" in settings.model_fields_set
 
     from studio.api.auth import bound_host, is_exposed, require_auth
@@ -67,7 +67,9 @@ def bind(host: str, port: int, *, exact: bool) -> socket.socket:
     """
     last: OSError | None = None
     for candidate in [port] if exact else range(port, min(port + PORTS_TO_TRY, 65536)):
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # asyncio sends small answers at once (TCP_NODELAY) only where the protocol is named; else each may wait 40 ms
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":  # elsewhere it would let two servers share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -103,7 +105,8 @@ def _run(app: FastAPI, listener: socket.socket, settings: Settings) -> None:
                 threading.Thread(target=_announce, args=(app, url, settings), daemon=True).start()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            app.state.studio.queue.events.close()  # event streams end, and with them what would hold up the shutdown
+            app.state.studio.queue.events.close()  # streams end, and with them what would hold up the shutdown
+            app.state.studio.queue.sketches.close()
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(

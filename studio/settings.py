@@ -61,7 +61,29 @@ class Settings(BaseModel):
     auth: str = _setting("", "USER:PASSWORD for page, API, docs and files", group="Server", http=False)
     browser: bool = _setting(True, "Open the browser at start", group="Server", http=False)
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "Device to paint on", group="Server", http=False)
-    attention: Literal["auto", "sdpa", "xformers"] = _setting("auto", "Attention kernel", group="Server", http=False)
+    attention: Literal["auto", "sdpa", "chunked", "flash", "xformers"] = _setting(
+        "auto", "Attention kernel; auto is chunked for bfloat16 on a processor, else sdpa", group="Server", http=False
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
+        "auto",
+        "Number format to paint in; auto is the fastest that the device computes in, fp32 the exact reference",
+        group="Server",
+        http=False,
+    )
+    compile: bool = _setting(
+        False,
+        "Compile the U-Net's transformer blocks (CUDA): the first picture of a size takes longer, all others less",
+        group="Server",
+        http=False,
+    )
+    checkpoints_in_memory: int = _setting(
+        4,
+        "Checkpoints that stay loaded, as far as the memory goes, so that changing between them takes no time",
+        group="Server",
+        http=False,
+        minimum=1,
+        maximum=20,
+    )
     torch: Literal["auto", "cpu", "cuda", "rocm"] = _setting(
         "auto", "torch build that launch.py installs", group="Server", http=False
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.library.embeddings import embedding_words
 from studio.prompt.composition import split_composition
+from studio.prompt.lengths import lengths_differ
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import parse_schedule
 from studio.prompt.styles import Style, apply_styles
@@ -19,7 +20,7 @@ from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.table import SamplerSpec
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
-from studio.schema.resolved import EmbeddingUse, LoraUse, PromptBranch, PromptPlan
+from studio.schema.resolved import EmbeddingUse, LoraUse, Padding, PromptBranch, PromptPlan
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -166,3 +167,15 @@ def usable(model: ModelInfo) -> ModelInfo:
     if model.problem:
         raise IncompatibleFile(f"{model.name} cannot be used: {model.problem}", field="model")
     return model
+
+
+def padding_of(
+    request: GenerationRequest, positive: PromptPlan, negative: PromptPlan, embeddings: Iterable[EmbeddingUse]
+) -> Padding:
+    """How the prompts of a pass are made equally long. Asked for both ways it is the old one, as in A1111."""
+    if not (request.pad_conds or request.pad_conds_v0):
+        return "off"
+    vectors = {use.name: use.model.vectors for use in embeddings}
+    if not lengths_differ(positive.branches, negative.branches[0], vectors):
+        return "off"
+    return "v0" if request.pad_conds_v0 else "chunks"

@@ -9,6 +9,7 @@ import pytest
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownName
 from studio.hires import hires_size
 from studio.resolve import fixed
+from studio.samplers.planning import ENDLESS, img2img_steps
 from studio.schema.request import GenerationRequest, HiresPass, make_request
 from studio.schema.resolved import HiresPlan
 from tests.test_resolve import run
@@ -183,3 +184,8 @@ def test_a_refiner_finishes_the_second_pass_unless_asked_otherwise() -> None:
     assert finishing(None) == (None, 10)
     assert finishing("first pass") == (10, None)
     assert finishing("both passes") == (10, 10)
+
+
+def test_a_strength_next_to_nothing_is_refused_and_not_an_endless_schedule() -> None:
+    for strength in (5e-324, 1e-300, 1e-9):
+        assert img2img_steps(20, strength, exact_steps=True)[0] == ENDLESS

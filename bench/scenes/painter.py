@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,6 +46,8 @@ class Painter:
     cfg: float = CFG
     negative: str = ""
     size: tuple[int, int] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of the request."""
     library: ModelLookup | None = None
     """Where LoRAs of the prompts are found; without one prompts may name none."""
 
@@ -72,7 +75,7 @@ class Painter:
         width, height = self.size or (self.model.native_size, self.model.native_size)
         request = GenerationRequest(
             prompt=prompt, negative_prompt=self.negative, sampler=SAMPLER, schedule=self.schedule, steps=self.steps,
-            cfg_scale=self.cfg, width=width, height=height, seed=seed, model=self.model.name,
+            cfg_scale=self.cfg, width=width, height=height, seed=seed, model=self.model.name, **self.changes,
         )  # fmt: skip
         options = RunOptions(preview_every=0, save=False)
         resolved = resolve(request, self.library or OneModel(self.model), lambda: seed, options=options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from bench._machine import peak_bytes
 
 
 class Meter:
@@ -57,15 +58,3 @@ class Meter:
 
     def _end(self, optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
         self._ends.append((time.process_time(), self._inside))
-
-
-def peak_bytes() -> int | None:
-    """The most memory that this process had resident; None where Linux's /proc does not tell.
-
-    `getrusage` would not do: its peak also counts what the process was before it became this program.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

@@ -1,7 +1,9 @@
-"""What routes share: how they get at the studio, and what kind a picture is."""
+"""What routes share: how they get at the studio, how a stream is woken, and what kind a picture is."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import quote
 
@@ -25,6 +27,18 @@ def attachment(name: str) -> dict[str, str]:
 
 StudioDep = Annotated[Studio, Depends(_studio)]
 """A route parameter of this type is the one studio of this server."""
+
+
+def waker(news: asyncio.Event) -> Callable[[], None]:
+    """A function that sets `news`, an event of the running loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(news.set)
+
+    return wake
+
 
 _AVIF = (b"ftypavif", b"ftypavis")
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))

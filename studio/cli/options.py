@@ -16,6 +16,9 @@ from pydantic.fields import FieldInfo
 from studio.paths import REPOSITORY, Paths
 from studio.settings import Settings, load_settings
 
+ENGINE_FIELDS = ("device", "attention", "precision", "compile", "checkpoints_in_memory")
+"""Settings of what is painted with: flags of every command that paints."""
+
 
 def add_fields(
     parser: argparse.ArgumentParser,
@@ -64,11 +67,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Folder of checkpoints, loras, outputs and settings.json (default: the program's own folder)",
     )
-    add_fields(parser, Settings, ("device", "attention"))
+    add_fields(parser, Settings, ENGINE_FIELDS)
 
 
 def open_settings(
-    arguments: argparse.Namespace, names: Iterable[str] = ("device", "attention")
+    arguments: argparse.Namespace, names: Iterable[str] = ENGINE_FIELDS
 ) -> tuple[Settings, Paths, list[str]]:
     """Settings from file, environment and this command line, the folders, and notes to show.
 

@@ -64,9 +64,17 @@ class Conditioner:
             self._cache.popitem(last=False)
         return self._cache[key]
 
-    def condition(self, states: TextStates, width: int, height: int, *, is_negative: bool = False) -> Condition:
-        """The U-Net's condition for a pass of `width` x `height` pixels."""
-        added = self._model.added_conditions(states.pooled, width, height, is_negative=is_negative)
+    def condition(
+        self,
+        states: TextStates,
+        width: int,
+        height: int,
+        crop: tuple[int, int] = (0, 0),
+        *,
+        is_negative: bool = False,
+    ) -> Condition:
+        """The U-Net's condition for a pass of `width` x `height` pixels; `crop` (left, top) is what SDXL is told was cut off."""
+        added = self._model.added_conditions(states.pooled, width, height, crop, is_negative=is_negative)
         return Condition(states.joined(), added)
 
     def _encode(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,21 +13,31 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engine.loading import LoadedVae
+from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+MARGIN = 16
+"""Latents from beyond an edge that decide what is decoded before it."""
 log = logging.getLogger(__name__)
 
 
 class Decoder:
     """Decodes one picture at a time: less memory than a batch, and a picture does not depend on its neighbours.
 
+    With `tiled` a picture that is larger than what the VAE was trained on is decoded in overlapping tiles that are blended:
+    far less memory, but each tile is normalised by itself, so colours may shift slightly.
     When the VAE gives NaN or a black picture in a short number format, it is converted to float32, stays so, and the
-    picture is decoded once more.
+    picture is decoded once more. The edges of one that `wraps` meet.
     """
 
-    def __init__(self, vae: LoadedVae) -> None:
+    def __init__(self, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> None:
         self._module = vae.module
         self._latent = vae.latent
+        self._tiled = tiled
+        self._wraps = wraps
 
     def picture(self, latents: Tensor) -> Image.Image:
         """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
@@ -40,9 +53,30 @@ class Decoder:
         return Image.fromarray(to_pixels(sample).numpy())
 
     def _decode(self, latents: Tensor) -> Tensor:
+        if not (self._wraps and self._tiled):
+            return self._sample(latents, wraps=self._wraps)
+        # A tile must not wrap around itself: the whole is shown what lies beyond its edges instead.
+        margin = min(MARGIN, *latents.shape[1:])
+        edge = margin * self._latent.scale
+        wider = torch.nn.functional.pad(latents[None], (margin,) * 4, mode="circular")[0]
+        return self._sample(wider, wraps=False)[:, edge:-edge, edge:-edge]
+
+    def _sample(self, latents: Tensor, *, wraps: bool) -> Tensor:
+        set_wrapping(self._module, wraps)  # another decoder may have used the module since
         scaled = latents[None] / self._latent.scaling_factor + self._latent.shift_factor
-        sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
+        with tiling(self._module) if self._tiled else nullcontext():
+            sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
         return sample.float()
+
+
+@contextmanager
+def tiling(module: AutoencoderKL) -> Iterator[None]:
+    """While this lasts the autoencoder works in tiles."""
+    module.enable_tiling()
+    try:
+        yield
+    finally:
+        module.disable_tiling()
 
 
 def to_pixels(sample: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from studio.prompt.schedule import active_stretch
+from studio.samplers.guidance import needs_negative
 from studio.schema.models import PredictionType
 
 
@@ -72,8 +73,11 @@ class GuidedUNet:
         dtype: number format of the U-Net; `x` and x0 stay float32.
         concat: extra input channels [1, K, h, w] for inpainting checkpoints.
         calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
+        skip: whether a call, by its number and sigma, leaves the negative prompt out. The prediction of the first prompt then
+            stands in its place, and the scale counts as 1.
+        split: every condition goes through the U-Net by itself, which takes less memory and more time.
 
-    Conditions of equal length go through the U-Net in one forward pass, others each in its own.
+    Without `split`, conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class GuidedUNet:
         concat: Tensor | None = None,
         *,
         calls: int = 0,
+        skip: Callable[[int, float], bool] = lambda call, sigma: False,
+        split: bool = False,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -95,9 +101,11 @@ class GuidedUNet:
         self._positive = positive
         self._negative = negative
         self._scales = [scale * prompt.weight for prompt in positive]
+        self._skip = skip
         self._call = calls - 1
         self._dtype = dtype
         self._concat = concat
+        self._split = split
         self._expanded: dict[tuple[int, ...], Condition] = {}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -105,14 +113,14 @@ class GuidedUNet:
         if self._negative is None or not needs_negative(self._scales):
             (alone,) = self._predict(x, sigma, self._next_call()[:1])
             return self._to_x0(x, sigma, alone)
-        return self._to_x0(x, sigma, self._guide(*self._predict(x, sigma, self._next_call())))
+        return self._to_x0(x, sigma, self._guided(x, sigma)[0])
 
     def guided_and_uncond(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided x0 and that of the negative prompt alone. Needs a negative condition."""
         if self._negative is None:
             raise ValueError("guided_and_uncond needs a negative condition")
-        out = self._predict(x, sigma, self._next_call())
-        return self._to_x0(x, sigma, self._guide(*out)), self._to_x0(x, sigma, out[-1])
+        guided, negative = self._guided(x, sigma)
+        return self._to_x0(x, sigma, guided), self._to_x0(x, sigma, negative)
 
     def _next_call(self) -> list[Condition]:
         """The conditions of the next model call, the negative one last."""
@@ -120,19 +128,18 @@ class GuidedUNet:
         prompts = (*self._positive, self._negative) if self._negative else self._positive
         return [prompt.at(self._call) for prompt in prompts]
 
-    def _guide(self, *out: Tensor) -> Tensor:
-        """Several predictions to one; the last is that of the negative prompt."""
-        *positive, negative = out
-        if len(positive) == 1:
-            return torch.lerp(negative, positive[0], self._scales[0])
-        guided = negative
-        for each, scale in zip(positive, self._scales, strict=True):
-            guided = torch.add(guided, each - negative, alpha=scale)
-        return guided
+    def _guided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """The guided prediction, and that of the negative prompt or what stands in its place."""
+        conditions = self._next_call()
+        if self._skip(self._call, sigma):
+            positive = self._predict(x, sigma, conditions[:-1])
+            return _guide(positive, positive[0], [prompt.weight for prompt in self._positive]), positive[0]
+        *positive, negative = self._predict(x, sigma, conditions)
+        return _guide(positive, negative, self._scales), negative
 
     def _predict(self, x: Tensor, sigma: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
         """What the U-Net says under each condition."""
-        if len({condition.states.shape for condition in conditions}) > 1:
+        if self._split or len({condition.states.shape for condition in conditions}) > 1:
             return [self._forward(x, sigma, condition) for condition in conditions]
         count = len(conditions)
         return self._forward(torch.cat([x] * count) if count > 1 else x, sigma, *conditions).chunk(count)
@@ -171,6 +178,11 @@ class GuidedUNet:
         return torch.sub(x / variance, out, alpha=sigma * variance**-0.5)
 
 
-def needs_negative(scales: Sequence[float]) -> bool:
-    """Whether the negative prompt has any effect where prompts are guided to with `scales`: not with one at 1, which halves the time."""
-    return list(scales) != [1.0]
+def _guide(positive: Sequence[Tensor], negative: Tensor, scales: Sequence[float]) -> Tensor:
+    """Several predictions to one."""
+    if len(positive) == 1:
+        return torch.lerp(negative, positive[0], scales[0])
+    guided = negative
+    for each, scale in zip(positive, scales, strict=True):
+        guided = torch.add(guided, each - negative, alpha=scale)
+    return guided

@@ -1,30 +1,39 @@
 """What the machine offers, and what is used of it: device, number formats, attention kernel, threads.
 
-| device | U-Net and text encoders | VAE | why |
-|---|---|---|---|
-| cuda, compute capability 8.0 and up | bfloat16 | bfloat16 | tensor cores; no overflow, so no NaN pictures |
-| cuda, older | float16 | float32 | no fast bfloat16; the VAEs of SDXL overflow in float16 |
-| mps | float16 | float32 | the same |
-| cpu | float32 | float32 | the reference; the same bytes at every run |
+| device | U-Net and text encoders | VAE | attention | why |
+|---|---|---|---|---|
+| cuda, compute capability 8.0 and up | bfloat16 | bfloat16 | sdpa | tensor cores; no overflow, so no NaN pictures |
+| cuda, older | float16 | float32 | sdpa | no fast bfloat16; the VAEs of SDXL overflow in float16 |
+| mps | float16 | float32 | sdpa | the same |
+| cpu with AVX-512 BF16 or AMX | bfloat16 | bfloat16 | chunked | half the time of float32, or less |
+| cpu, other | float32 | float32 | sdpa | short formats would be emulated |
+
+That is what `auto` means. Any format may be asked for where the device can compute in it; float32 is the reference, and
+the only one in which a batch equals its pictures one by one to the last bit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
+from studio.engine.attention import KernelName, install
 from studio.errors import SettingsError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-AttentionName = Literal["auto", "sdpa", "xformers"]
+AttentionName = Literal["auto", "sdpa", "chunked", "flash", "xformers"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,9 @@ class Hardware:
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
-    attention: Literal["sdpa", "xformers"]
+    attention: KernelName
     note: str = ""
+    compiled: bool = False
 
     @property
     def device_label(self) -> str:
@@ -50,7 +60,8 @@ class Hardware:
     @property
     def backend(self) -> str:
         """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
-        return f"torch {torch.__version__}, {self.device_label}, {self.dtype_label}, {self.attention}"
+        parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
+        return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
@@ -71,24 +82,42 @@ class Hardware:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+        else:
+            _trim_heap()
 
-    def prepare_attention(self, unet: UNet2DConditionModel, vae: AutoencoderKL) -> None:
-        """Install the kernel. diffusers' modules come with SDPA."""
-        if self.attention == "xformers":
-            unet.enable_xformers_memory_efficient_attention()
-            vae.enable_xformers_memory_efficient_attention()
+    def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
+        """Lay the weights out and install the kernel as this hardware likes them.
+
+        Convolutions in short formats are faster with channels last; float32 stays as the reference computes it.
+        """
+        install(self.attention, *modules)
+        for module in modules:
+            if module.dtype != torch.float32 and self.device.type in ("cpu", "cuda"):
+                module.to(memory_format=torch.channels_last)
+            if self.compiled and isinstance(module, _unet_class()):
+                # The transformer blocks are compiled once for all places where they stand: seconds instead of minutes.
+                module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
 
 
-def choose_hardware(device: DeviceName = "auto", attention: AttentionName = "auto") -> Hardware:
-    """Device `auto` is the first of cuda, mps, cpu that is there.
+def choose_hardware(
+    device: DeviceName = "auto",
+    attention: AttentionName = "auto",
+    precision: PrecisionName = "auto",
+    compiled: bool = False,
+) -> Hardware:
+    """Device `auto` is the first of cuda, mps, cpu that is there; for the rest see the table above.
 
-    Raises `SettingsError` for a device that is not there: painting on another one instead could take a hundred times as
-    long. Attention is a matter of speed only, so xformers that cannot be used falls back to SDPA with a `note`.
+    Raises `SettingsError` for a device that is not there, as painting on another one could take a hundred times as long, and for a
+    format that the device cannot compute in. Attention is a matter of speed only, so a kernel that cannot be used
+    falls back to SDPA with a `note`; `compiled` (torch.compile) acts on CUDA only.
     """
     found = _find_device(device)
-    kernel, note = _choose_attention(attention, found)
-    dtype, vae_dtype = _choose_dtypes(found)
-    return Hardware(found, dtype, vae_dtype, kernel, note)
+    dtype = _choose_dtype(precision, found)
+    kernel, note = _choose_attention(attention, found, dtype)
+    if compiled and found.type != "cuda":
+        note = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip()
+    vae_dtype = torch.float32 if dtype == torch.float16 else dtype
+    return Hardware(found, dtype, vae_dtype, kernel, note, compiled and found.type == "cuda")
 
 
 def use_all_cores() -> None:
@@ -128,6 +157,19 @@ def available_bytes() -> int:
     return max(0, min(limits))
 
 
+def _unet_class() -> type[torch.nn.Module]:
+    from diffusers import UNet2DConditionModel  # seconds, which choosing a device should not take
+
+    found: type[torch.nn.Module] = UNet2DConditionModel
+    return found
+
+
+def _trim_heap() -> None:
+    """Hand free pages of the C library's heap back; otherwise a process that changes models keeps growing. glibc only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def _find_device(name: DeviceName) -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -143,24 +185,42 @@ def _find_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
-def _choose_attention(name: AttentionName, device: torch.device) -> tuple[Literal["sdpa", "xformers"], str]:
-    if name not in ("auto", "sdpa", "xformers"):
-        raise SettingsError(f"Attention {name!r} is not known. Allowed: auto, sdpa, xformers.", field="attention")
-    if name != "xformers":
-        return "sdpa", ""
-    if device.type != "cuda":
-        return "sdpa", f"xformers works on CUDA devices only, and this is {device.type}; SDPA is used instead."
-    if importlib.util.find_spec("xformers") is None:
+def _choose_attention(name: AttentionName, device: torch.device, dtype: torch.dtype) -> tuple[KernelName, str]:
+    known = get_args(AttentionName)
+    if name not in known:
+        raise SettingsError(f"Attention {name!r} is not known. Allowed: {', '.join(known)}.", field="attention")
+    if name == "auto":
+        return ("chunked" if device.type == "cpu" and dtype != torch.float32 else "sdpa"), ""
+    if name in ("xformers", "flash") and device.type != "cuda":
+        return "sdpa", f"{name} works on CUDA devices only, and this is {device.type}; SDPA is used instead."
+    if name == "flash" and dtype == torch.float32:
+        return "sdpa", "FlashAttention computes in short formats only, and this is float32; SDPA is used instead."
+    if name == "xformers" and importlib.util.find_spec("xformers") is None:
         return "sdpa", "xformers is not installed (pip install xformers); SDPA is used instead."
-    return "xformers", ""
+    return name, ""
 
 
-def _choose_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+def _choose_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
+    if name not in get_args(PrecisionName):
+        known = ", ".join(get_args(PrecisionName))
+        raise SettingsError(f"Precision {name!r} is not known. Allowed: {known}.", field="precision")
+    if name == "fp16" and device.type == "cpu":
+        raise SettingsError(
+            "Precision 'fp16' was asked for, but processors compute in it too slowly to paint. Usable on the cpu: auto, fp32, bf16.",
+            field="precision",
+        )
+    if name != "auto":
+        return _DTYPES[name]
     if device.type == "cpu":
-        return torch.float32, torch.float32
+        return torch.bfloat16 if _computes_bfloat16() else torch.float32
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16, torch.bfloat16
-    return torch.float16, torch.float32
+        return torch.bfloat16
+    return torch.float16
+
+
+def _computes_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware. PyTorch has no public question for that."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _container_cores() -> int | None:

@@ -78,5 +78,17 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
     """The second pass of `resolved`, which has one, as a request of its own."""
     plan = resolved.hires
     assert plan is not None
-    own = ("width", "height", "steps", "sampler", "schedule", "cfg_scale", "positive", "negative", "loras", "refiner")
+    own = (
+        "width",
+        "height",
+        "steps",
+        "sampler",
+        "schedule",
+        "cfg_scale",
+        "positive",
+        "negative",
+        "loras",
+        "refiner",
+        "padding",
+    )
     return resolved.model_copy(update={**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None})

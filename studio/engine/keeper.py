@@ -1,12 +1,12 @@
-"""`ModelKeeper`: the loaded checkpoint, its LoRAs and its VAE; notices when their files change.
+"""`ModelKeeper`: the loaded checkpoints, their LoRAs and the VAE; notices when their files change.
 
-One checkpoint is kept. Another one is loaded after it was put away, so memory never holds two: except a checkpoint and its
-refiner, where there is room for both.
+Checkpoints that were used last stay loaded as far as memory and the number allowed go, so that changing between them takes no
+time. Room for another one is made before it is loaded, by putting away those whose last use is longest ago.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from studio.schema.models import ModelInfo, PredictionType
 from studio.schema.request import AskedPrediction, NoiseSchedule
 
 WORKING_MEMORY = 3 * 2**30
-"""Bytes that stay free for painting when a second checkpoint is loaded beside the first."""
+"""Bytes that stay free for painting when a checkpoint is loaded beside others."""
 Fingerprint = tuple[tuple[str, int, int], ...]
 """(path, bytes, modification time in ns) of every file that was read."""
 
@@ -42,13 +42,22 @@ class LoadedCheckpoint:
     table: NoiseTable
     fingerprint: Fingerprint
 
+    @property
+    def bytes(self) -> int:
+        """Memory of its weights."""
+        modules = (self.model.unet, self.model.vae, *self.model.text_encoders)
+        return sum(weight.nbytes for module in modules for weight in module.parameters())
+
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
         del self.model, self.loras, self.embeddings, self.conditioner
 
-    def table_for(self, schedule: NoiseSchedule) -> NoiseTable:
-        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise."""
-        return self.table if schedule == "Default" else _table(self.model, zero_terminal(self.model.alphas_cumprod))
+    def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
+        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
+        if schedule == "Default" and not downcast:
+            return self.table
+        alphas = self.model.alphas_cumprod
+        return _table(self.model, alphas if schedule == "Default" else zero_terminal(alphas), downcast=downcast)
 
     def prediction(self, asked: AskedPrediction) -> PredictionType:
         """What the U-Net is taken to predict: what was asked for, or what the checkpoint says."""
@@ -56,19 +65,24 @@ class LoadedCheckpoint:
 
 
 class ModelKeeper:
-    """Loads what a job asks for, unless it is loaded already and its files are the same."""
+    """Loads what a job asks for, unless it is loaded already and its files are the same.
 
-    def __init__(self, hardware: Hardware) -> None:
+    Args:
+        hardware: where to.
+        limit: how many checkpoints may be loaded at once, 1 at least; a refiner beside its first checkpoint does not count.
+    """
+
+    def __init__(self, hardware: Hardware, limit: int = 1) -> None:
         self._hardware = hardware
+        self._limit = limit
         self._tokenizer = ClipTokenizer()
-        self._held: list[LoadedCheckpoint] = []
-        self._vae: tuple[Fingerprint, LoadedVae] | None = None
+        self._held: list[LoadedCheckpoint] = []  # the last used one last
+        self._vae: tuple[Hashable, LoadedVae] | None = None
 
     @property
-    def model_name(self) -> str | None:
-        """Name of the loaded checkpoint; of two the one that was loaded first."""
-        held = self._held[:1]
-        return held[0].model.info.name if held else None
+    def is_empty(self) -> bool:
+        """Whether no checkpoint is loaded."""
+        return not self._held
 
     def has(self, info: ModelInfo) -> bool:
         """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
@@ -78,49 +92,68 @@ class ModelKeeper:
         """The checkpoint if it is loaded; nothing is put away for it. Raises `NotFound` when the file is gone."""
         return self._find(fingerprint(info))
 
-    def has_room(self, info: ModelInfo) -> bool:
-        """Whether `info` is loaded, or can be without putting another one away: by the size of its file, which is taken for 16-bit."""
-        wanted = info.size * self._hardware.dtype.itemsize // 2
-        return self.has(info) or self._hardware.free_memory() >= wanted + WORKING_MEMORY
+    def has_room(self, info: ModelInfo, beside: ModelInfo) -> bool:
+        """Whether both can be loaded at once, when all others are put away: by the size of the file, which is taken for 16-bit."""
+        stays = fingerprint(beside)
+        return self.has(info) or self._fits(info, [held for held in self._held if held.fingerprint != stays])
 
     def holds(self, loaded: LoadedCheckpoint) -> bool:
         """Whether `loaded` can still be painted with."""
         return loaded in self._held
 
     def checkpoint(self, info: ModelInfo, beside: ModelInfo | None = None) -> LoadedCheckpoint:
-        """The checkpoint, loaded if need be; others are put away first, except `beside` where there is room for both.
+        """The checkpoint, loaded if need be. Room is made first; `beside` goes last, and only if there is none without.
 
         Raises `NotFound` and what `load_checkpoint` raises; then it is not loaded.
         """
         current = fingerprint(info)
-        kept = {current} | ({fingerprint(beside)} if beside is not None and self.has_room(info) else set())
-        self._put_away([loaded for loaded in self._held if loaded.fingerprint not in kept])
         found = self._find(current)
         if found is None:
-            hardware = self._hardware
-            model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
-            hardware.prepare_attention(model.unet, model.vae)
-            table = _table(model, model.alphas_cumprod)
-            found = LoadedCheckpoint(
-                model,
-                LoraStack(model),
-                EmbeddingVectors(model, self._tokenizer),
-                Conditioner(model, self._tokenizer),
-                table,
-                current,
-            )
-            self._held.append(found)
+            self._make_room(info, None if beside is None else fingerprint(beside))
+            found = self._loaded(info, current)
+        else:
+            self._held.remove(found)
+        self._held.append(found)
         return found
 
     def vae(self, info: ModelInfo | None, loaded: LoadedCheckpoint) -> LoadedVae:
         """The separate VAE `info`, or the checkpoint's own. Raises `NotFound` and what `load_vae` raises."""
         if info is None:
             return LoadedVae(loaded.model.vae, loaded.model.latent)
-        current = fingerprint(info)
+        current = (fingerprint(info), loaded.model.family.name, loaded.model.latent)  # it is built to fit these
         if self._vae is None or self._vae[0] != current:
             self._vae = None
-            self._vae = (current, load_vae(info, loaded.model, self._hardware.vae_dtype))
+            vae = load_vae(info, loaded.model, self._hardware.vae_dtype)
+            self._hardware.prepare(vae.module)
+            self._vae = (current, vae)
         return self._vae[1]
+
+    def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
+        hardware = self._hardware
+        model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
+        hardware.prepare(model.unet, model.vae)
+        return LoadedCheckpoint(
+            model,
+            LoraStack(model),
+            EmbeddingVectors(model, self._tokenizer),
+            Conditioner(model, self._tokenizer),
+            _table(model, model.alphas_cumprod),
+            current,
+        )
+
+    def _make_room(self, info: ModelInfo, beside: Fingerprint | None) -> None:
+        """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
+        self._put_away([held for held in self._held if held.model.info.path == info.path])
+        first = [held for held in self._held if held.fingerprint != beside]
+        while first and (len(first) >= self._limit or not self._fits(info, ())):
+            self._put_away([first.pop(0)])
+        if not self._fits(info, ()):
+            self._put_away(self._held)
+
+    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint]) -> bool:
+        """Whether there is memory for `info` once `without` are put away."""
+        wanted = info.size * self._hardware.dtype.itemsize // 2
+        return self._hardware.free_memory() + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""
@@ -141,8 +174,9 @@ class ModelKeeper:
         self._hardware.free()
 
 
-def _table(model: LoadedModel, alphas: Tensor) -> NoiseTable:
-    return NoiseTable.from_alphas_cumprod(alphas, sdxl=model.family.latent_space == "sdxl")
+def _table(model: LoadedModel, alphas: Tensor, *, downcast: bool = False) -> NoiseTable:
+    make = NoiseTable.downcast if downcast else NoiseTable.from_alphas_cumprod
+    return make(alphas, sdxl=model.family.latent_space == "sdxl")
 
 
 def fingerprint(info: ModelInfo) -> Fingerprint:

@@ -1,7 +1,8 @@
 """The latents of one step as bytes: how they leave the engine to be kept, and how they come back.
 
 A safetensors file of two float16 tensors [B, C, h, w], `x` (the latents after the step) and `denoised` (the x0 predicted in it),
-with `step`, `sigma` (a hexadecimal float: exact), `backend` and `painter` (the path of the checkpoint) as its metadata. Half precision keeps eleven bits of a number,
+with `step`, `sigma` (a hexadecimal float: exact), `backend`, `painter` (the path of the checkpoint) and, for a picture whose edges meet, `wraps`
+as its metadata. Half precision keeps eleven bits of a number,
 which no eye can tell from the whole; a branch always begins with latents that were rounded so, kept ones or not.
 """
 
@@ -31,13 +32,14 @@ class StepLatents:
     step: int
     sigma: float
     backend: str
+    wraps: bool = False
 
 
-def pack_step(step: Step, backend: str, painter: str) -> bytes:
+def pack_step(step: Step, backend: str, painter: str, *, wraps: bool = False) -> bytes:
     """The bytes of `step`, whose number counts from 1 in them."""
     tensors = {"x": _half(step.x), "denoised": _half(step.denoised)}
     facts = {"step": str(step.index + 1), "sigma": step.sigma_next.hex(), "backend": backend, "painter": painter}
-    return save(tensors, facts)
+    return save(tensors, {**facts, "wraps": "yes"} if wraps else facts)
 
 
 def unpack_step(data: bytes) -> StepLatents:
@@ -45,7 +47,12 @@ def unpack_step(data: bytes) -> StepLatents:
     try:
         tensors, facts = load(data), _facts(data)
         return StepLatents(
-            tensors["x"], tensors["denoised"], int(facts["step"]), float.fromhex(facts["sigma"]), facts["backend"]
+            tensors["x"],
+            tensors["denoised"],
+            int(facts["step"]),
+            float.fromhex(facts["sigma"]),
+            facts["backend"],
+            "wraps" in facts,
         )
     except (SafetensorError, KeyError, ValueError) as error:
         raise EngineError(f"The kept latents of this step are damaged ({error}).") from error

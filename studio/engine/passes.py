@@ -11,17 +11,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
+from studio.engine.deep_cache import DeepCacheUNet
+from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
+from studio.engine.padding import evened
 from studio.engine.refiner import HandOver, RefinerPass
+from studio.engine.saving import Saving
+from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
+from studio.samplers.guidance import NegativeSkip, is_guided
 from studio.samplers.noise import ImageNoise
 from studio.samplers.noise_table import NoiseTable
 from studio.samplers.planning import SamplingPlan, plan
 from studio.samplers.types import Step
 from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
+
+EMPTY: WeightedText = (("", 1.0),)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class TextToImage:
         loaded: LoadedCheckpoint,
         resolved: ResolvedRequest,
         hardware: Hardware,
+        saving: Saving,
         refiner: RefinerPass | None = None,
         *,
         strength: float | None = None,
@@ -53,19 +61,26 @@ class TextToImage:
         self._resolved = resolved
         self._refiner = refiner
         self._hardware = hardware
+        self._saving = saving
         self.loaded = loaded
-        self._table = loaded.table_for(resolved.noise_schedule)
+        self._table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
         self._plan = sampling_plan(resolved, self._table, strength)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
-        guided = needs_negative([self._scale * branch.weight for branch in branches]) or self._plan.needs_uncond
+        guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
+        wanted = guided or resolved.padding == "chunks"  # the prompt becomes as long as the negative one
+        self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, resolved.steps)
         with torch.inference_mode():
-            self._positive = [self._timeline(branch) for branch in branches]
-            self._negative = self._timeline(resolved.negative.branches[0], is_negative=True) if guided else None
-            self._concat = blank_inpaint_channels(loaded.model, self._shape) if loaded.model.inpaint else None
+            positive = [self._timeline(branch) for branch in branches]
+            negative = self._timeline(resolved.negative.branches[0], is_negative=True) if wanted else None
+            empty = self._condition(EMPTY, False).states if resolved.padding == "chunks" else None
+            self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
+            self._concat = (
+                blank_inpaint_channels(loaded.model, self._shape, resolved.tiling) if loaded.model.inpaint else None
+            )
 
     @property
     def total(self) -> int:
@@ -110,11 +125,12 @@ class TextToImage:
                 noise.skip(max(done, skipped))
             running = _counted(plan.run(self._painting(calls), x, noise), done)
         last: Step | None = None
-        while (step := _advance(running)) is not None:
-            if last is None:
-                self._refuse_nan(step, seeds)
-            last = step
-            yield step
+        with self._saving.only("unet", self.loaded, self._hardware):
+            while (step := _advance(running)) is not None:
+                if last is None:
+                    self._refuse_nan(step, seeds)
+                last = step
+                yield step
         if last is not None:
             self._refuse_nan(last, seeds)
 
@@ -135,9 +151,10 @@ class TextToImage:
 
     def denoiser(self, calls: int = 0) -> GuidedUNet:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
-        model = self.loaded.model
+        unet, interval = self.loaded.model.unet, self._resolved.deep_cache
+        set_wrapping(unet, self._resolved.tiling)
         return GuidedUNet(
-            model.unet,
+            unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,
             self.loaded.prediction(self._resolved.prediction_type),
             self._positive,
@@ -146,7 +163,14 @@ class TextToImage:
             self._hardware.dtype,
             self._concat,
             calls=calls,
+            skip=self._skips,
+            split=self._saving.split,
         )
+
+    def _skips(self, call: int, sigma: float) -> bool:
+        """Whether a model call leaves the negative prompt out. Timesteps are whole or far from it: rounding takes away what float32 adds."""
+        level = round(self._table.timestep(sigma), 2) if self._plan.sampler.timesteps else sigma
+        return self._skipping.skips(call, level)
 
     def _timeline(self, branch: PromptBranch, *, is_negative: bool = False) -> Timeline:
         conditions = [self._condition(text, is_negative) for text in branch.texts]
@@ -162,7 +186,8 @@ class TextToImage:
             is_negative=is_negative,
             embeddings=self._embeddings,
         )
-        return conditioner.condition(states, resolved.width, resolved.height, is_negative=is_negative)
+        crop = (resolved.sdxl_crop_left, resolved.sdxl_crop_top)
+        return conditioner.condition(states, resolved.width, resolved.height, crop, is_negative=is_negative)
 
 
 def sampling_plan(resolved: ResolvedRequest, table: NoiseTable, strength: float | None = None) -> SamplingPlan:
@@ -209,11 +234,12 @@ def batch_noise(
     )
 
 
-def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int]) -> Tensor:
+def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wraps: bool = False) -> Tensor:
     """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
 
     A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img.
     """
+    set_wrapping(model.vae, wraps)
     _, height, width = shape
     vae, latent = model.vae, model.latent
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)

@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
-from studio.engine.hardware import AttentionName, DeviceName, choose_hardware
+from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
-from studio.engine.latents import pack_step, start_point, unpack_step
-from studio.engine.loading import LatentFacts, LoadedVae
+from studio.engine.latents import start_point, unpack_step
+from studio.engine.loading import LatentFacts
 from studio.engine.lora import LoraWeights
+from studio.engine.painting import Painter, Painting
 from studio.engine.passes import TextToImage, sampling_plan
 from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
-from studio.engine.upscale import enlarged, final_picture
+from studio.engine.saving import Saving
+from studio.engine.upscale import enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
-from studio.infotext import encode_png, write_infotext
-from studio.samplers.types import Step
+from studio.infotext import encode_png
 from studio.schema.engine import CancelToken, EngineInfo
-from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Started, Status
+from studio.schema.events import Cancelled, Event, Finished, Started, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 WAIT_SECONDS = 0.05
-Painting = TextToImage | BranchPass | TwoPasses
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Job:
-    """One request being painted: its parts, made once, and how far it is."""
-
-    resolved: ResolvedRequest
-    cancel: CancelToken
-    text_to_image: Painting
-    previewer: Previewer
-    vae: Callable[[LoadedCheckpoint], LoadedVae]
-    backend: str
-    images: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    def left(self) -> bool:
-        """Whether the batch being painted is not wanted any more."""
-        return self.cancel.mode != "none"
-
-    def seeds(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Seeds and variation seeds of one batch; the latter are none without a variation."""
-        part = slice(batch * self.resolved.batch_size, (batch + 1) * self.resolved.batch_size)
-        variation = self.resolved.variation
-        return self.resolved.seeds[part], variation.seeds[part] if variation else ()
 
 
 class DiffusersEngine:
@@ -70,15 +45,28 @@ class DiffusersEngine:
 
     Args:
         device: `auto` takes cuda, mps or cpu, in that order. Raises `SettingsError` for one that is not there.
-        attention: `auto` and `sdpa` use PyTorch's own kernels.
+        attention: a kernel of `engine/attention.py`; see `choose_hardware` for `auto`.
+        precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
+        compiled: compile the U-Net's blocks, on CUDA.
+        checkpoints: how many may stay loaded, as far as the memory goes.
     """
 
-    def __init__(self, device: DeviceName = "auto", attention: AttentionName = "auto") -> None:
-        self._hardware = choose_hardware(device, attention)
+    def __init__(
+        self,
+        device: DeviceName = "auto",
+        attention: AttentionName = "auto",
+        precision: PrecisionName = "auto",
+        compiled: bool = False,
+        *,
+        checkpoints: int = 4,
+    ) -> None:
+        self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
-        self._keeper = ModelKeeper(self._hardware)
+        self._keeper = ModelKeeper(self._hardware, checkpoints)
+        self._saving = Saving()  # of the job that runs
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
+        self._model_name = ""
         self._running = False
         self._broken = ""
 
@@ -103,7 +91,8 @@ class DiffusersEngine:
 
     def decode(self, model: ModelInfo, vae: ModelInfo | None, latents: bytes, index: int) -> bytes:
         """See `Engine.decode`. Between two events of a job only for a checkpoint that is in memory then."""
-        denoised = unpack_step(latents).denoised
+        kept = unpack_step(latents)
+        denoised = kept.denoised
         if not 0 <= index < len(denoised):
             raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
         with self._turn, torch.inference_mode():
@@ -112,7 +101,7 @@ class DiffusersEngine:
                 raise EngineError(
                     f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
                 )
-            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)))
+            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)), wraps=kept.wraps)
             return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
 
     def info(self) -> EngineInfo:
@@ -125,7 +114,7 @@ class DiffusersEngine:
             dtype=hardware.dtype_label,
             attention=hardware.attention,
             torch=torch.__version__,
-            model=self._keeper.model_name,
+            model=None if self._keeper.is_empty else self._model_name,
             memory=0 if self._broken else hardware.memory(),  # a lost device cannot be asked
             pid=os.getpid(),
         )
@@ -138,7 +127,9 @@ class DiffusersEngine:
     def load(self, model: ModelInfo) -> LoadedCheckpoint:
         """The checkpoint, loaded if need be, for those who want its modules: benchmarks, evaluation. Raises as `run`."""
         with self._turn:
-            return self._keeper.checkpoint(model)
+            loaded = self._keeper.checkpoint(model)
+            self._model_name = model.name
+            return loaded
 
     def close(self) -> None:
         """Unload everything."""
@@ -149,49 +140,58 @@ class DiffusersEngine:
         with self._turn:
             self._activity = f"Loading {model.name}"
             try:
-                self._keeper.checkpoint(model)
+                self.load(model)
             except Exception as error:
                 log.warning("cannot load %s ahead: %s", model.name, error)
-                self._keeper.drop()
             finally:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
         latent = self._keeper.vae(resolved.vae, loaded).latent
-        self._activity = ""
-        job = _Job(
-            resolved,
-            cancel,
-            self._painter(loaded, resolved, kept),
-            Previewer(latent.preview.factors, latent.preview.bias, latent.scale),
-            partial(self._keeper.vae, resolved.vae),
-            self._hardware.backend,
-        )
+        self._activity, self._saving = "", Saving()
+        with contextlib.closing(
+            Painting(
+                resolved,
+                cancel,
+                self._painter(loaded, resolved, kept),
+                Previewer(latent.preview.factors, latent.preview.bias, latent.scale),
+                partial(self._keeper.vae, resolved.vae),
+                self._hardware,
+                self._saving,
+            )
+        ) as job:
+            yield from self._batches(job, loaded, resolved, cancel, kept)
+            yield from job.rest()
+            interrupted = cancel.mode == "interrupt" and job.images < len(resolved.seeds)
+            if interrupted and not job.images:
+                yield Cancelled()
+            else:
+                yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
+
+    def _batches(
+        self, job: Painting, loaded: LoadedCheckpoint, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes
+    ) -> Iterator[Event]:
         for batch in range(resolved.batch_count):
             if not self._keeper.holds(loaded):  # its refiner needed the room
                 loaded = yield from self._prepare(resolved)
                 self._activity = ""
-                job.text_to_image = self._painter(loaded, resolved, kept)
-            yield from _paint_batch(job, batch)
+                job.painter = self._painter(loaded, resolved, kept)
+            yield from job.batch(batch)
             if cancel.mode == "interrupt":
                 break
             cancel.clear_skip()
-        interrupted = cancel.mode == "interrupt" and job.images < len(resolved.seeds)
-        if interrupted and not job.images:
-            yield Cancelled()
-        else:
-            yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
         refiner = resolved.refiner.model if resolved.refiner else None
         loaded = yield from self._load(resolved.model, refiner)
+        self._model_name = resolved.model.name
         loras = _loras(resolved)
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
-        if refiner and self._keeper.has_room(refiner):
+        if refiner and self._keeper.has_room(refiner, resolved.model):
             second = yield from self._load(refiner, resolved.model)
             check_latents(loaded.model.latent, second.model)
         if refiner and loras and refiner.family != resolved.model.family:
@@ -210,10 +210,10 @@ class DiffusersEngine:
     def _pass(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, strength: float | None = None) -> TextToImage:
         """A pass of a job, with its refiner; one with a `strength` goes on from given latents."""
         if resolved.refiner is None:
-            return TextToImage(loaded, resolved, self._hardware, strength=strength)
+            return TextToImage(loaded, resolved, self._hardware, self._saving, strength=strength)
         open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, loaded.model.latent)
         refiner = RefinerPass(resolved.refiner, open_pass)
-        return TextToImage(loaded, resolved, self._hardware, refiner, strength=strength)
+        return TextToImage(loaded, resolved, self._hardware, self._saving, refiner, strength=strength)
 
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, latent: LatentFacts
@@ -230,9 +230,9 @@ class DiffusersEngine:
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
-        return loaded, TextToImage(loaded, finishing, self._hardware)
+        return loaded, TextToImage(loaded, finishing, self._hardware, self._saving)
 
-    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> Painting:
+    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
 
         def make(part: ResolvedRequest, strength: float | None = None) -> TextToImage:
@@ -254,10 +254,12 @@ class DiffusersEngine:
         if plan is None or plan.denoising_strength == 0:
             return first()
         part, strength = second_pass(resolved), plan.denoising_strength
-        steps = sampling_plan(part, loaded.table_for(resolved.noise_schedule), strength).steps
+        table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
+        steps = sampling_plan(part, table, strength).steps
 
         def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
-            return enlarged(x, plan, self._keeper.vae(resolved.vae, painter))
+            vae = self._keeper.vae(resolved.vae, painter)
+            return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, strength), enlarge, steps)
 
@@ -281,60 +283,3 @@ class DiffusersEngine:
 
 def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:
     return tuple(LoraWeights.of(use) for use in resolved.loras)
-
-
-def _paint_batch(job: _Job, batch: int) -> Iterator[Event]:
-    """Denoise and decode one batch; returns early when the job is skipped or interrupted."""
-    if job.left():
-        return
-    last: Step | None = None
-    painting, named = job.text_to_image, job.resolved.model.path
-    for step in painting.steps(*job.seeds(batch)):
-        painter = painting.painter.model.info
-        if painter.path != named:
-            named = painter.path
-            yield Status(
-                message=f"{'Painting' if named == job.resolved.model.path else 'Refining'} with {painter.name}"
-            )
-        yield _progress(job, batch, step)
-        if job.left():
-            return
-        last = step
-    assert last is not None, "a plan has at least one step"
-    yield Status(message="Decoding")
-    vae = job.vae(painting.painter)
-    for offset, latents in enumerate(last.x):
-        if job.left():
-            return
-        yield _finished_picture(job, vae, batch * job.resolved.batch_size + offset, latents)
-
-
-def _progress(job: _Job, batch: int, step: Step) -> Progress:
-    every = job.resolved.options.preview_every
-    wanted = every > 0 and (step.index + 1) % every == 0
-    painter = job.text_to_image.painter.model.info.path
-    return Progress(
-        batch=batch,
-        batches=job.resolved.batch_count,
-        step=step.index + 1,
-        total=max(job.text_to_image.total, step.index + 1),
-        sigma=step.sigma_next,
-        previews=job.previewer.draw(step.denoised) if wanted else (),
-        latents=pack_step(step, job.backend, painter) if job.resolved.options.keep_latents else b"",
-        seconds=time.monotonic() - job.began,
-    )
-
-
-@torch.inference_mode()
-def _finished_picture(job: _Job, vae: LoadedVae, index: int, latents: Tensor) -> ImageReady:
-    picture = final_picture(latents, job.resolved.hires, vae)
-    infotext = write_infotext(job.resolved, index, __version__, job.backend)
-    job.images += 1
-    return ImageReady(
-        index=index,
-        seed=job.resolved.seeds[index],
-        width=picture.width,
-        height=picture.height,
-        infotext=infotext,
-        png=encode_png(picture, infotext),
-    )

@@ -6,12 +6,15 @@ upscalers on pixels differ slightly. What is enlarged beyond the final size is c
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from PIL import Image
 from torch import Tensor
 
-from studio.engine.decode import Decoder, to_samples
+from studio.engine.decode import Decoder, tiling, to_samples
 from studio.engine.loading import LoadedVae
+from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 from studio.schema.resolved import HiresPlan
 from studio.upscalers import UPSCALERS
@@ -19,23 +22,27 @@ from studio.upscalers import UPSCALERS
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
-def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae) -> Tensor:
+def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
     """Finished latents [B, C, h, w] at the size of the second pass, in the same format.
 
-    `vae` decodes and encodes for the upscalers on pixels. Raises `EngineError` when it gives no numbers.
+    `vae` decodes and encodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`. Raises `EngineError` when it gives no numbers.
     """
     scale = vae.latent.scale
     if _on_latents(plan):
         return _cut(_interpolated(x, plan, scale), plan, scale)
-    decoder = Decoder(vae)
+    decoder = Decoder(vae, tiled=tiled, wraps=wraps)
     pictures = [_resized(decoder.picture(latents), plan) for latents in x]
-    return _cut(torch.stack([_encoded(picture, vae) for picture in pictures]).to(x), plan, scale)
+    return _cut(
+        torch.stack([_encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in pictures]).to(x), plan, scale
+    )
 
 
-def final_picture(latents: Tensor, plan: HiresPlan | None, vae: LoadedVae) -> Image.Image:
+def final_picture(
+    latents: Tensor, plan: HiresPlan | None, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False
+) -> Image.Image:
     """The finished picture of latents [C, h, w]. After a second pass without strength these are still those of the first,
     and are enlarged here: no upscaler on pixels then has to encode anything."""
-    decoder = Decoder(vae)
+    decoder = Decoder(vae, tiled=tiled, wraps=wraps)
     if plan is None or plan.denoising_strength > 0:
         return decoder.picture(latents)
     if _on_latents(plan):
@@ -61,14 +68,16 @@ def _resized(picture: Image.Image, plan: HiresPlan) -> Image.Image:
     return picture.resize(plan.covering, FILTERS[UPSCALERS.get(plan.upscaler).pixels])
 
 
-def _encoded(picture: Image.Image, vae: LoadedVae) -> Tensor:
+def _encoded(picture: Image.Image, vae: LoadedVae, *, tiled: bool, wraps: bool) -> Tensor:
     """The latents [C, h, w] of a picture, float32, as the U-Net sees them."""
     latent, module = vae.latent, vae.module
+    set_wrapping(module, wraps)
     sample = to_samples(picture)[None].to(module.device, module.dtype)
-    encoded = module.encode(sample).latent_dist.mode()[0].float()
-    if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
-        module.to(dtype=torch.float32)
-        encoded = module.encode(sample.float()).latent_dist.mode()[0]
+    with tiling(module) if tiled else nullcontext():
+        encoded = module.encode(sample).latent_dist.mode()[0].float()
+        if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
+            module.to(dtype=torch.float32)
+            encoded = module.encode(sample.float()).latent_dist.mode()[0]
     if not bool(torch.isfinite(encoded).all()):
         raise EngineError(
             "The VAE gave no numbers (NaN) for the enlarged picture, in float32 as well. The VAE file may be damaged: choose another one."

@@ -49,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m studio.engine.worker", description="Paints for a server; not meant to be run by hand."
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--checkpoints", type=int, default=4)
     options = parser.parse_args(arguments)
     channel = open_channel()
     os.environ.update(_OFFLINE)
@@ -60,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_engine() -> Engine:
         from studio.engine.hardware import choose_hardware, use_all_cores
 
-        choose_hardware(options.device, options.attention)  # a wrong choice is told before the long imports
+        choices = (options.device, options.attention, options.precision, options.compiled)
+        choose_hardware(*choices)  # a wrong choice is told before the long imports
         use_all_cores()
         from studio.engine.runner import DiffusersEngine
 
-        return DiffusersEngine(device=options.device, attention=options.attention)
+        return DiffusersEngine(*choices, checkpoints=options.checkpoints)
 
     return serve(channel, make_engine)
 

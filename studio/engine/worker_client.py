@@ -38,7 +38,7 @@ class WorkerEngine:
     """See `Engine`.
 
     Args:
-        device, attention: as for `DiffusersEngine`.
+        device, attention, precision, compiled, checkpoints: as for `DiffusersEngine`.
         log_file: where the worker's stderr is kept.
         command: what to run instead of the real worker; for tests.
     """
@@ -47,11 +47,14 @@ class WorkerEngine:
         self,
         device: str = "auto",
         attention: str = "auto",
-        log_file: Path | None = None,
+        precision: str = "auto",
+        compiled: bool = False,
+        checkpoints: int = 4,
         *,
+        log_file: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._command = list(command or worker_command(device, attention))
+        self._command = list(command or worker_command(device, attention, precision, compiled, checkpoints))
         self._log_file = log_file
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

@@ -165,9 +165,11 @@ class WorkerProcess:
                     handler.emit(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))
 
 
-def worker_command(device: str, attention: str) -> list[str]:
+def worker_command(device: str, attention: str, precision: str, compiled: bool, checkpoints: int) -> list[str]:
     """The real worker, on this Python."""
-    return [sys.executable, "-m", "studio.engine.worker", "--device", device, "--attention", attention]
+    options = {"device": device, "attention": attention, "precision": precision, "checkpoints": str(checkpoints)}
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return [sys.executable, "-m", "studio.engine.worker", *flags, *(["--compiled"] if compiled else [])]
 
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:

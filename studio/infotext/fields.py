@@ -43,14 +43,6 @@ from studio.schema.request import (
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
 
-NOT_DONE = {
-    "Pad conds v0": "Version 1.5 and older filled up the shorter of two prompts in DDIM and PLMS, which is not done here: "
-    "a picture with a prompt of more than 75 tokens may differ.",
-    "Downcast alphas_cumprod": "Versions before 1.7.0-225 rounded the noise levels to half precision, which is not done "
-    "here: the picture may differ slightly.",
-}
-"""What older versions of AUTOMATIC1111 did, and a note about each."""
-
 PARTS: dict[str, type[BaseModel]] = {
     "variation": Variation,
     "seed_resize": SeedResize,
@@ -196,8 +188,7 @@ class _Reader:
                 "The text names no RNG, so the noise was drawn on a graphics card (GPU). NV gives the noise of an NVIDIA "
                 "card on every device."
             )
-        self.used |= {*NOT_DONE, *TEMPLATE_KEYS}
-        self.notes += [note for key, note in NOT_DONE.items() if self.pairs.get(key) == "True"]
+        self.used |= {*TEMPLATE_KEYS}
         templates = [f"{key} {shortened(self.pairs[key])!r}" for key in TEMPLATE_KEYS if self.pairs.get(key)]
         if templates:
             self.notes.append(f"The prompts are those that were drawn from: {'; '.join(templates)}.")

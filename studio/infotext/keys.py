@@ -9,14 +9,21 @@ NUMBER_FIELDS = {
     "Size-1": "width",
     "Size-2": "height",
     "Clip skip": "clip_skip",
+    "SDXL crop top": "sdxl_crop_top",
+    "SDXL crop left": "sdxl_crop_left",
+    "DeepCache interval": "deep_cache",
 }
-"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2."""
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last three keys are our own."""
 
 CHOICE_FIELDS = {
     "RNG": "rng",
+    "Tiling": "tiling",
     "Emphasis": "emphasis",
     "Old prompt editing timelines": "old_prompt_editing",
+    "Pad conds": "pad_conds",
+    "Pad conds v0": "pad_conds_v0",
     "Noise Schedule": "noise_schedule",
+    "Downcast alphas_cumprod": "downcast_alphas",
     "Prediction type": "prediction_type",
 }
 """Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""
@@ -42,6 +49,9 @@ OPTION_FIELDS = {
     "UniPC skip type": "uni_pc_skip_type",
     "UniPC order": "uni_pc_order",
     "UniPC lower order final": "uni_pc_lower_order_final",
+    "NGMS": "s_min_uncond",
+    "NGMS all steps": "s_min_uncond_all",
+    "Skip Early CFG": "skip_early_cond",
     "Old Karras sigmas": "old_karras",
 }
 """Fields of `SamplerOptions`. The last key is our own: AUTOMATIC1111 does not record that option."""

@@ -19,12 +19,9 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "ADetailer": ("ADetailer",),
     "face restoration": ("Face restoration",),
     "scripts": ("Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed ", "SD upscale"),
-    "tiling": ("Tiling",),
     "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
-    "skipped guidance": ("NGMS", "Skip Early CFG"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),
-    "padded prompts": ("Pad conds",),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

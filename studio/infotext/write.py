@@ -5,7 +5,7 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `Branch step` with `Branch origin`, which
+diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
 is the whole text of the picture that was branched from, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
@@ -18,10 +18,11 @@ from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
 from studio.prompt.networks import extract_networks
+from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import SamplerOptions
-from studio.schema.resolved import RefinerPlan, ResolvedRequest
+from studio.schema.resolved import HiresPlan, RefinerPlan, ResolvedRequest
 
 Pairs = dict[str, object]
 
@@ -50,21 +51,17 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["ENSD"] = resolved.sampler_options.ensd
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
+    if resolved.tiling:
+        pairs["Tiling"] = True
     pairs.update(hires_pairs(resolved))
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
     pairs.update(_refiner(resolved.any_refiner))
-    if resolved.emphasis != "Original" and _has_syntax(resolved):
-        pairs["Emphasis"] = resolved.emphasis
-    if resolved.old_prompt_editing and _has_brackets(resolved):
-        pairs["Old prompt editing timelines"] = True
-    if resolved.noise_schedule != "Default":
-        pairs["Noise Schedule"] = resolved.noise_schedule
-    if resolved.prediction_type != "Automatic":
-        pairs["Prediction type"] = resolved.prediction_type
-    for schedule, sampler in passes:
-        pairs.update(_schedule(resolved.sampler_options, schedule, sampler))
+    pairs.update(_conditions(resolved))
+    for part, sampler in passes:
+        pairs.update(_schedule(resolved.sampler_options, part.schedule, sampler))
         pairs.update(_sampler(resolved.sampler_options, sampler))
+        pairs.update(_skipped(resolved.sampler_options, part, sampler))
     for key, template in zip(
         TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
     ):
@@ -79,11 +76,32 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()
 
 
-def _passes(resolved: ResolvedRequest) -> list[tuple[str, SamplerSpec]]:
-    """Schedule and sampler of each pass."""
-    own = [(resolved.schedule, resolved.sampler)]
-    own += [(resolved.hires.schedule, resolved.hires.sampler)] if resolved.hires else []
-    return [(schedule, find_sampler(sampler)) for schedule, sampler in own]
+def _conditions(resolved: ResolvedRequest) -> Pairs:
+    """How prompts and noise levels are read, where that is not the usual way."""
+    pairs: Pairs = {}
+    if resolved.emphasis != "Original" and _has_syntax(resolved):
+        pairs["Emphasis"] = resolved.emphasis
+    if resolved.old_prompt_editing and _has_brackets(resolved):
+        pairs["Old prompt editing timelines"] = True
+    for padding in {part.padding for part, _ in _passes(resolved)} - {"off"}:
+        pairs["Pad conds" if padding == "chunks" else "Pad conds v0"] = True
+    if resolved.noise_schedule != "Default":
+        pairs["Noise Schedule"] = resolved.noise_schedule
+    if resolved.downcast_alphas:
+        pairs["Downcast alphas_cumprod"] = True
+    if resolved.deep_cache > 1:
+        pairs["DeepCache interval"] = resolved.deep_cache
+    if resolved.prediction_type != "Automatic":
+        pairs["Prediction type"] = resolved.prediction_type
+    crop = {"SDXL crop top": resolved.sdxl_crop_top, "SDXL crop left": resolved.sdxl_crop_left}
+    pairs.update({key: pixels for key, pixels in crop.items() if pixels})
+    return pairs
+
+
+def _passes(resolved: ResolvedRequest) -> list[tuple[ResolvedRequest | HiresPlan, SamplerSpec]]:
+    """What is said of each pass, and its sampler."""
+    parts: list[ResolvedRequest | HiresPlan] = [resolved, resolved.hires] if resolved.hires else [resolved]
+    return [(part, find_sampler(part.sampler)) for part in parts]
 
 
 def _stirred(options: SamplerOptions, sampler: SamplerSpec) -> bool:
@@ -206,6 +224,17 @@ def _sampler(options: SamplerOptions, sampler: SamplerSpec) -> Pairs:
         for key, field in OPTION_FIELDS.items():
             if field.startswith("uni_pc_") and getattr(options, field) != getattr(defaults, field):
                 pairs[key] = getattr(options, field)
+    return pairs
+
+
+def _skipped(options: SamplerOptions, part: ResolvedRequest | HiresPlan, sampler: SamplerSpec) -> Pairs:
+    """When the negative prompt was left out of a pass that would have computed it."""
+    if not is_guided(sampler, part.cfg_scale, [branch.weight for branch in part.positive.branches]):
+        return {}
+    pairs: Pairs = {"Skip Early CFG": options.skip_early_cond} if options.skip_early_cond else {}
+    if options.s_min_uncond:
+        pairs["NGMS"] = options.s_min_uncond
+        pairs.update({"NGMS all steps": True} if options.s_min_uncond_all else {})
     return pairs
 
 

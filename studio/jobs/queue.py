@@ -1,8 +1,8 @@
 """`JobQueue`: what waits, what runs, what became of it.
 
-One dispatcher thread feeds the engine, first in first out. Rows are committed before anybody is told, so a reader who
-heard an event finds the row at least that far. What the database could not take (a full disk) is kept in memory and
-written as soon as it can be.
+One dispatcher thread feeds the engine, first in first out, and paints sketches (`studio.jobs.sketches`) when it has no
+job. Rows are committed before anybody is told, so a reader who heard an event finds the row at least that far. What the
+database could not take (a full disk) is kept in memory and written as soon as it can be.
 
 After a restart: waiting jobs wait on and run; a job that was running is `interrupted` and is never rerun by itself.
 """
@@ -25,6 +25,7 @@ from studio.jobs.events import EventHub
 from studio.jobs.latents import LatentStore
 from studio.jobs.outputs import PictureStore, PreviewStore
 from studio.jobs.saving import read_file
+from studio.jobs.sketches import SketchLane
 from studio.jobs.store import JobStore
 from studio.paths import Paths
 from studio.schema.engine import CancelMode, Engine
@@ -75,6 +76,7 @@ class JobQueue:
         self._max_queue = max_queue
         self._keep_previews = keep_previews
         self._changed = threading.Condition(threading.RLock())
+        self.sketches = SketchLane(self._changed, engine, self._latents.find, max_queue)
         self._waiting: deque[int] = deque()
         self._running: LiveJob | None = None
         self._unwritten: dict[int, dict[str, Any]] = {}
@@ -98,6 +100,7 @@ class JobQueue:
             running = self._running
             if running is not None:
                 running.cancel.interrupt()
+            self.sketches.close()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
@@ -119,6 +122,7 @@ class JobQueue:
                 )
             job_id = self.store.add_job(request, options, source, time.time())
             self._waiting.append(job_id)
+            self.sketches.make_way()
             self.events.publish(job_id, Queued(position=len(self._waiting)))
             self._changed.notify_all()
             return self.job(job_id)
@@ -234,17 +238,24 @@ class JobQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closing:
+                while not (self._waiting or self.sketches.waiting or self._closing):
                     self._changed.wait()
                 if self._closing:
                     return
-                live = self._running = LiveJob(self._waiting.popleft())
-            try:
-                self._run(live)
-            except Exception:
-                log.exception("job %d could not be run", live.id)
-                with self._changed:
-                    self._end(live, Failed(error=EngineError("The job could not be run; the log says why.").to_dict()))
+                live = self._running = LiveJob(self._waiting.popleft()) if self._waiting else None
+                sketch = self.sketches.take() if live is None else None
+            if sketch is not None:
+                self.sketches.paint(sketch)
+            if live is not None:
+                self._work_on(live)
+
+    def _work_on(self, live: LiveJob) -> None:
+        try:
+            self._run(live)
+        except Exception:
+            log.exception("job %d could not be run", live.id)
+            with self._changed:
+                self._end(live, Failed(error=EngineError("The job could not be run; the log says why.").to_dict()))
 
     def _run(self, live: LiveJob) -> None:
         record = self.job(live.id)

@@ -12,6 +12,7 @@ One file for each part of the language, in the order they are applied:
     embeddings  names of embeddings in tokens
     tokenizer   CLIP's byte-pair encoding, text -> ids
     chunks      ids -> chunks of 75 between start and end, as the text encoder takes them; counting
+    lengths     whether prompt and negative prompt have different numbers of chunks
     inspect     all of it written down, for the inspector beside the prompt
 """
 

@@ -24,6 +24,8 @@ TIE = 1e-4
 class NoiseTable:
     """σ of every training timestep, ascending, as float32 values.
 
+    `sigmas` in half precision have their logarithm computed in half precision.
+
     Attributes:
         sigmas: float32 tensor [T] on the CPU.
         log_sigmas: its natural logarithm, float32.
@@ -52,6 +54,20 @@ class NoiseTable:
                 "The model's alphas_cumprod must fall steadily and stay between 0 and 1, both excluded."
             )
         return cls(((1 - alphas) / alphas).sqrt(), sdxl=sdxl)
+
+    @classmethod
+    def downcast(cls, alphas_cumprod: Sequence[float] | Tensor, *, sdxl: bool = False) -> NoiseTable:
+        """The same in half precision: ᾱ is rounded to it, and σ and log σ are computed in it, as A1111 before 1.7 did.
+
+        An ᾱ that would round to 1 takes the largest number below. Where σ would be infinite (zero terminal SNR) only ᾱ is rounded.
+        """
+        import torch
+
+        rounded = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().half().clamp(max=1 - 2**-11)
+        sigmas = ((1 - rounded) / rounded).sqrt()
+        if not bool(torch.isfinite(sigmas).all()):
+            sigmas = ((1 - rounded.double()) / rounded.double()).sqrt()
+        return cls(sigmas, sdxl=sdxl)
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | Tensor, *, sdxl: bool = False) -> NoiseTable:
@@ -113,6 +129,8 @@ class NoiseTable:
         log = math.log(sigma)
         low = min(max(bisect_right(self._logs, log) - 1, 0), len(self) - 2)
         below, above = self._logs[low], self._logs[low + 1]
+        if below == above:  # half precision knows levels that are equal
+            return float(low)
         return low + min(max((log - below) / (above - below), 0.0), 1.0)
 
     def nearest_timestep(self, sigma: float) -> int:

@@ -218,6 +218,10 @@ def refuse_branch(sampler: SamplerSpec) -> None:
         )
 
 
+ENDLESS = 10**9
+"""Steps of a schedule that no strength asks for more of; the quotient of a tiny one is infinite."""
+
+
 def img2img_steps(steps: int, strength: float, *, exact_steps: bool = False) -> tuple[int, int]:
     """How many steps the schedule has and t_enc: with sigmas, the last t_enc + 1 of the steps are run.
 
@@ -226,7 +230,7 @@ def img2img_steps(steps: int, strength: float, *, exact_steps: bool = False) -> 
     """
     capped = min(strength, HIGHEST_STRENGTH)
     if exact_steps:
-        return (int(steps / capped) if capped > 0 else 0), steps - 1
+        return (int(min(steps / capped, ENDLESS)) if capped > 0 else 0), steps - 1
     return steps, int(capped * steps)
 
 

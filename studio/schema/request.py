@@ -25,6 +25,8 @@ SMALLEST_SIDE = 64
 """Pixels."""
 LARGEST_SIDE = 4096
 """Pixels a side may have after the second pass."""
+MAX_CROP = 4096
+"""Pixels that SDXL may be told were cut off."""
 
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
@@ -88,6 +90,21 @@ class SamplerOptions(_Frozen):
     )
     uni_pc_order: int = Field(3, ge=1, le=50, description="UniPC order")
     uni_pc_lower_order_final: bool = Field(True, description="UniPC lower order final")
+    s_min_uncond: float = Field(
+        0.0,
+        ge=0,
+        le=15,
+        description="Negative guidance minimum sigma: below it every second call leaves the negative prompt out; 0 is off",
+    )
+    s_min_uncond_all: bool = Field(
+        False, description="Below the negative guidance minimum sigma every call leaves the negative prompt out"
+    )
+    skip_early_cond: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave the negative prompt out for this part of the steps at the beginning; 0 is off",
+    )
 
 
 class Variation(_Frozen):
@@ -201,11 +218,35 @@ class GenerationRequest(_Frozen):
     old_prompt_editing: bool = Field(
         False, description="Prompt editing as before A1111 1.6.0: below 1 is a share of the steps, all else a step"
     )
+    pad_conds: bool = Field(
+        False,
+        description="Fill the shorter of prompt and negative prompt up with empty chunks, so that both are computed at once",
+    )
+    pad_conds_v0: bool = Field(
+        False,
+        description="Fill up or cut the negative prompt to the prompt's length, as A1111 before 1.6.0 did with DDIM and PLMS",
+    )
     prediction_type: AskedPrediction = Field(
         "Automatic", description="What the checkpoint predicts; Automatic believes the file, or judges its weights"
     )
     noise_schedule: NoiseSchedule = Field(
         "Default", description="Zero Terminal SNR ends in pure noise; Default does where the checkpoint says so"
+    )
+    downcast_alphas: bool = Field(
+        False, description="Compute the noise levels in half precision, as A1111 before 1.7.0-225 did"
+    )
+    tiling: bool = Field(False, description="Paint a picture whose edges meet, so that it can be laid out like tiles")
+    sdxl_crop_top: int = Field(
+        0, ge=0, le=MAX_CROP, description="SDXL: pixels that the model is told were cut off above the picture"
+    )
+    sdxl_crop_left: int = Field(
+        0, ge=0, le=MAX_CROP, description="SDXL: pixels that the model is told were cut off left of the picture"
+    )
+    deep_cache: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="DeepCache: compute the deep part of the U-Net at every n-th model call only; 1 is exact, 2 and 3 are faster",
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

@@ -43,6 +43,9 @@ class EmbeddingUse(_Frozen):
     model: ModelInfo
 
 
+Padding = Literal["off", "chunks", "v0"]
+"""How prompt and negative prompt of different lengths are brought together; see `studio.engine.padding`."""
+
 WeightedText = tuple[tuple[str, float], ...]
 """(text, weight) pairs; the pair ("BREAK", -1) starts a new 75-token chunk (A1111's convention)."""
 
@@ -105,6 +108,7 @@ class HiresPlan(_Frozen):
     loras: tuple[LoraUse, ...]
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
+    padding: Padding = Field("off", description="As in the first pass, by the lengths of this one's prompts")
 
 
 class BranchPlan(_Frozen):
@@ -143,8 +147,14 @@ class ResolvedRequest(_Frozen):
     clip_skip: int
     emphasis: Emphasis
     old_prompt_editing: bool = Field(False, description="How `branches` were read; the infotext tells it")
+    padding: Padding = Field("off", description="Off also where the prompts are equally long throughout")
     prediction_type: AskedPrediction = Field("Automatic", description="Automatic is what the loaded checkpoint says")
     noise_schedule: NoiseSchedule = "Default"
+    downcast_alphas: bool = Field(False, description="Noise levels in half precision")
+    tiling: bool = Field(False, description="The edges of the picture meet")
+    sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
+    sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
+    deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     branch: BranchPlan | None = Field(None, description="None begins with noise")

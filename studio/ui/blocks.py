@@ -30,6 +30,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         browser = gr.Textbox(visible=False, elem_id="ls_browser")
         fill = gr.Button("Fill the form", visible="hidden", elem_id="ls_fill")
         size = gr.Button("Set the size", visible="hidden", elem_id="ls_size")
+        seeds = gr.Button("Set the seeds", visible="hidden", elem_id="ls_seeds")
         use = gr.Button("Use a checkpoint", visible="hidden", elem_id="ls_model")
         unbranch = gr.Button("Leave the branch", visible="hidden", elem_id="ls_unbranch")
         refresh = _quick_row(studio, form, fresh)
@@ -58,6 +59,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         )
         _model_choice(form, handlers, outcome, use)
         listen_js(size.click, script("takeSize"), [], [form.controls["width"], form.controls["height"]])
+        listen_js(seeds.click, script("takeSeeds"), [], [form.controls["seed"], form.controls["variation.seed"]])
         listen_js(unbranch.click, "() => [1, '']", [], [form.controls["branch.step"], form.controls["branch.origin"]])
         _mirror(form)
         everything = [*controls, *handlers.settings.values(), outcome]

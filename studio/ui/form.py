@@ -109,8 +109,15 @@ LOOKS: dict[str, Look] = {
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
     "emphasis": Look("Emphasis", "setting_emphasis"),
     "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),
+    "pad_conds": Look("Pad conds", "txt2img_pad_conds"),
+    "pad_conds_v0": Look("Pad conds v0", "txt2img_pad_conds_v0"),
     "prediction_type": Look("Prediction type", "setting_prediction_type"),
     "noise_schedule": Look("Noise schedule", "setting_sd_noise_schedule"),
+    "downcast_alphas": Look("Downcast alphas_cumprod", "txt2img_downcast_alphas"),
+    "tiling": Look("Tiling", "txt2img_tiling"),
+    "sdxl_crop_top": Look("SDXL crop top", "txt2img_sdxl_crop_top", {"step": 8}),
+    "sdxl_crop_left": Look("SDXL crop left", "txt2img_sdxl_crop_left", {"step": 8}),
+    "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),
@@ -130,6 +137,9 @@ LOOKS: dict[str, Look] = {
     "sampler_options.discard_penultimate": Look("Discard next-to-last sigma", "txt2img_discard_penultimate"),
     "sampler_options.sgm_noise_multiplier": Look("SGM noise multiplier", "txt2img_sgm_noise_multiplier"),
     "sampler_options.old_karras": Look("Old Karras range", "txt2img_old_karras"),
+    "sampler_options.s_min_uncond": Look("NGMS", "txt2img_s_min_uncond", {"step": 0.1}),
+    "sampler_options.s_min_uncond_all": Look("NGMS all steps", "txt2img_s_min_uncond_all"),
+    "sampler_options.skip_early_cond": Look("Skip early CFG", "txt2img_skip_early_cond"),
 }
 
 

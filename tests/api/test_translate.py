@@ -47,9 +47,18 @@ def order(**fields: Any) -> Order:
         ({"override_settings": {"sd_model_checkpoint": "", "sd_vae": None}}, {}),
         ({"override_settings": {"beta_dist_alpha": 0.5, "beta_dist_beta": 0.7}},
          {"sampler_options": SamplerOptions(beta_dist_alpha=0.5, beta_dist_beta=0.7)}),
+        ({"s_min_uncond": 3}, {"sampler_options": SamplerOptions(s_min_uncond=3)}),
+        ({"override_settings": {"s_min_uncond": 2, "s_min_uncond_all": True, "skip_early_cond": 0.2}},
+         {"sampler_options": SamplerOptions(s_min_uncond=2, s_min_uncond_all=True, skip_early_cond=0.2)}),
         ({"override_settings": {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR",
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
+        ({"override_settings": {"use_downcasted_alpha_bar": True}}, {"downcast_alphas": True}),
+        ({"tiling": True}, {"tiling": True}),
+        ({"tiling": None}, {}),
+        ({"override_settings": {"sdxl_crop_top": 8, "sdxl_crop_left": 16}}, {"sdxl_crop_top": 8, "sdxl_crop_left": 16}),
+        ({"override_settings": {"pad_cond_uncond": True, "pad_cond_uncond_v0": True}},
+         {"pad_conds": True, "pad_conds_v0": True}),
         ({"override_settings": {"use_old_scheduling": False, "sd_noise_schedule": "Default"}}, {}),
         ({"subseed": 9, "subseed_strength": 0.3}, {"variation": Variation(seed=9, strength=0.3)}),
         ({"subseed_strength": 0.3}, {"variation": Variation(strength=0.3)}),
@@ -92,8 +101,8 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("hr_checkpoint_name", "other"), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("tiling", True), ("init_images", ["aGk="]), ("mask", "aGk="),
-     ("firstphase_width", 64), ("disable_extra_networks", True), ("s_min_uncond", 1.0)],
+    [("hr_checkpoint_name", "other"), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+     ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest, match=f"^{field}: ") as caught:

@@ -26,6 +26,7 @@ LAYERS = {
         "resolve",
         "reproduce",
         "runs",
+        "sketching",
         "steps",
         "trainer",
         "wording",

@@ -217,6 +217,18 @@ def test_a_failed_job_says_why_and_can_be_tried_again(page: Page, server: Server
     expect(page.locator(".ls-job")).to_have_count(0)
 
 
+def test_a_finished_picture_takes_the_message_of_a_failure_away(page: Page, server: Server) -> None:
+    generate(page, "fail and be forgotten")
+    complaint = page.locator(".ls-toast.bad", has_text="too little memory")
+    expect(complaint).to_be_visible()
+    complaint.hover()  # it stays as long as somebody points at it
+    page.locator(PROMPT).fill("a lake")
+    page.locator(PROMPT).press("Control+Enter")
+    done(page, server)
+    expect(complaint).to_have_count(0)
+    page.locator(".ls-job.bad", has_text="be forgotten").get_by_role("button", name="Put aside").click()
+
+
 def test_bad_values_get_a_message_and_nothing_is_lost(page: Page, server: Server) -> None:
     jobs = len(server.studio.queue.jobs(limit=1000))
     generate(page, "a fox <lora:unheard-of:1>")

@@ -111,6 +111,14 @@ def test_read_and_clear(page: Page) -> None:
     expect(page.locator(PROMPT)).to_have_value("a mill")
     expect(page.locator(NEGATIVE)).to_have_value("fog")
     expect(page.locator(".ls-toast", has_text="'elm'")).to_be_visible()
+    page.locator(PROMPT).fill(
+        "a barn Negative prompt: rain Steps: 8, Sampler: Heun, CFG scale: 3, Seed: 6, Size: 64x64"
+    )
+    page.locator("#paste").click()
+    expect(page.locator(PROMPT)).to_have_value("a barn")
+    expect(number(page, "seed")).to_have_value("6")
+    page.locator(PROMPT).fill("a mill")
+    page.locator(NEGATIVE).fill("fog")
     page.locator("#txt2img_clear_prompt").click()
     expect(page.locator(PROMPT)).to_have_value("")
     page.get_by_role("button", name="undo").click()

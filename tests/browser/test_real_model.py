@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from studio.settings import Settings
 from studio.ui.mount import mount_page
 from tests.api.stand_in import serving
 from tests.browser.conftest import READY, forget
-from tests.browser.steps import NEGATIVE, STAGE, generate, set_number, tab
+from tests.browser.steps import NEGATIVE, PROMPT, STAGE, generate, set_number, tab
 
 SECONDS = 120_000
 
@@ -65,3 +66,44 @@ def test_send_to_txt2img_paints_the_same_bytes(real: tuple[str, Studio], profile
     page.close()
     assert again != second
     assert again.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.slow
+def test_live_follows_the_typing_and_the_sliders(real: tuple[str, Studio], profile: BrowserContext) -> None:
+    url, studio = real
+    page = profile.new_page()
+    forget(page, url)
+    page.goto(url)
+    page.wait_for_selector(READY, state="attached")
+    before = len(studio.queue.jobs(limit=1000))
+    shown: list[str] = []
+
+    def pixels() -> list[int]:
+        """Those of the next live picture."""
+        image = page.locator(".ls-livecover:not(.rough) > img[src^='blob:']")
+        expect(image).not_to_have_attribute("src", shown[-1] if shown else "", timeout=SECONDS)
+        page.wait_for_timeout(300)  # a slow letter may have painted what is before the last one
+        expect(page.locator("#ls_live .ls-dot")).to_have_class("ls-dot good", timeout=SECONDS)
+        shown.append(image.get_attribute("src") or "")
+        read = """async (image) => {
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+            canvas.drawImage(image, 0, 0);
+            return [...canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data];
+        }"""
+        return list(image.evaluate(read))
+
+    page.locator(PROMPT).fill("a red apple")
+    page.locator("#txt2img_live_switch").click()
+    pictures = [pixels()]
+    assert len(pictures[0]) == 4 * 128 * 128
+    page.locator(PROMPT).press_sequentially(" on a beach")
+    pictures.append(pixels())
+    page.locator("#txt2img_cfg_scale input[type=range]").press("ArrowLeft")
+    pictures.append(pixels())
+    page.locator("#txt2img_random_seed").click()
+    pictures.append(pixels())
+    page.close()
+    for one, other in itertools.pairwise(pictures):
+        assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one) > 0.5
+    assert len(studio.queue.jobs(limit=1000)) == before

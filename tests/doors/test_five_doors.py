@@ -43,6 +43,11 @@ CASES: dict[str, dict[str, Any]] = {
         "sampler_options": {"s_churn": 2.0, "s_tmin": 0.5, "s_noise": 1.1},
     },
     "eta": {"sampler": "Euler a", "seed": 6, "sampler_options": {"eta": 0.5}},
+    "skipped guidance": {
+        "seed": 6,
+        "sampler_options": {"s_min_uncond": 2.5, "s_min_uncond_all": True, "skip_early_cond": 0.15},
+    },
+    "a cache of deep features": {"deep_cache": 3, "seed": 21},
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
     "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
@@ -138,6 +143,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "hires with a refiner's pass but no refiner": {"seed": 17, "hires": {"refiner": "first pass", "scale": 1.25}},
     "old prompt editing": {"prompt": "a [red:(blue:1.2):1.0] fox", "old_prompt_editing": True, "seed": 15},
+    "padded prompts": {"prompt": "a fox, " * 40, "pad_conds": True, "seed": 15},
+    "prompts padded the old way": {"negative_prompt": "a fox, " * 40, "pad_conds_v0": True, "seed": 15},
+    "noise levels in half precision": {"downcast_alphas": True, "seed": 15},
+    "tiling": {"tiling": True, "seed": 15},
+    "what SDXL is told was cut off": {"model": "grand", "sdxl_crop_top": 8, "sdxl_crop_left": 100, "seed": 15},
     "what the checkpoint predicts": {"prediction_type": "v_prediction", "seed": 16},
     "a schedule that ends in noise": {"noise_schedule": "Zero Terminal SNR", "prediction_type": "epsilon", "seed": 16},
     "comments": {"prompt": "a fox\n# at night?\nin snow # deep", "seed": 2},
@@ -194,6 +204,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,ink {prompt},photo\n"frame, wide",framed,\n')
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
+    shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -252,6 +263,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmin": options.s_tmin,
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
+        "tiling": request.tiling,
+        "s_min_uncond": options.s_min_uncond,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         "branch": request.branch and request.branch.model_dump(),
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
@@ -261,12 +274,21 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "override_settings": {
             **({"hires_fix_refiner_pass": request.hires.refiner} if request.hires else {}),
             "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
+            "s_min_uncond_all": options.s_min_uncond_all,
+            "skip_early_cond": options.skip_early_cond,
+            "sd_model_checkpoint": request.model,
+            "sdxl_crop_top": request.sdxl_crop_top,
+            "sdxl_crop_left": request.sdxl_crop_left,
             "CLIP_stop_at_last_layers": request.clip_skip,
             "randn_source": request.rng,
             "emphasis": request.emphasis,
             "use_old_scheduling": request.old_prompt_editing,
+            "pad_cond_uncond": request.pad_conds,
+            "pad_cond_uncond_v0": request.pad_conds_v0,
             "sd_noise_schedule": request.noise_schedule,
+            "use_downcasted_alpha_bar": request.downcast_alphas,
             "prediction_type": request.prediction_type,
+            "deep_cache": request.deep_cache,
         },
     }
     answer = client.post("/sdapi/v1/txt2img", json=body)
@@ -287,6 +309,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
             flag = f"--{prefix}{name.replace('_', '-')}"
             words += [flag] if value is True else [f"{flag}={value}"]
     words += ["--hires"] if request.hires else []
+    words += [f"--model={request.model}"] if request.model else []
     words += [f"--styles={name}" for name in request.styles]
     if request.branch:
         file = studio.paths.root / "origin.txt"

@@ -36,7 +36,7 @@ BASE = GenerationRequest(
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 
@@ -208,7 +208,7 @@ def pair() -> Library:
 def memory(request: pytest.FixtureRequest, engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether there is room for two checkpoints."""
     room = request.param == "both in memory"
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 2**30)
     engine.close()
     return room
 

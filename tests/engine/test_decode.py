@@ -33,6 +33,9 @@ class FakeVae:
         self.inputs.append(latents)
         return SimpleNamespace(sample=torch.full((1, 3, 16, 16), self.bad.get(self.dtype, self.good), dtype=self.dtype))
 
+    def modules(self) -> tuple[()]:
+        return ()
+
     def to(self, *, dtype: torch.dtype) -> None:
         self.dtype = dtype
 

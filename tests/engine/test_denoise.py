@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.engine.denoise import Condition, GuidedUNet, Timeline, needs_negative
+from studio.engine.denoise import Condition, GuidedUNet, Timeline
 
 SIGMA = 2.5
 X0 = torch.linspace(-1, 1, 4 * 4 * 4).reshape(1, 4, 4, 4)
@@ -145,9 +145,37 @@ def test_a_single_weight_scales_the_guidance() -> None:
     torch.testing.assert_close(weighted(X, SIGMA), X - SIGMA * (0.1 + 2 * (0.5 - 0.1)))
 
 
-def test_the_negative_prompt_is_idle_only_under_one_prompt_at_scale_one() -> None:
-    assert not needs_negative([1.0])
-    assert all(needs_negative(scales) for scales in ([0.5], [0.0], [1.0, 1.0], [7.0]))
+def skipping(unet: FakeUNet, positive: list[Timeline], scale: float, skip: Any, calls: int = 0) -> GuidedUNet:
+    negative = always(condition(0.1))
+    return GuidedUNet(unet, float, "epsilon", positive, negative, scale, torch.float32, calls=calls, skip=skip)
+
+
+def test_a_call_may_leave_the_negative_prompt_out() -> None:
+    unet, asked = FakeUNet(), []
+
+    def skip(call: int, sigma: float) -> bool:
+        asked.append((call, sigma))
+        return call % 2 == 1
+
+    denoiser = skipping(unet, [always(condition(0.5))], 3.0, skip, calls=4)
+    guided_x0, alone = X - SIGMA * (0.1 + 3.0 * (0.5 - 0.1)), X - SIGMA * 0.5
+    torch.testing.assert_close(denoiser(X, SIGMA), guided_x0)
+    assert torch.equal(denoiser(X, SIGMA), alone)
+    torch.testing.assert_close(denoiser.guided_and_uncond(X, SIGMA)[1], X - SIGMA * 0.1)
+    assert all(torch.equal(part, alone) for part in denoiser.guided_and_uncond(X, SIGMA))
+    assert asked == [(call, SIGMA) for call in (4, 5, 6, 7)]
+    assert [len(call["sample"]) for call in unet.calls] == [4, 2, 4, 2]
+
+
+def test_several_prompts_without_the_negative_one_are_summed_from_the_first() -> None:
+    """At scale 1, as in A1111."""
+    unet = FakeUNet()
+    positive = [always(condition(0.5), 0.7), always(condition(0.9), -0.5), always(condition(0.2), 2.0)]
+    denoiser = skipping(unet, positive, 3.0, lambda call, sigma: True)
+    both, uncond = denoiser.guided_and_uncond(X, SIGMA)
+    torch.testing.assert_close(both, X - SIGMA * (0.5 - 0.5 * (0.9 - 0.5) + 2.0 * (0.2 - 0.5)))
+    torch.testing.assert_close(uncond, X - SIGMA * 0.5)
+    assert [len(call["sample"]) for call in unet.calls] == [6]
 
 
 def test_prompts_change_with_the_calls_of_the_model() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import pytest
@@ -12,17 +13,59 @@ from studio.engine.failure import error_text, explain, is_device_lost, is_out_of
 from studio.engine.hardware import choose_hardware, usable_cores
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
 from tests.engine.samples import resolved_request
+from tests.tiny_models import tiny_components
 
 
-def test_the_cpu_computes_in_float32() -> None:
+@pytest.mark.parametrize(
+    "fast, expected",
+    [
+        (True, (torch.bfloat16, torch.bfloat16, "chunked")),
+        (False, (torch.float32, torch.float32, "sdpa")),
+    ],
+)
+def test_the_cpu_takes_bfloat16_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, expected: tuple[torch.dtype, torch.dtype, str]
+) -> None:
+    monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: fast)
     chosen = choose_hardware("cpu")
-    assert (chosen.device.type, chosen.dtype, chosen.vae_dtype, chosen.attention) == (
-        "cpu",
-        torch.float32,
-        torch.float32,
-        "sdpa",
-    )
+    assert (chosen.dtype, chosen.vae_dtype, chosen.attention) == expected
     assert chosen.memory() > 10 * 2**20
+
+
+def test_a_precision_that_is_asked_for_is_taken() -> None:
+    exact = choose_hardware("cpu", precision="fp32")
+    assert (exact.dtype, exact.vae_dtype, exact.attention) == (torch.float32, torch.float32, "sdpa")
+    assert "float32, sdpa" in exact.backend
+    short = choose_hardware("cpu", "sdpa", "bf16")
+    assert (short.dtype, short.attention) == (torch.bfloat16, "sdpa")
+    with pytest.raises(SettingsError, match=r"too slowly.*auto, fp32, bf16"):
+        choose_hardware("cpu", precision="fp16")
+    with pytest.raises(SettingsError, match=r"'int8' is not known\. Allowed: auto, fp32, bf16, fp16"):
+        choose_hardware("cpu", precision="int8")  # type: ignore[arg-type]
+
+
+def test_compiling_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = choose_hardware("cpu", compiled=True)
+    assert here.compiled is False
+    assert "gains nothing on cpu" in here.note
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    there = choose_hardware("cuda", compiled=True)
+    assert there.backend.endswith("card, bfloat16, sdpa, compiled")
+    compiled: list[str] = []
+    unet = copy.deepcopy(tiny_components("sd1")["unet"])
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self).__name__))
+    there.prepare(unet)
+    assert set(compiled) == {"BasicTransformerBlock"}
+
+
+def test_what_is_prepared_has_channels_last_in_short_formats_only() -> None:
+    for precision, expected in (("fp32", False), ("bf16", True)):
+        chosen = choose_hardware("cpu", precision=precision)
+        unet = copy.deepcopy(tiny_components("sd1")["unet"]).to(chosen.dtype)
+        chosen.prepare(unet)
+        assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last) is expected
 
 
 @pytest.mark.parametrize(
@@ -54,8 +97,11 @@ def test_xformers_that_cannot_be_used_falls_back_with_a_note(monkeypatch: pytest
     chosen = choose_hardware("cuda", "xformers")
     assert chosen.attention == "sdpa"
     assert "not installed" in chosen.note
-    with pytest.raises(SettingsError, match="Allowed: auto, sdpa, xformers"):
-        choose_hardware("cpu", "flash")  # type: ignore[arg-type]
+    assert "CUDA devices only" in choose_hardware("cpu", "flash").note
+    assert "short formats only" in choose_hardware("cuda", "flash", "fp32").note
+    assert choose_hardware("cuda", "flash").attention == "flash"
+    with pytest.raises(SettingsError, match="Allowed: auto, sdpa, chunked, flash, xformers"):
+        choose_hardware("cpu", "fastest")  # type: ignore[arg-type]
 
 
 def test_threads_are_bounded_by_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import unpack_step
 from studio.engine.passes import TextToImage
 from studio.engine.runner import DiffusersEngine
+from studio.engine.saving import Saving
 from studio.engine.upscale import enlarged
 from studio.errors import InvalidRequest
 from studio.resolve import resolve
@@ -30,7 +31,7 @@ from studio.schema.resolved import ResolvedRequest
 from tests.engine.by_hand import noise_prediction
 from tests.tiny_models import tiny_file, tiny_info, tiny_lora
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 LORA = "<lora:sd1-kohya-4-2.0-unet-te-0:1>"
 PLAIN: dict[str, Any] = {
     "prompt": "a fox",
@@ -45,7 +46,7 @@ PLAIN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 
@@ -141,8 +142,8 @@ def final_latents(resolved: ResolvedRequest, seeds: list[int]) -> Tensor:
         return enlarged(x, plan, LoadedVae(painter.model.vae, painter.model.latent))
 
     both = TwoPasses(
-        lambda: TextToImage(loaded, resolved, HARDWARE),
-        lambda: TextToImage(loaded, second_pass(resolved), HARDWARE, strength=plan.denoising_strength),
+        lambda: TextToImage(loaded, resolved, HARDWARE, Saving()),
+        lambda: TextToImage(loaded, second_pass(resolved), HARDWARE, Saving(), strength=plan.denoising_strength),
         enlarge,
         plan.steps,
     )
@@ -253,7 +254,7 @@ def test_loras_are_those_of_the_pass(engine: DiffusersEngine, batches: int) -> N
 def test_a_refiner_with_the_same_weights_changes_nothing(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, which: str, room: bool
 ) -> None:
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 2**30)
     alone = pictures(paint(engine, asked(batch_count=2)))
     refiner = {"checkpoint": "twin", "switch_at": 0.5}
     events = paint(engine, asked(batch_count=2, refiner=refiner, hires={"refiner": which}))

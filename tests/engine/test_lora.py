@@ -308,6 +308,39 @@ def test_taking_out_leaves_the_model_as_loaded_bit_for_bit(dtype: torch.dtype) -
     assert not same(merged[0], base)
 
 
+def test_going_back_to_a_lora_computes_nothing_and_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from studio.engine.lora_files import Factors
+
+    model = load("sd1", torch.bfloat16)
+    model.unet.to(memory_format=torch.channels_last)
+    stack, first, second = LoraStack(model), one(tiny_lora("sd1", seed=1)), one(tiny_lora("sd1", seed=2))
+    once = []
+    for wanted in (first, second):
+        stack.apply(wanted)
+        once.append(weights(model))
+    monkeypatch.setattr(Factors, "difference", None)  # calling it fails
+    for place, wanted in ((0, first), (1, second), (0, first)):
+        assert stack.apply(wanted) is True
+        assert same(weights(model), once[place])
+    assert model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    for resnet in model.unet.down_blocks[0].resnets:
+        assert resnet.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_merged_weights_are_forgotten_where_there_is_no_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import studio.engine.lora as module
+
+    model = load("sd1")
+    stack, base = LoraStack(model), weights(model)
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    for seed in (1, 2, 1):
+        stack.apply(one(tiny_lora("sd1", seed=seed)))
+    assert len(stack._kept) == 1
+    assert len(stack._files) == 1
+    stack.apply(())
+    assert same(weights(model), base)
+
+
 def test_the_parts_have_weights_of_their_own() -> None:
     model = load("sdxl")
     stack, base = LoraStack(model), weights(model)

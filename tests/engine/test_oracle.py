@@ -26,7 +26,7 @@ TOKENIZER = Path(__file__).parents[2] / "studio" / "families" / "data" / "clip_t
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 

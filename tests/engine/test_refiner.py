@@ -19,6 +19,7 @@ from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.passes import TextToImage
 from studio.engine.refiner import HandOver, RefinerPass, gone
 from studio.engine.runner import DiffusersEngine
+from studio.engine.saving import Saving
 from studio.errors import IncompatibleFile
 from studio.samplers.noise_table import NoiseTable
 from studio.schema.engine import CancelToken
@@ -30,14 +31,14 @@ from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
 from tests.tiny_models import tiny_file, tiny_folder, tiny_info, tiny_lora, tiny_vae_file
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 CALM = {"cfg_scale": 2.0}
 """Random weights amplify rounding; at a small scale the same picture stays the same."""
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32", checkpoints=1)
     yield painter
     painter.close()
 
@@ -152,9 +153,9 @@ def final_latents(request: ResolvedRequest, seeds: list[int]) -> Tensor:
 
     def open_pass() -> tuple[LoadedCheckpoint, TextToImage]:
         second = keeper.checkpoint(model, beside=request.model)
-        return second, TextToImage(second, request.model_copy(update={"model": model}), HARDWARE)
+        return second, TextToImage(second, request.model_copy(update={"model": model}), HARDWARE, Saving())
 
-    *_, last = TextToImage(first, request, HARDWARE, RefinerPass(request.refiner, open_pass)).steps(seeds)
+    *_, last = TextToImage(first, request, HARDWARE, Saving(), RefinerPass(request.refiner, open_pass)).steps(seeds)
     return last.x
 
 
@@ -231,7 +232,7 @@ def test_a_batch_equals_its_pictures_alone_whether_or_not_both_fit(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
     base, other = tiny_info("sdxl"), tiny_info("sdxl_refiner")
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 2**30)
     engine.close()
     events = paint(engine, refined(base, other, batch_count=2, batch_size=2))
     alone = [pictures(paint(engine, refined(base, other, seed=seed)))[0] for seed in (7, 8, 9, 10)]
@@ -249,7 +250,7 @@ def test_without_room_the_first_is_gone_before_the_second_is_loaded(
 ) -> None:
     import studio.engine.keeper as module
 
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**30)
     engine.close()
     base, other = tiny_info("sdxl"), tiny_info("sdxl_refiner")
     load, alive = module.load_checkpoint, []
@@ -312,7 +313,7 @@ def test_inpainting_checkpoints_refine_too(engine: DiffusersEngine) -> None:
 def test_latents_of_another_kind_are_refused(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 2**30)
     engine.close()
     with pytest.raises(IncompatibleFile, match="1/4 of the size") as caught:
         paint(engine, refined(tiny_info("sd1"), tiny_info("sprout")))
@@ -324,7 +325,7 @@ def test_what_is_loaded_at_the_switch_can_be_changed_later(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights made under inference mode could not take a LoRA."""
-    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 0)
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**30)
     engine.close()
     base, twin = tiny_info("sd1"), tiny_info(tiny_file("sd1"))
     lora = (LoraUse(name="l", model=tiny_info(tiny_lora("sd1"), "lora"), te_weight=1.0, unet_weight=1.0),)

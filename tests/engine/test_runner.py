@@ -34,7 +34,7 @@ ACCEPTED = 2
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu")
+    painter = DiffusersEngine("cpu", precision="fp32")
     yield painter
     painter.close()
 
@@ -261,6 +261,35 @@ def test_a_separate_vae_changes_the_picture_only_while_it_is_chosen(engine: Diff
 # -- cancelling -------------------------------------------------------------------------------------------------------
 
 
+def test_a_deep_cache_is_near_and_of_an_interval_of_1_is_not_there(engine: DiffusersEngine, sd1: ModelInfo) -> None:
+    calm = {"cfg_scale": 2.0, "steps": 12}
+    exact, cached = (pictures(paint(engine, resolved_request(sd1, deep_cache=n, **calm)))[0] for n in (1, 2))
+    assert "DeepCache" not in exact.infotext
+    assert "DeepCache interval: 2" in cached.infotext
+    assert 0 < np.abs(pixels(exact) - pixels(cached)).mean() < np.abs(pixels(exact) - pixels(exact)[::-1]).mean() / 2
+
+
+def test_checkpoints_stay_loaded_as_far_as_number_and_memory_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = [tiny_info("sd1"), tiny_info("sd2"), tiny_info("sprout")]
+
+    def loads(engine: DiffusersEngine, order: list[int]) -> list[bool]:
+        return [
+            any(isinstance(event, Status) and event.message.startswith("Loading") for event in paint(engine, request))
+            for request in (resolved_request(infos[index], steps=1) for index in order)
+        ]
+
+    order, free = [0, 1, 0, 2, 0, 1], [2**50]
+    two, one = (DiffusersEngine("cpu", precision="fp32", checkpoints=count) for count in (2, 1))
+    monkeypatch.setattr(type(two._hardware), "free_memory", lambda self: free[0])
+    assert loads(two, order) == [True, True, False, True, False, True]
+    assert loads(one, order) == [True] * 6
+    free[0] = 0
+    assert loads(two, [2, 2, 0, 2]) == [True, False, True, True]
+    for engine in (two, one):
+        engine.close()
+        assert engine.info().model is None
+
+
 @pytest.mark.parametrize("at_step", [1, 3, 6])
 def test_interrupt_ends_within_a_step_and_leaves_no_trace(
     engine: DiffusersEngine, sd1: ModelInfo, at_step: int
@@ -272,7 +301,7 @@ def test_interrupt_ends_within_a_step_and_leaves_no_trace(
             cancel.interrupt()
     assert isinstance(seen[-1], Cancelled)
     assert max(event.step for event in seen if isinstance(event, Progress)) == at_step
-    assert images_of(engine, sd1)[0].png == images_of(DiffusersEngine("cpu"), sd1)[0].png
+    assert images_of(engine, sd1)[0].png == images_of(DiffusersEngine("cpu", precision="fp32"), sd1)[0].png
 
 
 def test_interrupt_keeps_finished_pictures(engine: DiffusersEngine, sd1: ModelInfo) -> None:
@@ -424,7 +453,7 @@ def test_a_lost_device_is_told_and_remembered(sd1: ModelInfo, monkeypatch: pytes
     def fail(*arguments: Any, **more: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    engine = DiffusersEngine("cpu")
+    engine = DiffusersEngine("cpu", precision="fp32")
     break_unet(engine, monkeypatch, sd1, fail)
     with pytest.raises(EngineError, match="device cpu failed"):
         images_of(engine, sd1)
@@ -435,7 +464,7 @@ def test_a_lost_device_is_told_and_remembered(sd1: ModelInfo, monkeypatch: pytes
 
 
 def test_warming_up_loads_the_model(sd1: ModelInfo) -> None:
-    engine = DiffusersEngine("cpu")
+    engine = DiffusersEngine("cpu", precision="fp32")
     assert engine.info().model is None
     engine.start(sd1)
     end = time.monotonic() + 30
@@ -458,7 +487,7 @@ def test_warming_up_loads_the_model(sd1: ModelInfo) -> None:
 
 
 def test_another_model_frees_the_memory_of_the_first(sd1: ModelInfo) -> None:
-    engine = DiffusersEngine("cpu")
+    engine = DiffusersEngine("cpu", precision="fp32")
     file = tiny_info(tiny_lora("sd1"), "lora")
     assert images_of(engine, sd1, loras=(LoraUse(name="l", model=file, te_weight=1.0, unet_weight=1.0),))
     kept = weakref.ref(engine.load(sd1).model.unet.conv_in.weight)

@@ -19,7 +19,7 @@ from studio.upscalers import DEFAULT_UPSCALER, UPSCALERS
 from tests.plans import prompt_plan
 from tests.tiny_models import tiny_info
 
-HARDWARE = choose_hardware("cpu")
+HARDWARE = choose_hardware("cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from studio.errors import InvalidRequest, UnknownName
+from studio.errors import IncompatibleFile, InvalidRequest, UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
+from studio.samplers.guidance import is_guided
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.request import (
@@ -43,6 +44,7 @@ def info(kind: Any, name: str, **more: Any) -> ModelInfo:
 MODELS = {
     "painter": info("checkpoint", "painter", short_hash="0123456789"),
     "not hashed yet": info("checkpoint", "not hashed yet"),
+    "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc"),
     "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
@@ -167,7 +169,7 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(fields).map(made).filter(lambda whole: whole is not None)
 
 
-def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -> bool:
+def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str, guided: bool) -> bool:
     """Whether a sampler option makes a difference to the pixels; one that is not listed always does."""
     sigmas = not spec.timesteps
     eta = spec.eta(options) if spec.default_eta is not None else 0
@@ -187,6 +189,9 @@ def acts(name: str, spec: SamplerSpec, options: SamplerOptions, schedule: str) -
         "ensd": spec.uses_ensd and eta != 0,
         "sgm_noise_multiplier": sigmas,
         "old_karras": sigmas,
+        "s_min_uncond": guided,
+        "s_min_uncond_all": guided and options.s_min_uncond > 0,
+        "skip_early_cond": guided,
     }
     return rules.get(name, spec.continuous_time if name.startswith("uni_pc_") else True)
 
@@ -200,7 +205,10 @@ def acting(resolved: ResolvedRequest) -> list[dict[str, Any]]:
             spec = find_sampler(one.sampler)
             default_rho = find_schedule(one.schedule).default_rho
             written = {**options.model_dump(), "eta": spec.eta(options), "rho": options.rho or default_rho}
-            found.append({name: value for name, value in written.items() if acts(name, spec, options, one.schedule)})
+            guided = is_guided(spec, one.cfg_scale, [branch.weight for branch in one.positive.branches])
+            found.append(
+                {name: value for name, value in written.items() if acts(name, spec, options, one.schedule, guided)}
+            )
     return found
 
 
@@ -223,7 +231,7 @@ def test_a_request_survives_its_text(request: GenerationRequest, data: st.DataOb
         request = request.model_copy(update={"batch_size": 1})
     try:
         first = resolve(request, Library(), lambda: 7)
-    except (InvalidRequest, UnknownName):
+    except (IncompatibleFile, InvalidRequest, UnknownName):
         assume(False)
         raise
     index = data.draw(st.integers(0, request.picture_count - 1))
@@ -259,7 +267,7 @@ def test_branches_of_branches_survive_their_text(requests: list[GenerationReques
         branch = BranchPoint(step=step, origin=text) if text else None
         try:
             plan = resolve(request.model_copy(update={**shared, "branch": branch}), Library(), lambda: 7)
-        except (InvalidRequest, UnknownName):
+        except (IncompatibleFile, InvalidRequest, UnknownName):
             assume(False)
             raise
         assume(as_read(plan.positive.text) == plan.positive.text and as_read(plan.negative.text) == plan.negative.text)

@@ -23,6 +23,7 @@ APPLIED = {
     "Model hash: 6ce0161689": {"model": "6ce0161689"},
     "VAE: a.safetensors, VAE hash: 0123456789": {"vae": "a [0123456789]"},
     "Clip skip: 2": {"clip_skip": 2},
+    "DeepCache interval: 3": {"deep_cache": 3},
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -34,6 +35,11 @@ APPLIED = {
         "refiner": {"checkpoint": "x", "switch_at": 0.8, "by_steps": True}
     },
     "Old prompt editing timelines: True": {"old_prompt_editing": True},
+    "Pad conds: True": {"pad_conds": True},
+    "Pad conds v0: True": {"pad_conds_v0": True},
+    "Downcast alphas_cumprod: True": {"downcast_alphas": True},
+    "Tiling: True": {"tiling": True},
+    "SDXL crop top: 8, SDXL crop left: 16": {"sdxl_crop_top": 8, "sdxl_crop_left": 16},
     "Noise Schedule: Zero Terminal SNR": {"noise_schedule": "Zero Terminal SNR"},
 }
 OPTIONS = {
@@ -57,9 +63,12 @@ OPTIONS = {
     "UniPC skip type: logSNR": {"uni_pc_skip_type": "logSNR"},
     "UniPC order: 2": {"uni_pc_order": 2},
     "UniPC lower order final: False": {"uni_pc_lower_order_final": False},
+    "NGMS: 2.5": {"s_min_uncond": 2.5},
+    "NGMS all steps: True": {"s_min_uncond_all": True},
+    "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
-    *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable", "Tiling: True"),
+    *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
     *("Token merging ratio: 0.5", "Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),
@@ -76,7 +85,6 @@ NAMED = [
         "Hypernet strength: 0.5",
         "Noise Schedule: Zero Terminal",
     ),
-    *("NGMS: 1", "NGMS all steps: True", "Skip Early CFG: 0.2", "Pad conds: True"),
     *("VAE Encoder: TAESD", "VAE Decoder: TAESD", "Script: X/Y/Z plot"),
     *("X Type: Seed", 'X Values: "1, 2"', 'Fixed X Values: "1, 2"', "Y Type: Steps", "Z Values: 1"),
     *("SD upscale upscaler: Lanczos", "SD upscale overlap: 64", "ADetailer model: face.pt", "Distilled CFG Scale: 3.5"),
@@ -134,10 +142,10 @@ def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
 
 
 def test_a_long_list_is_cut_but_names_every_feature() -> None:
-    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"Tiling": "r" * 200}
+    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"Hypernet": "r" * 200}
     first, second = unused_notes(pairs, ())
     assert "and 3 more" in first
-    assert "no tiling" in second and len(second) < 120
+    assert "no hypernetworks" in second and len(second) < 120
 
 
 def test_what_is_read_is_no_feature_that_is_missing() -> None:

@@ -230,3 +230,43 @@ def test_a_drawn_prompt_is_written_and_its_template_beside_it() -> None:
     assert again.positive == resolved(GenerationRequest(prompt=parsed.prompt, steps=again.steps)).positive
     assert again.options.template == ""
     assert "Template" not in parameters(prompt="a fox")
+
+
+def test_skipped_guidance_is_told_where_there_is_guidance() -> None:
+    options = SamplerOptions(s_min_uncond=2.5, s_min_uncond_all=True, skip_early_cond=0.2)
+
+    def said(**fields: Any) -> dict[str, str]:
+        keys = ("Skip Early CFG", "NGMS", "NGMS all steps")
+        return {
+            key: value for key, value in parameters(**{"sampler_options": options, **fields}).items() if key in keys
+        }
+
+    everything = {"Skip Early CFG": "0.2", "NGMS": "2.5", "NGMS all steps": "True"}
+    assert said() == everything
+    assert said(cfg_scale=1.0) == {}
+    assert said(cfg_scale=1.0, prompt="a AND b") == said(cfg_scale=12.5, sampler="DDIM CFG++") == everything
+    assert said(sampler_options=SamplerOptions(s_min_uncond_all=True)) == {}
+
+
+def test_padding_is_told_where_it_has_an_effect() -> None:
+    long = "fox " * 100
+
+    def said(**fields: Any) -> list[str]:
+        return [key for key in parameters(**fields) if key.startswith("Pad")]
+
+    assert said(prompt=long, pad_conds=True) == ["Pad conds"]
+    assert said(negative_prompt=long, pad_conds_v0=True, pad_conds=True) == ["Pad conds v0"]
+    assert said(prompt="fox", pad_conds=True) == said(prompt=long) == []
+    assert said(prompt=f"[fox:{long}:3]", pad_conds=True) == ["Pad conds"]
+    assert said(prompt=long, negative_prompt=long, pad_conds=True) == []
+
+
+def test_what_sdxl_was_told_is_told_of_sdxl_only() -> None:
+    request = resolved(GenerationRequest(sdxl_crop_top=8, tiling=True))
+    assert "crop" not in write_infotext(request, 0, "1")
+    told = request.model_copy(update={"sdxl_crop_top": 8, "sdxl_crop_left": 16})
+    text = write_infotext(told, 0, "1")
+    assert "SDXL crop top: 8, SDXL crop left: 16, " in text
+    assert "RNG: CPU, Tiling: True, " in text
+    read = parse_infotext(text).request
+    assert (read["sdxl_crop_top"], read["sdxl_crop_left"], read["tiling"]) == (8, 16, True)

@@ -223,7 +223,11 @@ def test_the_sample_of_step_0_is_what_the_engine_paints_with_the_base(finished: 
         prompt="a fox", model="tiny", sampler="DPM++ 2M", steps=2, cfg_scale=7, width=64, height=64, seed=9
     )
     resolved = resolve(request, Library(Paths(root)), draw_seed=lambda: 0)
-    ready = [event for event in DiffusersEngine("cpu").run(resolved, CancelToken()) if isinstance(event, ImageReady)]
+    ready = [
+        event
+        for event in DiffusersEngine("cpu", precision="fp32").run(resolved, CancelToken())
+        if isinstance(event, ImageReady)
+    ]
     with Image.open(run.samples / "step-00000000-00.png") as ours, Image.open(io.BytesIO(ready[0].png)) as theirs:
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 

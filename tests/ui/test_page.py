@@ -190,7 +190,7 @@ def test_scripts_are_short_and_keep_no_prompts(path: Path) -> None:
     text = path.read_text("utf-8")
     assert text.count("\n") <= 400
     for name in re.findall(r"localStorage\.setItem\((\w+)", text):
-        assert name in {"BROWSER", "OPEN", "SEEN", "THEME"}
+        assert name in {"BROWSER", "LIVE", "OPEN", "SEEN", "THEME"}
 
 
 def test_theme_colours_exist_in_the_stylesheet() -> None:

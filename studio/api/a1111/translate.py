@@ -122,8 +122,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
     ("restore_faces", bool, "face restoration"),
-    ("tiling", bool, "tiling"),
-    ("s_min_uncond", _positive, "negative guidance minimum sigma"),
     ("disable_extra_networks", bool, "turning extra networks off; leave the <lora:…> tags out of the prompt"),
 )
 
@@ -138,6 +136,7 @@ _FIELDS = {
     "cfg_scale": "cfg_scale",
     "width": "width",
     "height": "height",
+    "tiling": "tiling",
     "branch": "branch",
 }
 _PART_FIELDS = {
@@ -167,7 +166,7 @@ HIRES_STRENGTH = 0.75
 """A1111's strength of the second pass where none is given."""
 _HIRES_OVERRIDES = {"hires_fix_refiner_pass": "refiner"}
 """What A1111 keeps in its settings about the second pass."""
-_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")}
+_SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")}
 _OVERRIDES = {
     "sd_model_checkpoint": "model",
     "sd_vae": "vae",
@@ -177,10 +176,16 @@ _OVERRIDES = {
 }
 _PICTURE_OVERRIDES = {
     "use_old_scheduling": "old_prompt_editing",
+    "pad_cond_uncond": "pad_conds",
+    "pad_cond_uncond_v0": "pad_conds_v0",
     "sd_noise_schedule": "noise_schedule",
+    "use_downcasted_alpha_bar": "downcast_alphas",
+    "sdxl_crop_top": "sdxl_crop_top",
+    "sdxl_crop_left": "sdxl_crop_left",
     "prediction_type": "prediction_type",
+    "deep_cache": "deep_cache",
 }
-"""What A1111 keeps in its settings and a request says each time; the last one is ours."""
+"""What A1111 keeps in its settings and a request says each time; the last two are ours."""
 _PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 _SAMPLER_OVERRIDES = {
@@ -203,6 +208,9 @@ _SAMPLER_OVERRIDES = {
     "uni_pc_skip_type": "uni_pc_skip_type",
     "uni_pc_order": "uni_pc_order",
     "uni_pc_lower_order_final": "uni_pc_lower_order_final",
+    "s_min_uncond": "s_min_uncond",
+    "s_min_uncond_all": "s_min_uncond_all",
+    "skip_early_cond": "skip_early_cond",
 }
 
 

@@ -12,10 +12,11 @@ from studio.api.native import (
     prompts,
     reading,
     reproduce,
+    sketches,
     styles,
     training,
 )
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, events, files, library, styles, prompts, reading, reproduce, datasets, training):
+for part in (machine, jobs, sketches, events, files, library, styles, prompts, reading, reproduce, datasets, training):
     router.include_router(part.router)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
 from starlette.responses import StreamingResponse
 
-from studio.api.common import StudioDep
+from studio.api.common import StudioDep, waker
 from studio.app import Studio
 from studio.schema.engine import EngineInfo
 from studio.schema.runs import RunRecord
@@ -53,7 +53,7 @@ async def _stream(studio: Studio, boot: str, after: int | None) -> AsyncIterator
     hub, news = studio.queue.events, asyncio.Event()
     told: EngineInfo | None = None
     shown: dict[str, RunRecord] | None = None
-    with hub.subscribe(after, wake=_waker(news)) as subscription:
+    with hub.subscribe(after, wake=waker(news)) as subscription:
         yield _message("hello", json.dumps({"last_seq": hub.last_seq, "boot": boot, "missed": subscription.missed}))
         spoke = time.monotonic()
         while True:
@@ -93,17 +93,6 @@ def _training(shown: dict[str, RunRecord] | None, known: dict[str, RunRecord]) -
         if changed or gone or shown is None
         else None
     )
-
-
-def _waker(news: asyncio.Event) -> Callable[[], None]:
-    """Sets `news` from the publishing thread."""
-    loop = asyncio.get_running_loop()
-
-    def wake() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(news.set)
-
-    return wake
 
 
 def _message(name: str, data: str, event_id: str | None = None) -> str:

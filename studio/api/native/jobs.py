@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
+from studio.app import Studio
 from studio.errors import NotAllowed
 from studio.schema.events import Progress
 from studio.schema.jobs import JobRecord
@@ -28,15 +29,20 @@ class GenerateBody(GenerationRequest):
     options: RunOptions | None = Field(None, description="Previews and saving; empty: as the settings say")
 
 
+def whole_request(studio: Studio, body: GenerationRequest, more: set[str]) -> GenerationRequest:
+    """What `body` gives, without the fields `more` that its route adds, over what a fresh form would show."""
+    given = body.model_dump(include=body.model_fields_set - more)
+    model = studio.library.checkpoint(body.model) if body.model else None
+    defaults = studio.default_request(model, body.branch).model_dump()
+    return make_request({**defaults, **given})
+
+
 @router.post("/generate")
 def generate(studio: StudioDep, body: GenerateBody) -> JobRecord:
     """Put a job into the queue. Answers at once; follow it with `events` or `jobs/{id}`."""
     if body.options is not None and body.options.output_dir is not None:
         raise NotAllowed("Where pictures are written cannot be chosen over HTTP.", field="options.output_dir")
-    given = body.model_dump(include=body.model_fields_set - {"options"})
-    model = studio.library.checkpoint(body.model) if body.model else None
-    defaults = studio.default_request(model, body.branch).model_dump()
-    return studio.submit(make_request({**defaults, **given}), body.options, source="api")
+    return studio.submit(whole_request(studio, body, {"options"}), body.options, source="api")
 
 
 @router.get("/jobs")

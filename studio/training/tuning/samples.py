@@ -15,6 +15,7 @@ from studio.engine.conditioning import Conditioner
 from studio.engine.decode import Decoder
 from studio.engine.loading import LoadedVae
 from studio.engine.passes import TextToImage
+from studio.engine.saving import Saving
 from studio.infotext import encode_png, write_infotext
 from studio.paths import atomic_write
 from studio.prompt.tokenizer import ClipTokenizer
@@ -70,7 +71,7 @@ class Painter:
         self._base.loaded.conditioner = Conditioner(
             self._base.model, ClipTokenizer()
         )  # without memory of older weights
-        return [TextToImage(self._base.loaded, request, self._base.hardware) for request in self._requests]
+        return [TextToImage(self._base.loaded, request, self._base.hardware, Saving()) for request in self._requests]
 
 
 def sample_file(run: RunFolder, step: int, index: int) -> Path:

@@ -12,6 +12,20 @@ class StudioError extends Error {
   }
 }
 
+/** The server's answer, if it is a good one. */
+async function reach(url, options = {}) {
+  let response;
+  try {
+    response = await fetch(url, { credentials: "same-origin", ...options });
+  } catch {
+    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
+  }
+  if (response.ok) return response;
+  const data = await response.json().catch(() => null);
+  const said = typeof data?.detail === "string" ? data.detail : "";
+  throw new StudioError(data?.error ?? { code: "http", message: said || `The server answered ${response.status}.` }, response.status);
+}
+
 /** `keepalive` lets a request outlive its page; browsers allow that for short bodies only. */
 async function request(method, path, { json, body, type, keepalive = false } = {}) {
   const headers = {};
@@ -21,43 +35,31 @@ async function request(method, path, { json, body, type, keepalive = false } = {
   } else if (type) {
     headers["Content-Type"] = type;
   }
-  let response;
-  try {
-    response = await fetch(`${ROOT}/${path}`, {
-      method,
-      headers,
-      body,
-      credentials: "same-origin",
-      keepalive: keepalive && body.length < LONGEST_KEPT,
-    });
-  } catch {
-    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
-  }
+  const response = await reach(`${ROOT}/${path}`, { method, headers, body, keepalive: keepalive && body.length < LONGEST_KEPT });
   const text = await response.text();
-  let data = null;
   try {
-    data = text ? JSON.parse(text) : null;
+    return text ? JSON.parse(text) : null;
   } catch {
-    data = null;
+    return null;
   }
-  if (!response.ok) {
-    const said = typeof data?.detail === "string" ? data.detail : "";
-    throw new StudioError(data?.error ?? { code: "http", message: said || `The server answered ${response.status}.` }, response.status);
-  }
-  return data;
 }
 
 /** A picture as a Blob. Raises like `request`. */
-export async function picture(url) {
-  let response;
-  try {
-    response = await fetch(url, { credentials: "same-origin" });
-  } catch {
-    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
+export const picture = async (url) => (await reach(url)).blob();
+
+/** Paint a live picture: `told(event)` hears every event until the last one, or until `signal` aborts. Raises like `request`. */
+export async function sketch(asked, told, signal) {
+  const headers = { "Content-Type": "application/json" };
+  const response = await reach(`${ROOT}/sketch`, { method: "POST", headers, body: JSON.stringify(asked), signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let begun = ""; // a line that has not come to its end
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (begun + value).split("\n");
+    begun = lines.pop();
+    for (const line of lines) told(JSON.parse(line));
   }
-  if (response.ok) return response.blob();
-  const data = await response.json().catch(() => null);
-  throw new StudioError(data?.error ?? { code: "http", message: `The server answered ${response.status}.` }, response.status);
 }
 
 const get = (path) => request("GET", path);

@@ -60,10 +60,10 @@ let shelf = null;
 
 /**
  * A message at the foot of the page. `kind`: "info", "good", "warn" or "bad"; errors stay longer.
- * `action`: `{words, run}` adds a button.
+ * `action`: `{words, run}` adds a button. Returns a function that takes the message away.
  */
 export function toast(text, kind = "info", action = null) {
-  if (!text) return;
+  if (!text) return () => {};
   if (!shelf) {
     shelf = el("div", { class: "ls-toasts", role: "status", "aria-live": "polite" });
     document.body.append(shelf);
@@ -86,6 +86,7 @@ export function toast(text, kind = "info", action = null) {
   let left = setTimeout(close, kind === "bad" ? 12000 : kind === "warn" ? 9000 : 4500);
   note.addEventListener("mouseenter", () => clearTimeout(left));
   note.addEventListener("mouseleave", () => (left = setTimeout(close, 3000)));
+  return close;
 }
 
 /** Put text on the clipboard, also where the page is not served securely. */

@@ -3,8 +3,8 @@
 import * as api from "./api.js";
 import { toast } from "./dom.js";
 
-/** Ctrl/Cmd+Enter generates (in the Train tab: starts training), Alt+Enter skips, Alt+I opens and closes the prompt inspector, Escape interrupts (unless something is open that Escape closes). */
-export function installKeys(store, inspector) {
+/** Ctrl/Cmd+Enter generates (in the Train tab: starts training), Alt+Enter skips, Alt+I opens and closes the prompt inspector, Alt+L switches Live on and off, Escape interrupts (unless something is open that Escape closes). */
+export function installKeys(store, inspector, live) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
@@ -16,6 +16,9 @@ export function installKeys(store, inspector) {
     } else if (event.code === "KeyI" && event.altKey && !event.ctrlKey && !event.metaKey) {
       event.preventDefault(); // the place of the key, not its letter: with Option a Mac writes another
       inspector.toggle();
+    } else if (event.code === "KeyL" && event.altKey && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      live.toggle();
     } else if (event.key === "Escape" && !event.defaultPrevented && !somethingOpen(event.target)) {
       ask(api.interrupt, store);
     }

@@ -9,9 +9,11 @@ import { Hires, HIRES_IDS } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
+import { Live } from "./live.js";
 import { PngInfo, table } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
+import { Sizes } from "./sizes.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
@@ -23,12 +25,11 @@ import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
 const RESTORE_SECONDS = 6;
-const RATIOS = [[1, 1], [4, 3], [3, 4], [3, 2], [2, 3], [16, 9], [9, 16]];
 const { settings, exposed, version, folder } = window.latentStudioConfig;
 
 const form = {};
 let restored = false;
-const pending = { parcel: {}, size: [512, 512], model: "" }; // what the form's hidden buttons take from here
+const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "" }; // what the form's hidden buttons take from here
 let models = [];
 
 const store = new Store();
@@ -41,8 +42,17 @@ const train = new TrainTab(runs, { use: useTrained, browser: browserId });
 const trained = new Trained(runs, { open: openRun, made: () => readLoras() });
 const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
-const queue = new QueueCard(store, (job) => stage.open(job));
+const live = new Live(store, { client: browserId(), request: () => nested(form), seeds: (seeds) => put("seeds", seeds), generate: () => press("txt2img_generate") });
+const queue = new QueueCard(store, (job) => {
+  live.uncover();
+  stage.open(job);
+});
 const status = new Status(store);
+const sizes = new Sizes({
+  native: () => models.find((model) => model.name === form.model)?.native_size ?? 512,
+  current: () => [form.width, form.height],
+  set: (...size) => put("size", size),
+});
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
 const hires = new Hires();
@@ -96,6 +106,14 @@ function nested(flat) {
   return result;
 }
 
+const press = (id) => document.getElementById(id).click();
+
+/** Write values into the form by way of the hidden button `ls_…` that takes them. */
+function put(name, value) {
+  pending[name] = value;
+  press(`ls_${name}`);
+}
+
 /** Put values into the form: `{request, notes, whole}`; the server checks them. */
 function fillForm(sent) {
   pending.parcel = sent;
@@ -137,8 +155,7 @@ function inspectPicture(image) {
 
 /** Choose a checkpoint in the quick row, as if it had been picked there. */
 function useModel(name) {
-  pending.model = name;
-  document.getElementById("ls_model").click();
+  put("model", name);
   toast(`Checkpoint: ${name}`, "good");
 }
 
@@ -188,37 +205,9 @@ function useTrained(run) {
   selectTab("txt2img");
 }
 
-/** Chips that set the size: the checkpoint's own number of pixels in usual shapes. */
-function mountSizes(panel) {
-  panel.classList.add("ls-chips", "ls-sizes");
-  const draw = () => {
-    const native = models.find((model) => model.name === form.model)?.native_size ?? 512;
-    const chips = RATIOS.map(([across, down]) => {
-      const [width, height] = sizeFor(native, across / down);
-      const chip = el("button", { type: "button", class: "ls-btn chip", title: `${width} × ${height}`, "aria-pressed": String(form.width === width && form.height === height) }, `${across}:${down}`);
-      chip.addEventListener("click", () => {
-        pending.size = [width, height];
-        document.getElementById("ls_size").click();
-      });
-      return chip;
-    });
-    panel.replaceChildren(...chips);
-  };
-  drawSizes = draw;
-  draw();
-}
-let drawSizes = () => {};
-
-/** Width and height with about native² pixels, multiples of 64 (of 8 for small models). */
-function sizeFor(native, ratio) {
-  const by = native >= 512 ? 64 : 8;
-  const side = (length) => Math.max(64, Math.round(length / by) * by);
-  return [side(native * Math.sqrt(ratio)), side(native / Math.sqrt(ratio))];
-}
-
 async function readModels() {
   models = await api.models().catch(() => models);
-  drawSizes();
+  sizes.draw();
   embeddings.update();
 }
 
@@ -279,12 +268,17 @@ const panels = {
   status: (panel) => status.mount(panel),
   tools: (panel) => prompts.mountTools(panel, inspector.button),
   inspector: (panel) => inspector.mount(panel),
-  sizes: mountSizes,
+  sizes: (panel) => sizes.mount(panel),
   hires: (panel) => hires.mount(panel),
   branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
-  stage: (panel) => stage.mount(panel),
+  live: (panel) => live.view.mountSwitch(panel),
+  liveline: (panel) => live.view.mountLine(panel),
+  stage: (panel) => {
+    stage.mount(panel);
+    live.view.mountStage(panel);
+  },
   queue: (panel) => queue.mount(panel),
   pnginfo: (panel) => pngInfo.mount(panel),
   library: (panel) => library.mount(panel),
@@ -325,11 +319,14 @@ const calls = {
     inspector.update(form);
     branchChip.update(form);
     hires.update(form);
-    drawSizes();
-    if (restored) keepForm();
+    sizes.draw();
+    if (!restored) return;
+    keepForm();
+    live.changed();
   },
   takeParcel: () => JSON.stringify(pending.parcel),
   takeSize: () => pending.size,
+  takeSeeds: () => pending.seeds,
   takeModel: () => pending.model,
   lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
   /** Its infotext tells it; a picture without a variation leaves the field as it is. */
@@ -377,6 +374,7 @@ function holdForm() {
 }
 
 function releaseForm() {
+  if (!restored) live.changed();
   restored = true;
   for (const id of FORM) document.getElementById(id).inert = false;
   document.documentElement.dataset.ready = "yes";
@@ -388,7 +386,8 @@ mountPanels(() => {
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
   installTooltips();
-  installKeys(store, inspector);
+  document.getElementById("txt2img_generate").addEventListener("click", () => live.drop());
+  installKeys(store, inspector, live);
 });
 window.addEventListener("pagehide", () => keepForm.flush());
 window.latentStudioReady(calls);

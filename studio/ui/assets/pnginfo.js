@@ -28,6 +28,7 @@ const LABELS = {
   old_prompt_editing: "Old prompt editing timelines",
   prediction_type: "Prediction type",
   noise_schedule: "Noise schedule",
+  deep_cache: "DeepCache interval",
   rng: "Random numbers from",
   branch: "Branched from",
 };

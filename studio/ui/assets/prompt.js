@@ -5,7 +5,7 @@ import { button, debounce, el, inFrame, setText, toast } from "./dom.js";
 import { changeWeight, pieces } from "./weights.js";
 
 const FIELDS = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt" };
-const LOOKS_LIKE_INFOTEXT = /(^|\n)\s*Steps:\s*\d+\s*,/;
+const LOOKS_LIKE_INFOTEXT = /(^|\s)Steps:\s*\d+\s*,/; // in SD.Next's texts not at the beginning of a line
 
 /** The textarea of a prompt field. */
 export const area = (name = "prompt") => document.querySelector(`#${FIELDS[name]} textarea`);

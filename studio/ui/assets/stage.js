@@ -15,6 +15,7 @@ const PLAY_SECONDS = 2.4;
 
 export class Stage {
   #playing = 0;
+  #forgive = () => {}; // takes the message of the last failure away
 
   /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step; `trained` knows the runs of LoRAs. */
   constructor(store, { send, inspect, branch, folder, trained }) {
@@ -137,7 +138,8 @@ export class Stage {
       if (event?.type === "progress") this.index = Math.max(this.index, event.batch * this.#batchSize);
     }
     if (event?.type === "image" && event.warning) toast(event.warning, "warn");
-    if (event?.type === "failed" && (this.follow || job === this.job)) toast(event.error?.message, "bad");
+    if (event?.type === "failed" && (this.follow || job === this.job)) this.#forgive = toast(event.error?.message, "bad");
+    if (event?.type === "image") this.#forgive();
     this.draw();
   }
 

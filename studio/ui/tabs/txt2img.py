@@ -37,6 +37,8 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
             generate = gr.Button("Generate", variant="primary", elem_id="txt2img_generate", scale=6, min_width=120)
             interrupt = gr.Button("Interrupt", elem_id="txt2img_interrupt", scale=3, min_width=60)
             skip = gr.Button("Skip", elem_id="txt2img_skip", scale=2, min_width=50)
+            panel("live", elem_id="txt2img_live", scale=0)
+        panel("liveline", elem_id="txt2img_live_line")
         for name in ("branch.step", "branch.origin"):
             form.place(name, visible="hidden")
         panel("branch", elem_id="txt2img_branch")
@@ -135,10 +137,12 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         form.place("emphasis", value=fresh.emphasis, min_width=100)
         form.place("prediction_type", min_width=100)
         form.place("noise_schedule", min_width=100)
-        for name in names:
+        form.place("deep_cache", min_width=100)
+        for name in (*names, "sdxl_crop_top", "sdxl_crop_left"):
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
-        form.place("old_prompt_editing", min_width=160)
+        for name in ("tiling", "old_prompt_editing", "pad_conds", "pad_conds_v0", "downcast_alphas"):
+            form.place(name, min_width=160)
         for name in switches:
             form.place(f"{OPTIONS}.{name}", min_width=160)
 

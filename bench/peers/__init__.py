@@ -1,0 +1,1 @@
+"""`bench generate --peers`: the program beside other ways to run the same model, each contender in a process of its own."""

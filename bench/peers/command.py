@@ -1,0 +1,132 @@
+"""`bench generate --peers`: its options, and the whole run from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench._machine import load, machine
+from bench.peers.client import ContenderFailed
+from bench.peers.contender import COMFYUI, CONTENDERS, STUDIO
+from bench.peers.preview import first_preview
+from bench.peers.report import conditions, figures, save, table
+from bench.peers.runner import Plan, make_files, measure
+from bench.peers.workloads import WORKLOADS
+from studio import __version__
+from studio.errors import StudioError
+
+ROUNDS = 3
+PEERS = tuple(name for name in CONTENDERS if name != STUDIO)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that belong to `--peers`."""
+    group = parser.add_argument_group("beside other programs")
+    group.add_argument(
+        "--peers",
+        action="store_true",
+        help="measure the program beside others that run the same model, instead of its parts",
+    )
+    group.add_argument("--comfyui", type=_checkout, metavar="PATH", help="a checkout of ComfyUI, to measure it too")
+    group.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="what is painted (default: all)"
+    )
+    group.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=PEERS,
+        default=list(PEERS),
+        help="who is measured beside the program (default: all)",
+    )
+    group.add_argument(
+        "--rounds",
+        type=int,
+        choices=range(1, 21),
+        metavar="N",
+        default=ROUNDS,
+        help="each runs 2N times (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> int:
+    """Measure, print JSON and table, keep them with `--save`. `page` measures the first page.
+
+    1 when a figure could not be had, 2 when tiny models' figures were to be kept.
+    """
+    quick = options.quick
+    if quick and options.save:
+        print("bench generate: --quick only shows that it runs; it has no figures to --save", file=sys.stderr)
+        return 2
+    workloads = [WORKLOADS[name] for name in options.workloads]
+    peers = [name for name in options.contenders if name != COMFYUI or options.comfyui]
+    plan = Plan(
+        [each.tiny() for each in workloads] if quick else workloads,
+        peers,
+        1 if quick else options.rounds,
+        quick,
+        options.comfyui,
+    )
+    now = datetime.now(timezone.utc)
+    result: dict[str, Any] = {
+        "bench": "generate --peers", "quick": quick, "date": f"{now:%Y-%m-%d}", "machine": machine(), "versions": versions(options.comfyui),
+        "rounds": plan.rounds,
+    }  # fmt: skip
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
+            make_files(plan, Path(folder))
+            result["workloads"] = measure(plan, Path(folder))
+            result["first_preview"] = _part(lambda: first_preview(Path(folder), quick=quick))
+    except (ContenderFailed, OSError) as error:
+        print(f"bench generate: {error}", file=sys.stderr)
+        return 1
+    if not quick:  # the part `page` can be checked by itself
+        result["page"] = _part(lambda: page(quick))
+    result["load_at_end"] = load()
+    text = json.dumps(result, indent=2)
+    print(text)
+    print(f"\n{conditions(result)}\n{table(result)}\n{figures(result)}", file=sys.stderr)
+    if options.save:
+        for path in save(result, text, f"{now:%Y%m%dT%H%M%SZ}"):
+            print(f"wrote {path}", file=sys.stderr)
+    return int(incomplete(result))
+
+
+def _part(measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A figure that does not hold up the others when it cannot be had."""
+    try:
+        return measured()
+    except (StudioError, OSError, TimeoutError) as error:
+        return {"error": str(error)}
+
+
+def incomplete(result: dict[str, Any]) -> bool:
+    """Whether anything that was asked for has an error instead of figures."""
+    parts = [result.get("page", {}), result["first_preview"], *result["workloads"].values()]
+    entries = [entry for found in result["workloads"].values() for entry in found.get("contenders", {}).values()]
+    return any("error" in each for each in parts + entries)
+
+
+def versions(checkout: Path | None) -> dict[str, str]:
+    """Of all that is compared."""
+    found = {"Latent Studio": __version__, **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+    if checkout is not None:
+        file = checkout / "comfyui_version.py"
+        match = re.search(r'__version__ = "([\w.]+)"', file.read_text("utf-8")) if file.is_file() else None
+        found["ComfyUI"] = match[1] if match else "of an unknown version"
+    return found
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text).absolute()
+    missing = [name for name in ("nodes.py", "comfy/sd.py") if not (path / name).is_file()]
+    if missing:
+        raise argparse.ArgumentTypeError(f"{path} is no checkout of ComfyUI: it has no {' and no '.join(missing)}")
+    return path

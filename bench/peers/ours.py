@@ -1,0 +1,83 @@
+"""The program itself, as its worker runs it; and the bare calls of the modules it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.peers.requests import ENGINE, Models, asked
+from bench.peers.tensors import as_array, probe, start_noise
+from bench.peers.workloads import Job
+from studio.engine.loading import LoadedModel
+from studio.engine.lora import LoraWeights
+from studio.engine.runner import DiffusersEngine
+from studio.schema.engine import CancelToken
+from studio.schema.events import ImageReady, Progress
+
+
+class Ours:
+    """`DiffusersEngine.run` with everything a user gets: prompts taken apart, a preview at every step, PNGs with their infotext."""
+
+    def __init__(self, root: Path) -> None:
+        self._models = Models(root)
+        self._engine = DiffusersEngine(**ENGINE)
+
+    @property
+    def dtype(self) -> str:
+        """See `Contender`."""
+        return self._engine.info().dtype
+
+    def paint(self, job: Job) -> list[bytes]:
+        """See `Contender`."""
+        events = list(self._engine.run(asked(job, self._models), CancelToken()))
+        assert all(event.previews for event in events if isinstance(event, Progress))
+        return [event.png for event in events if isinstance(event, ImageReady)]
+
+    def unet(self, job: Job) -> np.ndarray[Any, Any]:
+        """See `Contender`."""
+        request = asked(job, self._models)
+        loaded = self._engine.load(request.model)  # outside of inference mode: weights made in it could not take a LoRA
+        loaded.loras.apply([LoraWeights.of(use) for use in request.loras])
+        model = loaded.model
+        dtype, width = next(model.unet.parameters()).dtype, int(model.unet.config.cross_attention_dim)
+        latents, timesteps, states = probe(model.latent.channels, job.side // model.latent.scale, width)
+        with torch.inference_mode():
+            return as_array(model.unet(latents.to(dtype), timesteps, states.to(dtype), return_dict=False)[0])
+
+
+class Floor(Ours):
+    """The model calls of a job and nothing between them: both prompts once, a U-Net pass with guidance a step, one VAE decode a picture.
+
+    Text is not read, noise not drawn, no LoRA switched; a checkpoint is loaded when first asked for and kept. What is left is what no program can save
+    without changing the model's own arithmetic.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._loaded: dict[str, LoadedModel] = {}
+
+    def paint(self, job: Job) -> list[bytes]:
+        """See `Contender`."""
+        if job.model not in self._loaded:
+            self._loaded[job.model] = self._engine.load(self._models.checkpoint(job.model)).model
+        _bare_calls(self._loaded[job.model], job)
+        return []
+
+
+@torch.inference_mode()
+def _bare_calls(model: LoadedModel, job: Job) -> None:
+    dtype, vae_dtype = (next(part.parameters()).dtype for part in (model.unet, model.vae))
+    tokens = torch.full((1, 77), 49407)
+    for _ in ("prompt", "negative prompt"):
+        model.text_encoders[0](input_ids=tokens)
+    side, rows = job.side // model.latent.scale, 2 * job.batch_size
+    latents = start_noise(range(rows), model.latent.channels, side)
+    states = torch.zeros(rows, 77, int(model.unet.config.cross_attention_dim), dtype=dtype)
+    for _ in job.batches:
+        for _ in range(job.steps):
+            model.unet(latents.to(dtype), torch.full((rows,), 500.0), states, return_dict=False)
+        for row in latents[: job.batch_size]:
+            model.vae.decode(row[None].to(vae_dtype), return_dict=False)

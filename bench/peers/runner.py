@@ -1,0 +1,196 @@
+"""Pairs of contenders, one after the other in the order ABBA, and what their seconds come to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bench._machine import load
+from bench.peers.client import THREADS, ContenderFailed, Process
+from bench.peers.contender import COMFYUI, FLOOR, REFERENCE, STUDIO
+from bench.peers.parity import Proof, Unequal, compare
+from bench.peers.workloads import SD15, SINGLE, SPROUT, Workload
+from studio.paths import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: `workloads` by the program beside each of `peers`, 2 * `rounds` runs of both. `quick` takes tiny models."""
+
+    workloads: Sequence[Workload]
+    peers: Sequence[str]
+    rounds: int
+    quick: bool = False
+    checkout: Path | None = None
+
+
+@dataclass
+class _Runs:
+    """What one contender needed, run by run."""
+
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    peak: int | None = None
+
+    def add(self, answer: dict[str, Any]) -> None:
+        self.cpu.append(answer["cpu"])
+        self.wall.append(answer["wall"])
+        self.peak = answer["peak_bytes"]
+
+    def __add__(self, other: _Runs) -> _Runs:
+        return _Runs(self.cpu + other.cpu, self.wall + other.wall, other.peak)
+
+
+def measure(plan: Plan, root: Path) -> dict[str, Any]:
+    """Every workload's figures, by name, on the models that `make_files` wrote below `root`.
+
+    A contender that fails has an `error` instead of figures, one that cannot take part is `skipped`.
+    """
+    return {workload.name: _Comparison(plan, workload, root).measure() for workload in plan.workloads}
+
+
+def make_files(plan: Plan, root: Path) -> None:
+    """The models of all workloads, and the first one for the preview. Raises `ContenderFailed`."""
+    names = {SD15[0]} | {name for workload in plan.workloads for name in (*workload.models, *workload.loras) if name}
+    if COMFYUI in plan.peers and not plan.quick:
+        names.add(SINGLE)
+    size = "tiny" if plan.quick else "real"
+    command = [sys.executable, "-m", "bench.peers.files", str(root), size, *sorted(names - {SPROUT})]
+    environment = {**os.environ, **THREADS}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ContenderFailed(f"the models cannot be written: {done.stderr[-400:].strip()}")
+
+
+class _Comparison:
+    """One workload."""
+
+    def __init__(self, plan: Plan, workload: Workload, root: Path) -> None:
+        self._plan = plan
+        self._workload = workload
+        self._root = root
+        self._numbers = count(1)
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._ours = _Runs()
+        self._against: dict[str, dict[str, Any]] = {}
+
+    def measure(self) -> dict[str, Any]:
+        """Proofs first, then the pairs; the reference's process is also the first peer, where it is one."""
+        began = load()
+        peers = sorted(self._plan.peers, key=lambda name: name != REFERENCE)
+        with contextlib.ExitStack() as stack:
+            reference, ours = stack.enter_context(self._process(REFERENCE)), stack.enter_context(self._process(STUDIO))
+            try:
+                wanted = self._prove(reference)
+                facts = compare(self._prove(ours), wanted)
+            except (ContenderFailed, Unequal) as error:
+                return {"workload": self._workload.facts(), "error": str(error)}
+            for name in peers:
+                if name != REFERENCE:
+                    reference.close()  # its memory is needed
+                self._pair(name, reference, ours, wanted)
+        self._entries[STUDIO] = self._entry(facts, self._ours)
+        named = {name: self._entries[name] for name in (STUDIO, *self._plan.peers)}
+        return {"workload": self._workload.facts(), "contenders": named, "studio_against": self._against,
+                "load": [began, load()]}  # fmt: skip
+
+    @contextlib.contextmanager
+    def _process(self, name: str) -> Iterator[Process]:
+        process = Process(name, self._root, self._plan.checkout)
+        try:
+            yield process
+        finally:
+            process.close()
+
+    def _prove(self, process: Process) -> Proof:
+        _tell(f"{self._workload.name}: {process.name} loads and paints once")
+        file = self._root / f"{process.name}.npz"
+        answer = process.ask(do="prove", job=asdict(self._workload.proof()), out=str(file))
+        return Proof.read(answer["dtype"], file)
+
+    def _pair(self, name: str, reference: Process, ours: Process, wanted: Proof) -> None:
+        if reason := self._left_out(name):
+            self._entries[name] = {"skipped": reason}
+            return
+        opened = contextlib.nullcontext(reference) if name == REFERENCE else self._process(name)
+        with opened as other:
+            try:
+                facts = compare(wanted if name == REFERENCE else self._prove(other), wanted)
+                our_runs, their_runs = self._abba(ours, other)
+            except (ContenderFailed, Unequal) as error:
+                self._entries[name] = {"error": str(error)}
+                return
+        self._ours += our_runs
+        self._entries[name] = self._entry(facts, their_runs)
+        self._against[name] = against(our_runs, their_runs, is_floor=name == FLOOR)
+
+    def _left_out(self, name: str) -> str:
+        if name == COMFYUI and (self._plan.quick or SPROUT in self._workload.models):
+            return "its loader does not know models of these shapes"
+        return ""
+
+    def _abba(self, ours: Process, other: Process) -> tuple[_Runs, _Runs]:
+        """Both are warm and idle; whoever is not asked sleeps."""
+        runs = {ours.name: _Runs(), other.name: _Runs()}
+        for _ in range(self._plan.rounds):
+            for process in (ours, other, other, ours):
+                jobs = [asdict(job) for job in self._workload.jobs(next(self._numbers))]
+                answer = process.ask(do="run", jobs=jobs)
+                if process.name != FLOOR and answer["pictures"] != self._workload.pictures:
+                    raise ContenderFailed(
+                        f"{process.name} made {answer['pictures']} pictures of {self._workload.pictures}"
+                    )
+                runs[process.name].add(answer)
+                _tell(
+                    f"{self._workload.name}: {process.name} {answer['cpu']:.2f} s of the processor, {answer['wall']:.2f} s, load {load()}"
+                )
+        return runs[ours.name], runs[other.name]
+
+    def _entry(self, facts: dict[str, Any], runs: _Runs) -> dict[str, Any]:
+        if not runs.cpu:
+            return {"error": "no peer could be measured beside it"}
+        return {
+            **facts,
+            "cpu_seconds_a_picture": _summary(runs.cpu, self._workload.pictures),
+            "wall_seconds_a_picture": _summary(runs.wall, self._workload.pictures),
+            "peak_gib": runs.peak and round(runs.peak / 2**30, 2),
+        }
+
+
+def against(ours: _Runs, other: _Runs, *, is_floor: bool) -> dict[str, Any]:
+    """Medians of one pair's runs: pictures a second as a multiple of the other's, memory as a share of it; of the floor how far we are above it."""
+    cpu = statistics.median(other.cpu) / statistics.median(ours.cpu)
+    wall = statistics.median(other.wall) / statistics.median(ours.wall)
+    if is_floor:
+        return {
+            "overhead_percent_cpu": round(100 * (1 / cpu - 1), 2),
+            "overhead_percent_wall": round(100 * (1 / wall - 1), 2),
+        }
+    memory = ours.peak / other.peak if ours.peak and other.peak else None
+    return {
+        "times_as_fast": round(cpu, 3),
+        "times_as_fast_wall": round(wall, 3),
+        "peak_memory": memory and round(memory, 3),
+    }
+
+
+def _summary(seconds: Sequence[float], pictures: int) -> dict[str, Any]:
+    each = [value / pictures for value in seconds]
+    return {
+        "median": round(statistics.median(each), 4),
+        "min": round(min(each), 4),
+        "max": round(max(each), 4),
+        "runs": len(each),
+    }
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # so that a run that is broken off leaves something

@@ -1,0 +1,71 @@
+"""A contender's process: `python -m bench.peers.worker NAME ROOT [CHECKOUT]`. A question a line on stdin, an answer a line on stdout.
+
+| question | what happens | answer |
+|---|---|---|
+| `{"do": "prove", "job": {...}, "out": FILE}` | one batch is painted; it and one U-Net pass are written to FILE (.npz) | `dtype`, `seconds` (loading included) |
+| `{"do": "run", "jobs": [...]}` | all are painted | `wall`, `cpu`: seconds, all threads together; `pictures` |
+
+Every answer has `peak_bytes`. One that could not be given is `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench._machine import peak_bytes
+from bench.peers.contender import Contender, MissingDependency, create
+from bench.peers.workloads import Job
+
+
+def main(arguments: list[str]) -> int:
+    """Answer until stdin ends."""
+    name, root, *rest = arguments
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        contender = create(name, Path(root), Path(rest[0]) if rest else None)
+    except MissingDependency as error:
+        _say(answers, {"error": str(error)})
+        return 1
+    for line in sys.stdin:
+        try:
+            found = _answer(contender, json.loads(line))
+        except Exception as error:
+            traceback.print_exc()
+            found = {"error": f"{type(error).__name__}: {error}"}
+        _say(answers, {**found, "peak_bytes": peak_bytes()})
+    return 0
+
+
+def _answer(contender: Contender, question: dict[str, Any]) -> dict[str, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    if question["do"] == "prove":
+        job = Job.parse(question["job"])
+        unet, pictures = contender.unet(job), contender.paint(job)
+        decoded = [np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures]
+        np.savez(question["out"], unet=unet, pictures=np.asarray(decoded, np.uint8))
+        return {"dtype": contender.dtype, "seconds": time.perf_counter() - wall}
+    count = sum(len(contender.paint(Job.parse(values))) for values in question["jobs"])
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "pictures": count}
+
+
+def _say(answers: Any, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Attention kernels, and the processor through which U-Net and VAE use the one that was chosen.
+
+    attention(q, k, v) = softmax(q kᵀ / sqrt(d)) v          (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)
+
+| kernel | what it is | where it is good |
+|---|---|---|
+| sdpa | PyTorch's scaled_dot_product_attention, which chooses by itself | CUDA, MPS, float32 on the CPU |
+| chunked | a block of query rows at a time through plain matrix products | short formats on the CPU, where SDPA reaches a fifth of what a matrix product does |
+| flash | SDPA held to FlashAttention | CUDA, to be sure that no slower kernel is taken |
+| xformers | xformers' memory-efficient attention | CUDA, cards that FlashAttention does not know |
+
+All compute the same; `tests/engine/test_attention.py` bounds how far they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+KernelName = Literal["sdpa", "chunked", "flash", "xformers"]
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(q, k, v) [B, heads, tokens, d] -> [B, heads, tokens of q, d]."""
+
+ROWS = 512
+"""Query rows that are scored at once: the scores of a block then stay in the processor's cache."""
+_ALL_AT_ONCE = ROWS * ROWS
+"""Scores per head up to which all heads go through one batched product."""
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """PyTorch's own choice of kernel."""
+    return functional.scaled_dot_product_attention(q, k, v)
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Matrix products over `ROWS` query rows of one head at a time; scores and softmax in the tensors' own format."""
+    batch, heads, rows, width = q.shape
+    q, k, v = ((x if x is not q else x * width**-0.5).reshape(batch * heads, -1, width) for x in (q, k, v))
+    if rows * k.shape[1] <= _ALL_AT_ONCE:
+        out = torch.bmm(torch.softmax(torch.bmm(q, k.mT), dim=-1), v)
+    else:
+        out = torch.empty_like(q)
+        for head in range(batch * heads):
+            for start in range(0, rows, ROWS):
+                scores = torch.mm(q[head, start : start + ROWS], k[head].mT)
+                torch.mm(torch.softmax(scores, dim=-1), v[head], out=out[head, start : start + ROWS])
+    return out.reshape(batch, heads, rows, width)
+
+
+def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """FlashAttention or, for a head width that it does not know, nothing: PyTorch then raises RuntimeError."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return functional.scaled_dot_product_attention(q, k, v)
+
+
+def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """xformers reads [B, tokens, heads, d]."""
+    from xformers.ops import memory_efficient_attention
+
+    out: Tensor = memory_efficient_attention(*(x.transpose(1, 2).contiguous() for x in (q, k, v)))
+    return out.transpose(1, 2)
+
+
+KERNELS: Mapping[KernelName, Kernel] = {"sdpa": sdpa, "chunked": chunked, "flash": flash, "xformers": xformers}
+
+
+class KernelProcessor:
+    """Runs diffusers' `Attention` module with one of the kernels; for self- and cross-attention without masks.
+
+    Norms, residual and output factor are the module's own, as in diffusers' `AttnProcessor2_0`, which is the oracle in the tests.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """[B, N, C] or, in the VAE, [B, C, H, W], to the same shape. Raises `ValueError` for a mask."""
+        if attention_mask is not None:
+            raise ValueError("no model that is painted with here masks its attention")
+        shape, x = hidden_states.shape, hidden_states
+        if x.ndim == 4:
+            x = x.flatten(2).mT
+        if attn.group_norm is not None:
+            x = attn.group_norm(x.mT).mT
+        told = x if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (self._split(part, attn.heads) for part in (attn.to_q(x), attn.to_k(told), attn.to_v(told)))
+        out: Tensor = attn.to_out[0](self._kernel(q, k, v).transpose(1, 2).flatten(2))
+        if len(shape) == 4:
+            out = out.mT.reshape(shape)
+        if attn.residual_connection:
+            out = out + hidden_states
+        return out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
+
+    @staticmethod
+    def _split(x: Tensor, heads: int) -> Tensor:
+        """[B, N, heads * d] to [B, heads, N, d]."""
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def install(name: KernelName, *modules: Module) -> None:
+    """Let the modules attend with kernel `name`. diffusers' modules come with SDPA, which is left as it is."""
+    if name == "sdpa":
+        return
+    processor = KernelProcessor(KERNELS[name])
+    for module in modules:
+        module.set_attn_processor(processor)  # type: ignore[operator]

@@ -1,0 +1,193 @@
+"""One job being painted: batch after batch from seeds to PNGs, and once more with less memory where it ran out."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from studio import __version__
+from studio.engine.branching import BranchPass
+from studio.engine.failure import is_out_of_memory
+from studio.engine.hardware import Hardware
+from studio.engine.hires import TwoPasses
+from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.latents import pack_step
+from studio.engine.loading import LoadedVae
+from studio.engine.passes import TextToImage
+from studio.engine.preview import Previewer
+from studio.engine.saving import Saving
+from studio.engine.transfer import bring, lag
+from studio.engine.upscale import final_picture
+from studio.infotext import encode_png, write_infotext
+from studio.samplers.types import Step
+from studio.schema.engine import CancelToken
+from studio.schema.events import Event, ImageReady, Progress, Status
+from studio.schema.resolved import ResolvedRequest
+
+Painter = TextToImage | BranchPass | TwoPasses
+
+
+class Painting:
+    """One request being painted: its parts, made once, and how far it is.
+
+    Args:
+        resolved: what to paint.
+        cancel: asked between two steps.
+        painter: the pass; may be replaced between two batches.
+        previewer: draws the steps.
+        vae: what decodes the pictures of a checkpoint.
+        hardware: where.
+        saving: how memory is saved; grows when it runs out.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedRequest,
+        cancel: CancelToken,
+        painter: Painter,
+        previewer: Previewer,
+        vae: Callable[[LoadedCheckpoint], LoadedVae],
+        hardware: Hardware,
+        saving: Saving,
+    ) -> None:
+        self.painter = painter
+        self.images = 0
+        """Finished pictures."""
+        self.began = time.monotonic()
+        self._resolved = resolved
+        self._cancel = cancel
+        self._previewer = previewer
+        self._vae = vae
+        self._hardware = hardware
+        self._saving = saving
+        self._decoded: set[int] = set()
+        self._files: deque[Future[ImageReady]] = deque()
+        self._writer = ThreadPoolExecutor(1, "png")
+
+    def batch(self, number: int) -> Iterator[Event]:
+        """Paint batch `number`, from 0; ends early when the job is skipped or interrupted.
+
+        Raises what goes wrong; when memory runs out, after the ways to save some are used up. Pictures of a first attempt stay.
+        """
+        while True:
+            try:
+                yield from self._attempt(number)
+                return
+            except Exception as error:
+                if not is_out_of_memory(error) or not (message := self._saving.more(self._hardware.device)):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # or they hold what there is too little of
+            self._hardware.free()
+            yield Status(message=message)
+
+    def rest(self) -> Iterator[Event]:
+        """The pictures whose files are still being made."""
+        while self._files:
+            yield self._files.popleft().result()
+
+    def close(self) -> None:
+        """Wait for nothing; the writer ends with its last file."""
+        self._writer.shutdown(wait=False)
+
+    def _attempt(self, number: int) -> Iterator[Event]:
+        if self._left():
+            return
+        last = yield from self._denoise(number)
+        if last is None or self._left():
+            return
+        yield Status(message="Decoding")
+        checkpoint = self.painter.painter
+        vae = self._vae(checkpoint)
+        with self._saving.only("vae", checkpoint, self._hardware):
+            for offset, latents in enumerate(last.x):
+                if self._left():
+                    return
+                self._finish(number * self._resolved.batch_size + offset, latents, vae)
+                yield from self._ready()
+
+    def _denoise(self, number: int) -> Generator[Event, None, Step | None]:
+        """All steps of a batch; gives the last one back, None when the job was left."""
+        last: Step | None = None
+        named, shown = self._resolved.model.path, deque[Callable[[], Progress]]()
+        for step in self.painter.steps(*self._seeds(number)):
+            painter = self.painter.painter.model.info
+            if painter.path != named:
+                named = painter.path
+                doing = "Painting" if named == self._resolved.model.path else "Refining"
+                yield Status(message=f"{doing} with {painter.name}")
+            yield from self._ready()
+            shown.append(partial(self._progress, number, bring(step), named))
+            if len(shown) > lag(self._hardware.device):
+                yield shown.popleft()()
+            if self._left():
+                return None
+            last = step
+        for progress in shown:
+            yield progress()
+        assert last is not None, "a plan has at least one step"
+        return last
+
+    def _left(self) -> bool:
+        """Whether the batch being painted is not wanted any more."""
+        return self._cancel.mode != "none"
+
+    def _seeds(self, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Seeds and variation seeds of one batch; the latter are none without a variation."""
+        part = slice(number * self._resolved.batch_size, (number + 1) * self._resolved.batch_size)
+        variation = self._resolved.variation
+        return self._resolved.seeds[part], variation.seeds[part] if variation else ()
+
+    def _progress(self, number: int, brought: Callable[[], Step], painter: str) -> Progress:
+        """What is told of a step; `painter` is the path of the checkpoint that painted it."""
+        step, options = brought(), self._resolved.options
+        wanted = options.preview_every > 0 and (step.index + 1) % options.preview_every == 0
+        return Progress(
+            batch=number,
+            batches=self._resolved.batch_count,
+            step=step.index + 1,
+            total=max(self.painter.total, step.index + 1),
+            sigma=step.sigma_next,
+            previews=self._previewer.draw(step.denoised) if wanted else (),
+            latents=self._kept(step, painter) if options.keep_latents else b"",
+            seconds=time.monotonic() - self.began,
+        )
+
+    def _kept(self, step: Step, painter: str) -> bytes:
+        return pack_step(step, self._hardware.backend, painter, wraps=self._resolved.tiling)
+
+    @torch.inference_mode()
+    def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> None:
+        """Decode a picture, unless an attempt before did; its file is made beside what is painted next."""
+        if index in self._decoded:
+            return
+        height, width = (side * vae.latent.scale for side in latents.shape[1:])
+        tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
+        picture = final_picture(latents, self._resolved.hires, vae, tiled=tiled, wraps=self._resolved.tiling)
+        backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
+        infotext = write_infotext(self._resolved, index, __version__, backend)
+
+        def write() -> ImageReady:
+            return ImageReady(
+                index=index,
+                seed=self._resolved.seeds[index],
+                width=picture.width,
+                height=picture.height,
+                infotext=infotext,
+                png=encode_png(picture, infotext),
+            )
+
+        self._files.append(self._writer.submit(write))
+        self._decoded.add(index)
+        self.images += 1
+
+    def _ready(self) -> Iterator[Event]:
+        """Pictures whose files are done. On the CPU they are waited for: there the next step would only take the time away."""
+        while self._files and (self._hardware.device.type == "cpu" or self._files[0].done()):
+            yield self._files.popleft().result()
