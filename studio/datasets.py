@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 
 from studio.errors import DatasetError, InvalidRequest, NotAllowed, NotFound
 from studio.paths import Paths, safe_join
+from studio.runs.check import DATA_PATH
+from studio.schema.training import ScratchMethod, TrainingConfig
 from studio.schema.training_data import CaptionEdit, CaptionPage, DatasetReport, DatasetSettings
+from studio.schema.training_parts import Part
+from studio.schema.training_tuning import TuningMethod
 from studio.training.data.archive import unpack
 from studio.training.data.dataset import Dataset, Progress, edit_captions, read_dataset
 from studio.training.data.report import caption_page, describe
@@ -78,6 +82,19 @@ class Datasets:
             message = "Only data sets below the data folder can be used from another machine, or while the studio is open to others."
             raise NotAllowed(message, field=field)
         return settings.model_copy(update={"path": str(path)})
+
+    def placed_training(self, config: TrainingConfig, *, anywhere: bool) -> TrainingConfig:
+        """The configuration with the whole path of its data set, where it has one. Raises as `placed`, for `method.data.path`."""
+        method = config.method
+        if isinstance(method, TuningMethod):
+            data: Part | DatasetSettings = self.placed(method.data, anywhere=anywhere, field=DATA_PATH)
+        elif isinstance(method, ScratchMethod) and method.data.path:
+            asked = DatasetSettings(path=method.data.path, format=method.data.format)
+            path = self.placed(asked, anywhere=anywhere, field=DATA_PATH).path
+            data = method.data.model_copy(update={"path": path})
+        else:
+            return config
+        return config.model_copy(update={"method": method.model_copy(update={"data": data})})
 
     def inspect(
         self,

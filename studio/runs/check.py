@@ -20,12 +20,16 @@ def check_training(config: TrainingConfig, library: Library) -> None:
     folder outside the repository.
     """
     method = config.method
-    if isinstance(method, ScratchMethod) and method.start:
-        safe_join(REPOSITORY, method.start)
-    if not isinstance(method, TuningMethod):
+    if isinstance(method, ScratchMethod):
+        if method.start:
+            safe_join(REPOSITORY, method.start)
+        if not method.data.path:
+            return
+    elif isinstance(method, TuningMethod):
+        model = library.checkpoint(method.model)
+        if model.problem:
+            raise IncompatibleFile(f"{model.name} cannot be trained: {model.problem}", field="method.model")
+    else:
         return
-    model = library.checkpoint(method.model)
-    if model.problem:
-        raise IncompatibleFile(f"{model.name} cannot be trained: {model.problem}", field="method.model")
     if not Path(method.data.path).exists():
         raise InvalidRequest(f"There is no data set {method.data.path!r}.", field=DATA_PATH)

@@ -156,6 +156,14 @@ def test_others_reach_only_the_data_folder(folder: Path, tmp_path: Path) -> None
         for path in (str(tmp_path), "link", "..", "."):
             assert post(path).json()["error"]["field"] == "method.data.path"
             assert post(path).status_code == 403
+            scratch = {"name": "x", "method": {"kind": "scratch", "data": {"path": path}}}
+            assert httpx.post(f"{address}{ROOT}/runs", json=scratch).status_code == 403
+        scratch = {"name": "x", "method": {"kind": "scratch", "data": {"path": "inside"}}}
+        made = httpx.post(f"{address}{ROOT}/runs", json=scratch).json()["id"]
+        told = httpx.get(f"{address}{ROOT}/runs/{made}").json()["config"]["method"]["data"]
+        assert told["path"] == str(folder / "inside")
+        scratch["method"]["data"]["path"] = "nowhere"
+        assert httpx.post(f"{address}{ROOT}/runs", json=scratch).json()["error"]["field"] == "method.data.path"
 
 
 def test_the_form_has_schema_and_presets(client: httpx.Client) -> None:

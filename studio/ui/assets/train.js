@@ -131,7 +131,8 @@ export class TrainTab {
 
   #dataSettings() {
     const { data, batch } = this.form.config().method;
-    return { ...data, batch: batch ?? 1 };
+    const { pictures, captions, side, ...given } = data ?? {}; // a model from nothing says these of its own drawings
+    return { ...given, ...(side ? { resolution: side } : {}), batch: batch ?? 1 };
   }
 
   #plan() {
