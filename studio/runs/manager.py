@@ -296,6 +296,7 @@ class RunManager:
             command = self._command(view.folder, self._settings().device)
             self._processes[view.folder.id] = start_worker(view.folder, command)
             view.started_here = True
+            view.refresh()  # it says already that it starts
         except (OSError, StudioError) as error:
             fail(view, f"The training process could not be started: {error}")
         take_from_queue(view.folder)

@@ -30,6 +30,7 @@ class RunSummary(_Fact):
     validation: FiniteFloat | None = Field(None, description="The newest validation loss")
     first_validation: FiniteFloat | None = None
     samples: int = Field(0, description="Pictures painted while training")
+    starting: bool = Field(False, description="Its process was started and has told of no stage yet")
     paused: bool = False
     note: str = Field("", description="The newest note of the run to its user")
     ending: Literal["", "finished", "stopped", "failed"] = ""
