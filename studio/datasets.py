@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.captioning import CaptionRunner
 from studio.errors import DatasetError, InvalidRequest, NotAllowed, NotFound
 from studio.paths import Paths, safe_join
 from studio.runs.check import DATA_PATH
@@ -47,6 +48,7 @@ class Datasets:
         self._paths = paths
         self._lock = threading.Lock()
         self._recent: dict[DatasetSettings, tuple[float, Dataset]] = {}
+        self.captioning = CaptionRunner(paths, self._forget)
 
     def uploads(self) -> list[str]:
         """Names of the uploaded data sets."""
@@ -114,7 +116,12 @@ class Datasets:
         return caption_page(self._read(settings), settings, offset, min(limit, PAGE))
 
     def edit(self, settings: DatasetSettings, name: str, captions: Sequence[str]) -> CaptionEdit:
-        """Write the captions of one picture; the answer holds what they were. Raises as `edit_captions`."""
+        """Write the captions of one picture; the answer holds what they were.
+
+        Raises as `edit_captions`, and `InvalidRequest` while a captioner writes to this data set.
+        """
+        if self.captioning.busy(settings):
+            raise InvalidRequest("A captioner is writing to this data set: edit when it has ended, or stop it.")
         with self._lock:
             former = edit_captions(settings, name, captions)
             self._recent.clear()
@@ -160,6 +167,10 @@ class Datasets:
 
         made = CAPTIONERS.get(captioner, field="captioner")(self._paths.captioners, device)
         return caption_dataset(settings, made, replace=replace, progress=progress)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._recent.clear()
 
     def _read(self, settings: DatasetSettings) -> Dataset:
         kept = self._recent.get(settings)
