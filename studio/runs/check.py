@@ -7,8 +7,10 @@ from pathlib import Path
 from studio.errors import IncompatibleFile, InvalidRequest
 from studio.library import Library
 from studio.paths import REPOSITORY, safe_join
+from studio.schema.runs import MemoryEstimate
 from studio.schema.training import ScratchMethod, TrainingConfig
 from studio.schema.training_tuning import TuningMethod
+from studio.training.estimate import estimate
 
 DATA_PATH = "method.data.path"
 
@@ -33,3 +35,10 @@ def check_training(config: TrainingConfig, library: Library) -> None:
         return
     if not Path(method.data.path).exists():
         raise InvalidRequest(f"There is no data set {method.data.path!r}.", field=DATA_PATH)
+
+
+def memory(config: TrainingConfig, library: Library) -> MemoryEstimate | None:
+    """What the run will take, for methods that train a checkpoint further. Raises as `estimate`, and `UnknownModel`."""
+    if not isinstance(config.method, TuningMethod):
+        return None
+    return estimate(config.method, library.checkpoint(config.method.model), short=config.precision == "bf16")

@@ -107,3 +107,14 @@ class RunLog(_Fact):
 
     text: str
     size: int
+
+
+class MemoryEstimate(_Fact):
+    """What a run will take in memory, in bytes, by docs/training-methods.md. On a GPU, `training` is what its memory needs; `loading` is the computer's."""
+
+    loading: int = Field(description="The process at its peak while it loads")
+    training: int = Field(description="The process while it trains")
+    weights: int = Field(description="Of training: weights that are there, learning or not")
+    learning: int = Field(description="Of training: what learns, its gradients, the optimizer and the average")
+    activations: int = Field(description="Of training: what a backward pass needs of the forward pass")
+    learning_numbers: int = Field(description="How many numbers learn")

@@ -92,6 +92,7 @@ export const saveForm = (browser, form) => request("PUT", `form/${encodeURICompo
 export const stepUrl = (id, batch, step, index) => `${ROOT}/jobs/${id}/steps/${batch}/${step}/${index}.png`;
 export const trainingForm = () => get("training/form");
 export const trainingCreate = (config) => post("training/runs", config);
+export const trainingEstimate = (config) => post("training/estimate", config);
 export const trainingRun = (id) => get(`training/runs/${encodeURIComponent(id)}`);
 export const trainingAct = (id, action) => post(`training/runs/${encodeURIComponent(id)}/${action}`);
 export const trainingDelete = (id) => request("DELETE", `training/runs/${encodeURIComponent(id)}`);

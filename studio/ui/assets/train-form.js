@@ -101,11 +101,11 @@ export class TrainForm {
     return { ...this.#entered() };
   }
 
-  /** Say how long it would take: `seconds` of all steps, NaN while unknown, and words about the data set. */
-  setPlan({ data, seconds }) {
+  /** Say how long it would take (`seconds` of all steps, NaN while unknown), how much memory, and words about the data set. */
+  setPlan({ data, seconds, memory }) {
     const steps = this.value("method.steps");
     const time = Number.isFinite(seconds) ? `about ${duration(seconds)}` : "";
-    setText(this.plan, [steps ? `${steps} steps` : "", time, data].filter(Boolean).join(" · "));
+    setText(this.plan, [steps ? `${steps} steps` : "", time, memory, data].filter(Boolean).join(" · "));
   }
 
   #entered() {
