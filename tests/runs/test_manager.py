@@ -220,6 +220,33 @@ def test_a_run_says_that_it_starts_before_its_process_says_anything(make: Make, 
     assert events.read_bytes().splitlines()[-1].endswith(b'"kind":"starting"}')
 
 
+def test_caches_are_pruned_but_nothing_of_a_run_that_trains(make: Make, data: Path, tmp_path: Path) -> None:
+    file = Paths(tmp_path).training_caches / "latents" / "aa" / "aa.safetensors"
+    file.parent.mkdir(parents=True)
+
+    def fill(age: float) -> None:
+        file.write_bytes(bytes(2_000_000))
+        os.utime(file, (time.time() - age, time.time() - age))
+
+    fill(5)
+    make(start=False, training_cache_gb=0).tidy()
+    assert file.exists(), "0 is no bound"
+    make(start=False, training_cache_gb=0.001).tidy()
+    assert not file.exists()
+    busy = make(training_cache_gb=0.001)
+    run_id = busy.create(configuration(data, steps=4000)).id
+    reaches(busy, run_id, 1)
+    fill(0)
+    make(start=False, training_cache_gb=0.001).tidy()
+    assert file.exists(), "used since the run began"
+    busy.stop(run_id)
+    until(busy, run_id, "stopped")
+    deadline = time.monotonic() + 20
+    while file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_run_never_has_two_processes(make: Make, data: Path) -> None:
     manager = make(start=False)
     run_id = manager.create(configuration(data)).id
