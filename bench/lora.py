@@ -1,4 +1,4 @@
-"""Does a LoRA learn a style that the embedded model has never seen? `python launch.py bench lora [--steps N] [--seeds N] [--out DIR]`.
+"""Does a LoRA learn a style that the embedded model has never seen? `python launch.py bench lora [--steps N] [--seeds N] [--weight W] [--out DIR]`.
 
 24 scenes are drawn and brought into two colours (a duotone) by a rule on their pixels; a LoRA is trained on them by the product's own worker;
 then prompts of combinations that nobody has seen are painted with and without it, by the product's own engine, with the same seeds. Prints
@@ -78,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seeds", type=int, default=24, help="held-out prompts, each with a seed of its own (default: %(default)s)"
     )
     parser.add_argument(
+        "--weight", type=float, default=1.0, help="weight of the LoRA in the prompt (default: %(default)s)"
+    )
+    parser.add_argument(
         "--judge",
         type=Path,
         default=REPOSITORY / "bench" / "judge",
@@ -127,7 +130,7 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
     """All figures, and a sheet with a row of plain pictures over a row of those with the LoRA."""
     draw_style(root / "pictures")
     trained = train(root, options.steps)
-    pairs = paint(root, trained.file, options.seeds, choose=options.choose)
+    pairs = paint(root, trained.file, options.seeds, options.weight, choose=options.choose)
     plain, styled = [pair.plain for pair in pairs], [pair.styled for pair in pairs]
     before, after = ([distance(picture) for picture in each] for each in (plain, styled))
     threshold = float(np.mean(before)) / 2
@@ -142,6 +145,7 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
             "validation": trained.validation,
         },
         "choosing": options.choose,
+        "weight": options.weight,
         "pairs": len(pairs),
         "distance": {
             "plain": _mean(before),
@@ -219,7 +223,7 @@ def train(root: Path, steps: int) -> Trained:
     )
 
 
-def paint(root: Path, file: Path, count: int, *, choose: bool) -> list[Pair]:
+def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) -> list[Pair]:
     """Held-out prompts of one object each, painted by the engine with and without the LoRA."""
     from bench.scenes.painter import Painter
     from bench.scenes.prompts import EVALUATION_SEED
@@ -234,7 +238,7 @@ def paint(root: Path, file: Path, count: int, *, choose: bool) -> list[Pair]:
     with contextlib.closing(Library(Paths(root))) as library:
         painter = Painter((DiffusersEngine("cpu"),), library.checkpoint("sprout-v1"), library=library)
         plain = painter.all(orders, "plain")
-        styled = painter.all([(f"{prompt} <lora:{file.stem}:1>", seed) for prompt, seed in orders], "lora")
+        styled = painter.all([(f"{prompt} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders], "lora")
     return [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
 
 
