@@ -1,4 +1,4 @@
-"""Does a LoRA learn a style that the embedded model has never seen? `python launch.py bench lora [--steps N] [--seeds N] [--out DIR]`.
+"""Does a LoRA learn a style that the embedded model has never seen? `python launch.py bench lora [--steps N] [--seeds N] [--weight W] [--out DIR]`.
 
 24 scenes are drawn and brought into two colours (a duotone) by a rule on their pixels; a LoRA is trained on them by the product's own worker;
 then prompts of combinations that nobody has seen are painted with and without it, by the product's own engine, with the same seeds. Prints
@@ -9,6 +9,7 @@ one JSON object:
     object      share of pictures in which the judge (bench/judge) sees the asked object: of the plain model, of the plain model's pictures
                 after the rule, which is the fair base (two colours take from the judge what it knows things by), and with the LoRA
     pairs       of the object, in how many pairs only the picture after the rule has it, only the LoRA's, both, or none
+    p           chance of a difference as large as between the two in these pairs, if there were none: exact McNemar test, two-sided
     structure   correlation of brightness between the two pictures of a pair: how far the LoRA changes colours, not the drawing
 
 Shares come with Wilson's 95 % interval. The settings were chosen on other prompts and seeds (`--choose`) than those that are painted here.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import resource
 import sys
 import tempfile
@@ -45,6 +47,7 @@ DARK, LIGHT = np.array([24.0, 16.0, 92.0]), np.array([255.0, 196.0, 64.0])
 WEIGHTS = np.array([0.299, 0.587, 0.114])
 CHOICE_SEED, CHOICE_FIRST, FIRST = 4711, 5000, 1000
 """Of the scenes on which settings are compared (`--choose`), of their first picture, and of the first one that is reported."""
+STEPS = 400
 RECIPE = """
 name = "duotone"
 seed = 1
@@ -57,7 +60,7 @@ steps = {steps}
 batch = 4
 data = {{ path = {folder}, resolution = 128, flip = true, caption_dropout = 0.1 }}
 network = {{ rank = 8, layers = "attention+feed-forward+conv" }}
-optimizer = {{ learning_rate = 2e-3 }}
+optimizer = {{ learning_rate = 1e-3 }}
 rate = {{ name = "cosine" }}
 loss = {{ min_snr_gamma = 0 }}
 validation = {{ share = 0.1, every = 80 }}
@@ -70,9 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bench lora", description="Train a LoRA on a new style and measure what it does."
     )
-    parser.add_argument("--steps", type=int, default=160, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     parser.add_argument(
         "--seeds", type=int, default=24, help="held-out prompts, each with a seed of its own (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weight", type=float, default=1.0, help="weight of the LoRA in the prompt (default: %(default)s)"
     )
     parser.add_argument(
         "--judge",
@@ -124,7 +130,7 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
     """All figures, and a sheet with a row of plain pictures over a row of those with the LoRA."""
     draw_style(root / "pictures")
     trained = train(root, options.steps)
-    pairs = paint(root, trained.file, options.seeds, choose=options.choose)
+    pairs = paint(root, trained.file, options.seeds, options.weight, choose=options.choose)
     plain, styled = [pair.plain for pair in pairs], [pair.styled for pair in pairs]
     before, after = ([distance(picture) for picture in each] for each in (plain, styled))
     threshold = float(np.mean(before)) / 2
@@ -139,6 +145,7 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
             "validation": trained.validation,
         },
         "choosing": options.choose,
+        "weight": options.weight,
         "pairs": len(pairs),
         "distance": {
             "plain": _mean(before),
@@ -216,7 +223,7 @@ def train(root: Path, steps: int) -> Trained:
     )
 
 
-def paint(root: Path, file: Path, count: int, *, choose: bool) -> list[Pair]:
+def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) -> list[Pair]:
     """Held-out prompts of one object each, painted by the engine with and without the LoRA."""
     from bench.scenes.painter import Painter
     from bench.scenes.prompts import EVALUATION_SEED
@@ -231,7 +238,7 @@ def paint(root: Path, file: Path, count: int, *, choose: bool) -> list[Pair]:
     with contextlib.closing(Library(Paths(root))) as library:
         painter = Painter((DiffusersEngine("cpu"),), library.checkpoint("sprout-v1"), library=library)
         plain = painter.all(orders, "plain")
-        styled = painter.all([(f"{prompt} <lora:{file.stem}:1>", seed) for prompt, seed in orders], "lora")
+        styled = painter.all([(f"{prompt} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders], "lora")
     return [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
 
 
@@ -258,7 +265,15 @@ def judge_objects(folder: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
             "only_lora": agreement[False, True],
             "none": agreement[False, False],
         },
+        "p": round(mcnemar(agreement[True, False], agreement[False, True]), 4),
     }
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Two-sided exact McNemar test: `first` and `second` pairs in which only one of the two is right."""
+    count = first + second
+    tail = sum(math.comb(count, number) for number in range(min(first, second) + 1)) / 2**count
+    return min(1.0, 2 * tail)
 
 
 def _children() -> float:

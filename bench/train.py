@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._machine import load, machine
+from bench.tuning import click
 from bench.tuning.contender import CONTENDERS, COUNT, RANK, SIDES
 from studio import __version__
 from studio.paths import REPOSITORY, atomic_write
@@ -71,7 +72,8 @@ def measure(root: Path, *, quick: bool, steps: int, rounds: int) -> dict[str, An
             answer = _process(name, str(root), str(steps + 1), str(number + 1))
             found[name].append(json.loads(answer.splitlines()[-1]))
             print(f"    {found[name][-1]}", file=sys.stderr)  # so that a run that is broken off leaves something
-    return {**facts, **summary(found), "load_at_end": load()}
+    print("a run over HTTP", file=sys.stderr)
+    return {**facts, **summary(found), "over_http": click.measure(root, SIDES[size]), "load_at_end": load()}
 
 
 def summary(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, RunO
 from studio.schema.resolved import ResolvedRequest
 from studio.schema.runs import RunRecord
 from studio.schema.training import TrainingConfig
-from studio.schema.training_tuning import TuningMethod
 from studio.settings import Settings, store_settings, updated
 
 if TYPE_CHECKING:
@@ -223,11 +222,7 @@ class Studio:
         A data set's path is relative to the data folder; unless `anywhere`, it must lie in there. Raises `NotAllowed`,
         `InvalidRequest`, and as `RunManager.create`.
         """
-        method = config.method
-        if isinstance(method, TuningMethod):
-            data = self.datasets.placed(method.data, anywhere=anywhere, field="method.data.path")
-            config = config.model_copy(update={"method": method.model_copy(update={"data": data})})
-        return self.training.create(config)
+        return self.training.create(self.datasets.placed_training(config, anywhere=anywhere))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.captioning import CaptionRunner
 from studio.errors import DatasetError, InvalidRequest, NotAllowed, NotFound
 from studio.paths import Paths, safe_join
+from studio.runs.check import DATA_PATH
+from studio.schema.training import ScratchMethod, TrainingConfig
 from studio.schema.training_data import CaptionEdit, CaptionPage, DatasetReport, DatasetSettings
+from studio.schema.training_parts import Part
+from studio.schema.training_tuning import TuningMethod
 from studio.training.data.archive import unpack
 from studio.training.data.dataset import Dataset, Progress, edit_captions, read_dataset
 from studio.training.data.report import caption_page, describe
@@ -43,6 +48,7 @@ class Datasets:
         self._paths = paths
         self._lock = threading.Lock()
         self._recent: dict[DatasetSettings, tuple[float, Dataset]] = {}
+        self.captioning = CaptionRunner(paths, self._forget)
 
     def uploads(self) -> list[str]:
         """Names of the uploaded data sets."""
@@ -79,6 +85,19 @@ class Datasets:
             raise NotAllowed(message, field=field)
         return settings.model_copy(update={"path": str(path)})
 
+    def placed_training(self, config: TrainingConfig, *, anywhere: bool) -> TrainingConfig:
+        """The configuration with the whole path of its data set, where it has one. Raises as `placed`, for `method.data.path`."""
+        method = config.method
+        if isinstance(method, TuningMethod):
+            data: Part | DatasetSettings = self.placed(method.data, anywhere=anywhere, field=DATA_PATH)
+        elif isinstance(method, ScratchMethod) and method.data.path:
+            asked = DatasetSettings(path=method.data.path, format=method.data.format)
+            path = self.placed(asked, anywhere=anywhere, field=DATA_PATH).path
+            data = method.data.model_copy(update={"path": path})
+        else:
+            return config
+        return config.model_copy(update={"method": method.model_copy(update={"data": data})})
+
     def inspect(
         self,
         settings: DatasetSettings,
@@ -97,7 +116,12 @@ class Datasets:
         return caption_page(self._read(settings), settings, offset, min(limit, PAGE))
 
     def edit(self, settings: DatasetSettings, name: str, captions: Sequence[str]) -> CaptionEdit:
-        """Write the captions of one picture; the answer holds what they were. Raises as `edit_captions`."""
+        """Write the captions of one picture; the answer holds what they were.
+
+        Raises as `edit_captions`, and `InvalidRequest` while a captioner writes to this data set.
+        """
+        if self.captioning.busy(settings):
+            raise InvalidRequest("A captioner is writing to this data set: edit when it has ended, or stop it.")
         with self._lock:
             former = edit_captions(settings, name, captions)
             self._recent.clear()
@@ -143,6 +167,10 @@ class Datasets:
 
         made = CAPTIONERS.get(captioner, field="captioner")(self._paths.captioners, device)
         return caption_dataset(settings, made, replace=replace, progress=progress)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._recent.clear()
 
     def _read(self, settings: DatasetSettings) -> Dataset:
         kept = self._recent.get(settings)

@@ -93,6 +93,11 @@ class Paths:
         return self.state / "latents"
 
     @property
+    def training_caches(self) -> Path:
+        """Encoded pictures and captions of training, by content."""
+        return self.state / "training"
+
+    @property
     def uploads(self) -> Path:
         """What Gradio keeps of uploads."""
         return self.state / "uploads"

@@ -130,6 +130,13 @@ class Settings(BaseModel):
         group="Training",
     )
 
+    training_cache_gb: float = _setting(
+        20.0,
+        "Disk for encoded pictures and captions of training, in GB; what was used longest ago goes first, nothing of a run that trains; 0: no bound",
+        group="Training",
+        minimum=0,
+    )
+
     # The page.
     theme: Literal["dark", "light", "system"] = _setting("dark", "Colours of the page", group="Page")
     preview_every: int = _setting(

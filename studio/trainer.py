@@ -20,6 +20,7 @@ from studio.training.runs import (
     RunFailed,
     RunFinished,
     RunFolder,
+    RunStarting,
     RunStopped,
     prepare_run,
     read_events,
@@ -32,7 +33,12 @@ LOG_TAIL = 400
 
 
 def start_worker(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start the process that trains `run`, detached: it outlives this one. What it prints goes into the run's log."""
+    """Start the process that trains `run`, detached: it outlives this one. What it prints goes into the run's log.
+
+    Nobody may be training it. The first event is there before the process is: that can take seconds to load what it needs.
+    """
+    run.whole_lines()
+    run.append(RunStarting(time=time.time()))
     with run.log.open("ab") as log:
         return subprocess.Popen(
             command,

@@ -8,6 +8,7 @@ from pathlib import Path
 from studio.cli.interrupt import interruptible
 from studio.cli.options import add_common, open_settings, say
 from studio.errors import NotFound
+from studio.runs import RunManager
 from studio.trainer import TrainingSession
 
 
@@ -26,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not recipe.is_file():
         raise NotFound(f"There is no recipe {str(recipe)!r}.", field="config")
     settings, paths, _ = open_settings(arguments)
+    RunManager(paths, lambda: settings).tidy()
     session = TrainingSession(recipe, paths.runs, settings.device)
     say(f"run folder: {session.run.path}")
     with interruptible(session.stop, "saving; Ctrl-C again leaves without waiting"):

@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
@@ -29,6 +30,7 @@ from studio.schema.runs import RESUMABLE, RunCurves, RunDetail, RunEvents, RunLo
 from studio.schema.training import TrainingConfig
 from studio.settings import Settings
 from studio.trainer import log_tail, start_worker
+from studio.training.caches import prune
 from studio.training.runs import RunFolder, new_run, read_lines, worker_command
 from studio.training.sitting import last_sitting
 
@@ -73,6 +75,8 @@ class RunManager:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._curves: OrderedDict[str, CurveReader] = OrderedDict()
         self._wake, self._closing = threading.Event(), False
+        self._untidy = True
+        """Whether a run may have filled the caches since they were last pruned."""
         self._thread: threading.Thread | None = None
         self.gate = PaintingGate(lambda: self._settings().training_and_painting, self._rivals)
         self.look()
@@ -247,6 +251,7 @@ class RunManager:
         while not self._closing:
             try:
                 self.look(everything=round_ % SCAN_EVERY == 0)
+                self.tidy()
             except Exception:
                 log.exception("training runs could not be looked at")
             round_ += 1
@@ -280,6 +285,17 @@ class RunManager:
                 view.refresh()
             if code is not None:
                 del self._processes[run_id]
+                self._untidy = True
+
+    def tidy(self) -> None:
+        """Prune the caches, when this is new and after a run that it started has ended."""
+        if not self._untidy:
+            return
+        self._untidy = False
+        if most := self._settings().training_cache_gb:
+            with self._lock:
+                began = [view.sitting.started for view in self._views.values() if view.living and view.sitting]
+            prune(self._paths.training_caches, int(most * 1e9), spare=min(began, default=time.time()))
 
     def _start_next(self) -> None:
         if self.gate.holds_back:
@@ -296,6 +312,7 @@ class RunManager:
             command = self._command(view.folder, self._settings().device)
             self._processes[view.folder.id] = start_worker(view.folder, command)
             view.started_here = True
+            view.refresh()  # it says already that it starts
         except (OSError, StudioError) as error:
             fail(view, f"The training process could not be started: {error}")
         take_from_queue(view.folder)

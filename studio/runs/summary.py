@@ -45,6 +45,9 @@ class SummaryReader:
         except UNUSABLE:
             self._state = before
 
+    def _on_starting(self, event: dict[str, Any]) -> None:
+        self._state.update(starting=True, paused=False, ending="", ended=None, message="")
+
     def _on_stage(self, event: dict[str, Any]) -> None:
         state = {
             "stage": event["stage"],
@@ -56,18 +59,18 @@ class SummaryReader:
         if event["stage"] != self._state.get("stage"):
             state["values"] = {}
         self._tells_steps = False
-        self._state.update(state, paused=False, ending="", ended=None, message="")
+        self._state.update(state, starting=False, paused=False, ending="", ended=None, message="")
 
     def _on_progress(self, event: dict[str, Any]) -> None:
         names = ("stage", "step", "total") + (() if self._tells_steps else ("per_second", "eta_s"))
-        self._state.update({name: event[name] for name in names})
+        self._state.update({name: event[name] for name in names}, starting=False)
         self._state["values"] = {**self._state.get("values", {}), **event.get("values", {})}
 
     def _on_step(self, event: dict[str, Any]) -> None:
         rate = 1 / max(event["seconds"], 1e-9)
         known = self._state.get("per_second")
         rate = known + SMOOTHING * (rate - known) if known else rate
-        self._state.update(step=event["step"], per_second=rate)
+        self._state.update(step=event["step"], per_second=rate, starting=False)
         self._tells_steps = True
         if self._state.get("total"):
             self._state["eta_s"] = max(0, self._state["total"] - event["step"]) / rate
@@ -101,4 +104,4 @@ class SummaryReader:
         self._state["message"] = event["message"]
 
     def _end(self, event: dict[str, Any], ending: str) -> None:
-        self._state.update(ending=ending, ended=event["time"], eta_s=None, paused=False, message="")
+        self._state.update(starting=False, ending=ending, ended=event["time"], eta_s=None, paused=False, message="")

@@ -30,6 +30,7 @@ class RunSummary(_Fact):
     validation: FiniteFloat | None = Field(None, description="The newest validation loss")
     first_validation: FiniteFloat | None = None
     samples: int = Field(0, description="Pictures painted while training")
+    starting: bool = Field(False, description="Its process was started and has told of no stage yet")
     paused: bool = False
     note: str = Field("", description="The newest note of the run to its user")
     ending: Literal["", "finished", "stopped", "failed"] = ""
@@ -106,3 +107,14 @@ class RunLog(_Fact):
 
     text: str
     size: int
+
+
+class MemoryEstimate(_Fact):
+    """What a run will take in memory, in bytes, by docs/training-methods.md. On a GPU, `training` is what its memory needs; `loading` is the computer's."""
+
+    loading: int = Field(description="The process at its peak while it loads")
+    training: int = Field(description="The process while it trains")
+    weights: int = Field(description="Of training: weights that are there, learning or not")
+    learning: int = Field(description="Of training: what learns, its gradients, the optimizer and the average")
+    activations: int = Field(description="Of training: what a backward pass needs of the forward pass")
+    learning_numbers: int = Field(description="How many numbers learn")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from studio.errors import SettingsError
+from studio.schema.training_data import AUTO
 from studio.schema.training_parts import MethodSettings
 from studio.schema.training_parts import Part as _Part
 from studio.schema.training_tuning import FullMethod, LoraMethod, TextEncoderMethod
@@ -30,6 +31,26 @@ class SceneData(_Part):
     side: int = Field(128, ge=32, le=512, multiple_of=16, description="Picture width and height in pixels")
 
 
+class ScratchData(SceneData):
+    """Drawn scenes, or a data set instead of them."""
+
+    path: str = Field(
+        "",
+        max_length=4096,
+        description="Data set that is learned from: absolute, or relative to the data folder; empty: drawn scenes",
+    )
+    format: str = Field(
+        AUTO, max_length=40, description="How the data set is stored; auto looks at the folder (docs/training.md)"
+    )
+    pictures: int = Field(
+        60_000,
+        ge=8,
+        le=2_000_000,
+        description="Pictures in the training pool, encoded once; of a data set at most so many",
+    )
+    captions: int = Field(4, ge=1, le=16, description="Captions of each picture; each pass picks one")
+
+
 class AutoencoderPart(_Part):
     """The VAE (diffusers ``AutoencoderKL``): its shape and its training."""
 
@@ -40,7 +61,7 @@ class AutoencoderPart(_Part):
         description="Channels of each level; each level after the first halves the size",
     )
     latent_channels: int = Field(4, ge=1, le=64, description="Channels of the latent")
-    pictures: int = Field(8_000, ge=8, le=200_000, description="Scenes that crops are taken from")
+    pictures: int = Field(8_000, ge=8, le=200_000, description="Pictures that crops are taken from")
     crop: int = Field(64, ge=16, le=512, multiple_of=16, description="Side of the training crops in pixels")
     steps: int = Field(3_000, ge=1, le=1_000_000, description="Optimizer steps")
     batch: int = Field(16, ge=1, le=1024, description="Crops a step")
@@ -135,7 +156,7 @@ class ScratchMethod(MethodSettings):
         description="Diffusers folder, relative to the repository, that training goes on from: its VAE is kept, its U-Net and text "
         "encoder learn on; empty: all three from nothing",
     )
-    data: SceneData = SceneData()
+    data: ScratchData = ScratchData()
     autoencoder: AutoencoderPart = AutoencoderPart()
     text: TextPart = TextPart()
     unet: UNetPart = UNetPart()

@@ -162,3 +162,25 @@ class CaptionEdit(_Fact):
 
     name: str
     former: tuple[str, ...]
+
+
+class CaptionerInfo(_Fact):
+    """What can describe pictures."""
+
+    name: str
+    problem: str = Field("", description="What to put where before it can work; empty: nothing is missing")
+
+
+class CaptionTask(_Fact):
+    """Captions that are being written, or were last."""
+
+    path: str
+    captioner: str
+    state: Literal["running", "finished", "failed", "stopped"]
+    done: int = Field(0, description="Pictures looked at")
+    total: int = Field(0, description="Pictures of the data set; 0 while it is read")
+    written: int = Field(0, description="Pictures that got a caption; known at the end")
+    kept: int = Field(0, description="Pictures that kept the one they had")
+    problems: tuple[str, ...] = Field((), description="A sentence for each picture that got none, the first hundred")
+    problem_count: int = 0
+    message: str = Field("", description="Why it failed")

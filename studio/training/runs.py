@@ -33,6 +33,12 @@ class _Event(BaseModel):
     time: float = Field(description="Unix time in seconds")
 
 
+class RunStarting(_Event):
+    """A process was started for the run: said by whoever started it, since the process itself is silent until its libraries are loaded."""
+
+    kind: Literal["starting"] = "starting"
+
+
 class StageStarted(_Event):
     """A stage began or was resumed at ``step``."""
 
@@ -136,7 +142,8 @@ class RunFailed(_Event):
 
 
 Event = Annotated[
-    StageStarted
+    RunStarting
+    | StageStarted
     | StageProgress
     | Measured
     | StepDone
@@ -205,6 +212,26 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise TrainingError(f"{self.path} is no run folder: {error}.") from error
         return parse_training_config(data, str(file))
+
+    def whole_lines(self) -> int:
+        """Cut off a line of events that a killed process left half written; how many bytes there are then.
+
+        For whoever knows that no process writes.
+        """
+        if not self.events.exists():
+            return 0
+        with self.events.open("r+b") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            while end:
+                begin = max(0, end - (1 << 16))
+                stream.seek(begin)
+                at = stream.read(end - begin).rfind(b"\n")
+                if at >= 0:
+                    end = begin + at + 1
+                    break
+                end = begin
+            stream.truncate(end)
+        return end
 
     def append(self, event: Event) -> None:
         """Add one event; a line is written whole."""

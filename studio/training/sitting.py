@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import IO
 
@@ -68,25 +67,7 @@ def claim(run: RunFolder) -> IO[str]:
             raise storage_error(run.path, error) from error
         raise TrainingError(f"{run.id} is being trained by another process already.") from None
     own = psutil.Process()
-    sitting = Sitting(own.pid, own.create_time(), _whole_lines(run))
+    sitting = Sitting(own.pid, own.create_time(), run.whole_lines())
     atomic_write(run.path / "process.json", json.dumps(asdict(sitting)).encode())
     (run.path / "queued.json").unlink(missing_ok=True)
     return stream
-
-
-def _whole_lines(run: RunFolder) -> int:
-    """Cut events.jsonl after its last whole line; its length then."""
-    if not run.events.exists():
-        return 0
-    with run.events.open("r+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        while end:
-            begin = max(0, end - (1 << 16))
-            stream.seek(begin)
-            at = stream.read(end - begin).rfind(b"\n")
-            if at >= 0:
-                end = begin + at + 1
-                break
-            end = begin
-        stream.truncate(end)
-    return end

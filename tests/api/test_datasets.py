@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +53,24 @@ def test_from_the_upload_to_the_edited_caption(client: httpx.Client, studio: Stu
     assert Image.open(BytesIO(small.content)).size == (48, 48)
     assert client.get(f"{V1}/thumbnail", params={"upload": name, "name": "../x"}).status_code == 404
     assert not list(studio.paths.uploads.glob("*.zip"))
+
+
+def test_captions_by_a_captioner(client: httpx.Client, folder: Path) -> None:
+    root = folder / "named"
+    drawn.save(root / "7-red_fox.png", 1)
+    named = {one["name"]: one["problem"] for one in client.get(f"{V1}/captioners").json()}
+    assert named["file-name"] == ""
+    missing = client.post(f"{V1}/captioning", json={"path": str(root), "captioner": "blip"})
+    assert (missing.status_code, missing.json()["error"]["message"]) == (404, named["blip"])
+    started = client.post(f"{V1}/captioning", json={"path": str(root), "captioner": "file-name"})
+    assert started.json()["state"] == "running"
+    deadline = time.monotonic() + 60
+    while (task := client.get(f"{V1}/captioning").json())["state"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (task["state"], task["written"]) == ("finished", 1)
+    assert (root / "7-red_fox.txt").read_text().strip() == "red fox"
+    assert client.delete(f"{V1}/captioning").json() == task
 
 
 @pytest.mark.parametrize(
@@ -105,8 +124,9 @@ def test_others_reach_the_data_folder_only(exposed: tuple[httpx.Client, Studio],
             client.get(f"{V1}/captions", params={"path": path}),
             client.get(f"{V1}/thumbnail", params={"path": path, "name": "000.png"}),
             client.put(f"{V1}/captions", json={"path": path, "name": "000.png", "captions": ["x"]}),
+            client.post(f"{V1}/captioning", json={"path": path, "captioner": "file-name", "replace": True}),
         ]
-        assert [answer.status_code for answer in refused] == [403] * 4, path
+        assert [answer.status_code for answer in refused] == [403] * 5, path
     assert client.post(f"{V1}/inspect", json={"path": "shared"}).json()["pictures"] == 2
     assert (folder / "private" / "000.txt").read_text() == drawn.caption(0)
 

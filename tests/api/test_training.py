@@ -12,9 +12,11 @@ import pytest
 
 from studio.app import Studio
 from studio.schema.training import TrainingConfig
+from studio.training.estimate import estimate
 from tests.api.stand_in import make_studio, serving
 from tests.api.test_events import messages
 from tests.runs.pretend import trainer
+from tests.tiny_models import tiny_info
 
 ROOT = "/studio/v1/training"
 
@@ -144,6 +146,18 @@ def test_nothing_is_written_or_read_outside(client: httpx.Client) -> None:
     assert client.get(f"{ROOT}/runs/..%2f..%2f").status_code == 404
 
 
+def test_the_memory_of_a_run_is_told_before_it_starts(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = client.post(f"{ROOT}/estimate", json=config()).json()["error"]  # the stand-in's checkpoint is no file
+    assert gone["field"] == "method.model" and "cannot be read" in gone["message"]
+    info = tiny_info("sd1")
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.runs.check.estimate", lambda method, _, short: estimate(method, info, short=short))
+        told = client.post(f"{ROOT}/estimate", json=config()).json()
+    assert told["loading"] > 0 and told["training"] > told["weights"] + told["learning"] + told["activations"]
+    assert client.post(f"{ROOT}/estimate", json={"name": "x", "method": {"kind": "scratch"}}).json() is None
+    assert client.post(f"{ROOT}/estimate", json=config(model="nothing such")).status_code == 404
+
+
 def test_others_reach_only_the_data_folder(folder: Path, tmp_path: Path) -> None:
     studio = make_studio(folder)
     studio.exposed = True
@@ -156,6 +170,14 @@ def test_others_reach_only_the_data_folder(folder: Path, tmp_path: Path) -> None
         for path in (str(tmp_path), "link", "..", "."):
             assert post(path).json()["error"]["field"] == "method.data.path"
             assert post(path).status_code == 403
+            scratch = {"name": "x", "method": {"kind": "scratch", "data": {"path": path}}}
+            assert httpx.post(f"{address}{ROOT}/runs", json=scratch).status_code == 403
+        scratch = {"name": "x", "method": {"kind": "scratch", "data": {"path": "inside"}}}
+        made = httpx.post(f"{address}{ROOT}/runs", json=scratch).json()["id"]
+        told = httpx.get(f"{address}{ROOT}/runs/{made}").json()["config"]["method"]["data"]
+        assert told["path"] == str(folder / "inside")
+        scratch["method"]["data"]["path"] = "nowhere"
+        assert httpx.post(f"{address}{ROOT}/runs", json=scratch).json()["error"]["field"] == "method.data.path"
 
 
 def test_the_form_has_schema_and_presets(client: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from studio import trainer as trainer_module
 from studio.errors import InvalidRequest, NotAllowed, NotFound, QueueFull
 from studio.paths import REPOSITORY, Paths
 from studio.runs import folder as folder_module
@@ -122,10 +123,10 @@ def test_a_killed_process_is_seen_and_goes_on(make: Make, data: Path) -> None:
     before = manager.run(run_id).summary.offset
     manager.resume(run_id)
     deadline = time.monotonic() + 20
-    while not (events := manager.events(run_id, before, 1 << 20).events):
+    while len(events := manager.events(run_id, before, 1 << 20).events) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert events[0]["kind"] == "stage"
+    assert [event["kind"] for event in events[:2]] == ["starting", "stage"]
     assert all(json.loads(line) for line in folder.events.read_text().splitlines())
 
 
@@ -201,6 +202,49 @@ def test_a_process_that_never_began_or_failed_says_why(make: Make, data: Path) -
     other = make(how="fail")
     other.resume(run_id)
     assert until(other, run_id, "failed").summary.message == "The disk is full."
+
+
+def test_a_run_says_that_it_starts_before_its_process_says_anything(make: Make, data: Path) -> None:
+    manager = make()
+    record = manager.create(configuration(data))
+    assert (record.state, record.summary.starting) == ("running", True), "in the very answer to who started it"
+    assert [event["kind"] for event in manager.events(record.id, 0, 1000).events] == ["starting"]
+    waiting = manager.create(configuration(data, name="other"))
+    assert (waiting.state, waiting.summary.starting) == ("queued", False)
+    assert not reaches(manager, record.id, 1).summary.starting
+    until(manager, record.id, "finished")
+    events = RunFolder(data.parent / "outputs" / "runs" / record.id).events
+    with events.open("ab") as stream:
+        stream.write(b'{"kind":"st')  # as a killed process leaves it
+    trainer_module.start_worker(RunFolder(events.parent), ["true"]).wait(10)
+    assert events.read_bytes().splitlines()[-1].endswith(b'"kind":"starting"}')
+
+
+def test_caches_are_pruned_but_nothing_of_a_run_that_trains(make: Make, data: Path, tmp_path: Path) -> None:
+    file = Paths(tmp_path).training_caches / "latents" / "aa" / "aa.safetensors"
+    file.parent.mkdir(parents=True)
+
+    def fill(age: float) -> None:
+        file.write_bytes(bytes(2_000_000))
+        os.utime(file, (time.time() - age, time.time() - age))
+
+    fill(5)
+    make(start=False, training_cache_gb=0).tidy()
+    assert file.exists(), "0 is no bound"
+    make(start=False, training_cache_gb=0.001).tidy()
+    assert not file.exists()
+    busy = make(training_cache_gb=0.001)
+    run_id = busy.create(configuration(data, steps=4000)).id
+    reaches(busy, run_id, 1)
+    fill(0)
+    make(start=False, training_cache_gb=0.001).tidy()
+    assert file.exists(), "used since the run began"
+    busy.stop(run_id)
+    until(busy, run_id, "stopped")
+    deadline = time.monotonic() + 20
+    while file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_run_never_has_two_processes(make: Make, data: Path) -> None:

@@ -16,7 +16,7 @@ from studio.runs.curves import MOST_POINTS, CurveReader, Series
 from studio.runs.presets import PRESETS, presets
 from studio.runs.summary import SummaryReader
 from studio.schema.training import TrainingConfig
-from studio.training.runs import RunFolder, read_lines
+from studio.training.runs import RunFolder, RunStarting, read_lines
 from studio.training.sitting import claim, last_sitting
 from tests.runs.pretend import step_done
 
@@ -110,10 +110,13 @@ def test_the_summary_of_a_life(tmp_path: Path) -> None:
     assert summary.values["loss"] == pytest.approx(step_done(4).loss)
     write(tmp_path, {"kind": "command", "name": "paused", "step": 4}, {"kind": "note", "message": "well"})
     assert (reader.read().paused, reader.read().note) == (True, "well")
-    write(tmp_path, {"kind": "failed", "message": "no"})
+    write(tmp_path, {"kind": "failed", "message": "no", "time": 1.0})
     assert (reader.read().ending, reader.read().message, reader.read().paused) == ("failed", "no", False)
+    run.append(RunStarting(time=2.0))
+    summary = reader.read()
+    assert (summary.starting, summary.ending, summary.message, summary.step) == (True, "", "", 4)
     write(tmp_path, {**STAGE, "step": 4})
-    assert (reader.read().ending, reader.read().message) == ("", "")
+    assert (reader.read().ending, reader.read().message, reader.read().starting) == ("", "", False)
     write(tmp_path, {"kind": "finished", "model": "m"})
     assert SummaryReader(run).read() == reader.read()
 
@@ -124,6 +127,7 @@ junk = st.recursive(
     max_leaves=6,
 )
 KINDS = [
+    "starting",
     "stage",
     "step",
     "progress",

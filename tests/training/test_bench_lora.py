@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.lora import DARK, LIGHT, RECIPE, WEIGHTS, Pair, distance, draw_style, duotone, judge_objects
+from bench.lora import DARK, LIGHT, RECIPE, WEIGHTS, Pair, distance, draw_style, duotone, judge_objects, mcnemar
 from studio.schema.training import load_training_config
 from studio.schema.training_tuning import LoraMethod
 from studio.training.data.scenes.glyphs import FONT_PATH
@@ -59,6 +59,13 @@ def test_the_things_that_lie_in_the_dark_are_seen_after_the_rule() -> None:
     assert duotone(np.full((4, 4, 3), 9, np.uint8)).shape == (4, 4, 3), "one colour alone"
 
 
+def test_mcnemar_s_exact_test() -> None:
+    """Against the binomial sums by hand: 1 of 5 is 2 * (1 + 5) / 32."""
+    assert mcnemar(4, 1) == mcnemar(1, 4) == pytest.approx(12 / 32)
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1.0
+    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
+
+
 def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A judge that sees the object in pictures whose middle is light."""
 
@@ -80,6 +87,7 @@ def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path:
     kinds = [(255, 255), (255, 255), (255, 0), (0, 255), (0, 0)]
     found = judge_objects(tmp_path, [Pair(None, picture(left), picture(right)) for left, right in kinds])
     assert found["pairs"] == {"both": 2, "only_after_the_rule": 1, "only_lora": 1, "none": 1}
+    assert found["p"] == 1.0
     assert found["lora"]["share"] == found["plain_after_the_rule"]["share"] == 0.6
     low, high = found["lora"]["interval"]
     assert low < 0.6 < high and found["lora"]["n"] == 5

@@ -65,12 +65,14 @@ def test_every_other_round_goes_backwards(monkeypatch: pytest.MonkeyPatch, tmp_p
         return "noise\n" + json.dumps(figures(1.0, 1.0))
 
     monkeypatch.setattr(bench, "_process", answering)
+    monkeypatch.setattr(bench.click, "measure", lambda root, side: {"side": side})
     result = bench.measure(tmp_path, quick=True, steps=2, rounds=2)
     forwards = ["studio", "plain_bf16", "plain_fp32"]
     assert [name for name, *_ in asked] == ["make-thin", *forwards, *reversed(forwards)]
     assert {arguments[2] for arguments in asked[1:]} == {"3"}, "one step more, which is left out"
     assert [arguments[3] for arguments in asked[1:]] == ["1"] * 3 + ["2"] * 3, "a seed of its own: a new run"
     assert result["studio_against"]["plain_fp32"]["times_as_fast"] == 1.0
+    assert result["over_http"] == {"side": 64}
 
 
 def test_the_meter_counts_the_u_net_and_nothing_else() -> None:
@@ -114,3 +116,5 @@ def test_it_runs_on_tiny_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(capsys.readouterr().out)
     assert set(result["contenders"]) == {"studio", "plain_bf16", "plain_fp32"}
     assert all(each["cpu_seconds_a_step"]["steps"] == 2 for each in result["contenders"].values())
+    told = result["over_http"]
+    assert 0 < told["seconds_to_first_event"] < told["seconds_to_first_step"] and told["seconds_to_stop"] > 0

@@ -10,7 +10,8 @@ import torch
 
 from studio.training.data.scenes.scene import Scene, Thing, draw_scene
 from studio.training.data.scenes.vocabulary import OBJECTS
-from studio.training.methods.scratch.reading import HEADS, scene_labels, score
+from studio.training.methods.scratch.drawn import HEADS, TOLD, scene_labels
+from studio.training.methods.scratch.reading import score
 
 KINDS = {kind.name: kind for kind in OBJECTS}
 SCENE = Scene(
@@ -63,13 +64,13 @@ def test_what_a_caption_does_not_tell_is_class_nothing() -> None:
 def test_the_score_is_summed_cross_entropy_and_the_share_of_right_words() -> None:
     labels = torch.tensor([scene_labels(SCENE), scene_labels(replace(SCENE, background="sea"))])
     flat = torch.zeros(2, sum(HEADS))
-    loss, _ = score(flat, labels)
+    loss, _ = score(flat, labels, HEADS, TOLD)
     assert float(loss) == pytest.approx(float(np.log(HEADS).sum()), rel=1e-5)
     sure = flat.clone()
     offsets = np.concatenate([[0], np.cumsum(HEADS)[:-1]])
     for row in range(2):
         sure[row, torch.from_numpy(offsets) + labels[row]] = 50.0
-    loss, right = score(sure, labels)
+    loss, right = score(sure, labels, HEADS, TOLD)
     assert float(loss) < 1e-6 and right == 1.0
     sure[1, int(offsets[4]) + int(labels[1, 4])] = -50.0
-    assert score(sure, labels)[1] == pytest.approx(5 / 6)
+    assert score(sure, labels, HEADS, TOLD)[1] == pytest.approx(5 / 6)

@@ -23,7 +23,9 @@ from studio.schema.training_data import (
     MAX_CAPTION,
     MAX_CAPTIONS,
     CaptionEdit,
+    CaptionerInfo,
     CaptionPage,
+    CaptionTask,
     DatasetReport,
     DatasetSettings,
 )
@@ -66,6 +68,16 @@ class CaptionBody(BaseModel):
     format: str = Field("auto", max_length=40)
     name: Text = Field(max_length=MAX_NAME, description="The picture's name, as the page of captions tells it")
     captions: list[Annotated[Text, Field(max_length=MAX_CAPTION)]] = Field(max_length=MAX_CAPTIONS)
+
+
+class CaptioningBody(BaseModel):
+    """Which pictures are to be described, and by what."""
+
+    path: str = Field("", max_length=4096)
+    upload: UploadName = None
+    format: str = Field("auto", max_length=40)
+    captioner: str = Field(max_length=40, description="Name of a captioner")
+    replace: bool = Field(False, description="Write over captions that are there")
 
 
 class UploadAnswer(BaseModel):
@@ -122,6 +134,31 @@ def edit(studio: StudioDep, request: Request, body: CaptionBody) -> CaptionEdit:
     """Write the captions of one picture to where its data set keeps them. Sending the answer's `former` undoes it."""
     settings = _placed(studio, request, body.path, body.upload, body.format)
     return studio.datasets.edit(settings, body.name, body.captions)
+
+
+@router.get("/captioners")
+def captioners(studio: StudioDep) -> list[CaptionerInfo]:
+    """What can write captions, and what each lacks."""
+    return studio.datasets.captioning.captioners()
+
+
+@router.get("/captioning")
+def captioning(studio: StudioDep) -> CaptionTask | None:
+    """How the captioner does that runs, or ran last; null when none has."""
+    return studio.datasets.captioning.task()
+
+
+@router.post("/captioning")
+def write_captions(studio: StudioDep, request: Request, body: CaptioningBody) -> CaptionTask:
+    """Let a captioner describe every picture without a caption, in a process of its own; one data set at a time."""
+    settings = _placed(studio, request, body.path, body.upload, body.format)
+    return studio.datasets.captioning.start(settings, body.captioner, studio.settings.device, replace=body.replace)
+
+
+@router.delete("/captioning")
+def stop_captions(studio: StudioDep) -> CaptionTask | None:
+    """Stop the captioner. What it has written stays."""
+    return studio.datasets.captioning.stop()
 
 
 @router.get("/thumbnail", response_class=Response)

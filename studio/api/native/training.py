@@ -13,8 +13,9 @@ from studio.api.auth import is_from_here
 from studio.api.common import StudioDep, picture_type
 from studio.errors import NotAllowed, NotFound
 from studio.runs import RunManager
+from studio.runs.check import memory
 from studio.runs.presets import Preset, presets
-from studio.schema.runs import RunAction, RunCurves, RunDetail, RunEvents, RunLog, RunRecord, RunSample
+from studio.schema.runs import MemoryEstimate, RunAction, RunCurves, RunDetail, RunEvents, RunLog, RunRecord, RunSample
 from studio.schema.training import TrainingConfig
 
 router = APIRouter(prefix="/training", tags=["training"])
@@ -42,6 +43,12 @@ class FormAnswer(BaseModel):
 def form() -> FormAnswer:
     """Everything a form for a new run needs."""
     return FormAnswer(config=TrainingConfig.model_json_schema(), presets=presets())
+
+
+@router.post("/estimate")
+def estimate_memory(studio: StudioDep, body: TrainingConfig) -> MemoryEstimate | None:
+    """The memory that a run of this configuration will take; null for methods that start from no checkpoint."""
+    return memory(body, studio.library)
 
 
 @router.get("/runs")

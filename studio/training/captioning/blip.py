@@ -19,9 +19,11 @@ from safetensors.torch import load_file
 from transformers import BlipConfig, BlipForConditionalGeneration
 
 from studio.errors import DamagedFile, IncompatibleFile, NotFound
+from studio.training.captioning.files import BLIP_CONFIG as CONFIG
+from studio.training.captioning.files import BLIP_WEIGHTS as WEIGHTS
+from studio.training.captioning.files import BLIP_WORDS as WORDS
+from studio.training.captioning.files import blip_missing
 
-CONFIG, WEIGHTS, WORDS = "config.json", "model.safetensors", ("vocab.txt", "tokenizer.json")
-SOURCE = "Salesforce/blip-image-captioning-base"
 MAX_JSON = 32 << 20
 MAX_TOKENS = 40
 BEAMS = 3
@@ -51,7 +53,8 @@ class BlipCaptioner:
 
         Raises ``NotFound`` saying what to put where, ``IncompatibleFile`` for another network, ``DamagedFile``.
         """
-        _check_files(folder)
+        if lack := blip_missing(folder):
+            raise NotFound(lack, field="captioner")
         config = _config(folder)
         self._size = int(config.vision_config.image_size)
         self._words = _words(folder)
@@ -71,17 +74,6 @@ class BlipCaptioner:
         pieces = [self._words.get(number, "[]") for number in ids]
         text = " ".join(piece for piece in pieces if not _SPECIAL.fullmatch(piece)).replace(" ##", "")
         return re.sub(r" ([.,!?'])", r"\1", text).strip()
-
-
-def _check_files(folder: Path) -> None:
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in WORDS):
-        missing.append(" or ".join(WORDS))
-    if missing:
-        raise NotFound(
-            f"There is no BLIP network: put {', '.join(missing)} of {SOURCE} (huggingface.co) into {folder}.",
-            field="captioner",
-        )
 
 
 def _config(folder: Path) -> BlipConfig:

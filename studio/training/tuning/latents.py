@@ -1,7 +1,7 @@
 """The autoencoder's latents of every picture, made once and kept by content: `outputs/.studio/training/latents`.
 
 A file's name is a hash of the picture's bytes, the checkpoint and the size, so that nothing is ever stale: another run of the same
-pictures finds them, and a changed picture is encoded anew. The folder may be deleted while nothing trains.
+pictures finds them, and a changed picture is encoded anew. The folder may be deleted while nothing trains; what is used longest ago is pruned (`caches.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 
 from studio.errors import TrainingError
 from studio.paths import atomic_write
+from studio.training.caches import looking, touch
 from studio.training.context import TrainingContext
 from studio.training.data.dataset import Item
 from studio.training.data.prepare import fitted
@@ -45,7 +46,8 @@ class LatentCache:
 
     def fill(self, context: TrainingContext, base: Base, views: Iterable[View]) -> None:
         """Encode what is missing or cannot be read, with progress as a stage of the run."""
-        missing = [view for view in dict.fromkeys(views) if not self._sound(self._file(view))]
+        with looking(self._folder.parent):
+            missing = [view for view in dict.fromkeys(views) if not self._sound(self._file(view))]
         if not missing:
             return
         clock = context.stage(STAGE, 0, len(missing))
@@ -70,7 +72,7 @@ class LatentCache:
     @staticmethod
     def _sound(file: Path) -> bool:
         try:
-            tensors = load_file(file)
+            tensors = load_file(file) if touch(file) else {}
         except (OSError, SafetensorError):
             return False
         return tensors.keys() == {"mean", "deviation"}

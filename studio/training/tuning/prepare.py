@@ -70,7 +70,7 @@ def open_session(
     batches = BatchMaker(method, context.config.seed, order, objective, context.device)
     validator = Validator(context, method, base, objective, parts.held) if parts.held else None
     painter = Painter(context, method, base, encoders_learn=encoders_learn) if method.samples.prompts else None
-    store = context.paths.state / "training"
+    store = context.paths.training_caches
     latents = LatentCache(store / "latents", base.identity)
     if not context.team.leads:
         context.team.wait()

@@ -19,6 +19,7 @@ from studio.engine.text_encoders import TextStates, encode_tokens, read_tokens
 from studio.paths import atomic_write
 from studio.prompt.chunks import chunk_prompt
 from studio.prompt.tokenizer import ClipTokenizer
+from studio.training.caches import looking, touch
 from studio.training.context import TrainingContext
 from studio.training.tuning.base import Base
 
@@ -69,7 +70,8 @@ class KeptTexts:
 
     def fill(self, context: TrainingContext, base: Base, captions: Iterable[str]) -> None:
         """Encode what is missing or cannot be read, with progress as a stage of the run."""
-        missing = [caption for caption in dict.fromkeys(captions) if not self._sound(self._file(caption))]
+        with looking(self._folder.parent):
+            missing = [caption for caption in dict.fromkeys(captions) if not self._sound(self._file(caption))]
         if not missing:
             return
         live = LiveTexts(base.model, learning=False)
@@ -97,7 +99,7 @@ class KeptTexts:
     @staticmethod
     def _sound(file: Path) -> bool:
         try:
-            return "states.0" in load_file(file)
+            return touch(file) and "states.0" in load_file(file)
         except (OSError, SafetensorError):
             return False
 

@@ -94,6 +94,7 @@ export const saveForm = (browser, form) => request("PUT", `form/${encodeURICompo
 export const stepUrl = (id, batch, step, index) => `${ROOT}/jobs/${id}/steps/${batch}/${step}/${index}.png`;
 export const trainingForm = () => get("training/form");
 export const trainingCreate = (config) => post("training/runs", config);
+export const trainingEstimate = (config) => post("training/estimate", config);
 export const trainingRun = (id) => get(`training/runs/${encodeURIComponent(id)}`);
 export const trainingAct = (id, action) => post(`training/runs/${encodeURIComponent(id)}/${action}`);
 export const trainingDelete = (id) => request("DELETE", `training/runs/${encodeURIComponent(id)}`);
@@ -105,6 +106,10 @@ export const datasetUpload = (file) => request("POST", `training/datasets/upload
 export const datasetInspect = (settings) => post("training/datasets/inspect", settings);
 export const datasetCaptions = (path, offset, limit) => get(`training/datasets/captions?path=${encodeURIComponent(path)}&offset=${offset}&limit=${limit}`);
 export const datasetEdit = (path, name, captions) => request("PUT", "training/datasets/captions", { json: { path, name, captions } });
+export const captioners = () => get("training/datasets/captioners");
+export const captioning = () => get("training/datasets/captioning");
+export const captioningStart = (path, captioner, replace) => post("training/datasets/captioning", { path, captioner, replace });
+export const captioningStop = () => request("DELETE", "training/datasets/captioning");
 export const loadForm = (browser) => get(`form/${encodeURIComponent(browser)}`);
 
 export const datasetThumbnailUrl = (path, name) => `${ROOT}/training/datasets/thumbnail?path=${encodeURIComponent(path)}&name=${encodeURIComponent(name)}`;

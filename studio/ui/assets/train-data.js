@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, bytes, el, plural, setText, show, toast } from "./dom.js";
+import { CaptionerRow } from "./train-captioner.js";
 import { labelled } from "./train-form.js";
 
 const FIRST = 6;
@@ -15,6 +16,7 @@ export class DataCard {
   /** `settings()` gives the data part of the form with `batch`, or null where the method has none; `chosen(path)` takes a path. */
   constructor({ settings, chosen, changed }) {
     this.actions = { settings, chosen, changed };
+    this.captioner = new CaptionerRow({ written: () => this.#report && this.inspect() });
   }
 
   /** The report on the data set that is named now; null while there is none. */
@@ -38,7 +40,9 @@ export class DataCard {
     this.root = el("section", { class: "ls-card ls-data", id: "train_data", "aria-label": "Data" },
       el("header", {}, el("b", {}, "Data")),
       el("div", { class: "ls-data-row" }, labelled("Data set", this.path, { kind: "wide", help: "A folder of pictures with captions beside them, or any other form a data set may have" }), this.look, this.send),
-      this.uploads, this.file, this.facts, this.problems, this.tiles, this.chips, this.captionsBox);
+      this.uploads, this.file, this.facts, this.problems, this.tiles, this.chips);
+    this.captioner.mount(this.root);
+    this.root.append(this.captionsBox);
     this.path.addEventListener("change", () => this.inspect());
     this.path.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
@@ -111,6 +115,7 @@ export class DataCard {
       this.#report = report;
       this.#draw();
       this.#thumbnails();
+      this.captioner.offer(path);
       if (this.captionsBox.open) this.#page(0);
       this.actions.changed();
     } catch (error) {
@@ -121,6 +126,7 @@ export class DataCard {
   #forget(path) {
     this.#path = path;
     this.#report = null;
+    this.captioner.offer("");
     this.captionsBox.open = false;
     this.#draw();
     this.actions.changed();

@@ -11,7 +11,7 @@ const BASIC = [
 ];
 const ELSEWHERE = ["method.kind", "method.data.path", "export_to"];
 const LABELS = { name: "Name", "method.model": "Base checkpoint", "method.data.trigger": "Trigger word", "method.samples.prompts": "Sample prompts, one a line", "method.samples.every": "Steps per sample", "method.network.kind": "Network" };
-export const METHODS = { lora: "LoRA", text_encoder: "Text encoder", full: "Whole U-Net", scratch: "From nothing, on drawn scenes", clip: "CLIP pair, on drawn scenes", judge: "Judge, on drawn scenes" };
+export const METHODS = { lora: "LoRA", text_encoder: "Text encoder", full: "Whole U-Net", scratch: "From nothing", clip: "CLIP pair, on drawn scenes", judge: "Judge, on drawn scenes" };
 const GROUPS = { "": "The run", method: "Training", "method.data": "Pictures and captions", "method.rate": "Learning rate over the run", "method.output": "The file" };
 
 export class TrainForm {
@@ -101,11 +101,11 @@ export class TrainForm {
     return { ...this.#entered() };
   }
 
-  /** Say how long it would take: `seconds` of all steps, NaN while unknown, and words about the data set. */
-  setPlan({ data, seconds }) {
+  /** Say how long it would take (`seconds` of all steps, NaN while unknown), how much memory, and words about the data set. */
+  setPlan({ data, seconds, memory }) {
     const steps = this.value("method.steps");
     const time = Number.isFinite(seconds) ? `about ${duration(seconds)}` : "";
-    setText(this.plan, [steps ? `${steps} steps` : "", time, data].filter(Boolean).join(" · "));
+    setText(this.plan, [steps ? `${steps} steps` : "", time, memory, data].filter(Boolean).join(" · "));
   }
 
   #entered() {

@@ -67,8 +67,8 @@ export class RunStore {
 
 /** "step 212 / 300": where a run is; the stage where it is not the training itself. */
 export function whereText(run) {
-  const { stage, step, total } = run.summary;
-  if (!total) return run.state === "running" ? "starting…" : "";
+  const { stage, step, total, starting } = run.summary;
+  if (!total || starting) return run.state === "running" ? "starting…" : "";
   return `${stage && stage !== "train" ? `${stage.replaceAll("-", " ")} ` : "step "}${step} / ${total}`;
 }
 

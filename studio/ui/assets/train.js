@@ -1,7 +1,7 @@
 // The Train tab: data and form of a new run on the left with the list of runs, the run that is looked at on the right.
 
 import * as api from "./api.js";
-import { debounce, el, toast } from "./dom.js";
+import { bytes, debounce, el, toast } from "./dom.js";
 import { DataCard } from "./train-data.js";
 import { TrainForm } from "./train-form.js";
 import { RunList } from "./train-list.js";
@@ -13,6 +13,7 @@ export class TrainTab {
   #loaded = false;
   #wanted = null; // the run to show once the tab is there
   #saved = "";
+  #memory = "";
 
   /** `use(run)` puts a finished LoRA into the prompt; `browser()` names this browser. */
   constructor(store, { use, browser }) {
@@ -28,6 +29,7 @@ export class TrainTab {
     this.data = new DataCard({ settings: () => this.#dataSettings(), chosen: (path) => this.form.set("method.data.path", path), changed: () => this.#plan() });
     this.list = new RunList(store, actions);
     this.view = new RunView(store, actions);
+    this.reestimate = debounce(() => this.#estimate(), 500);
     this.reinspect = debounce(() => this.data.report && this.data.inspect(), 800);
     store.subscribe(() => this.#draw());
   }
@@ -126,12 +128,21 @@ export class TrainTab {
     const now = JSON.stringify(this.#dataSettings());
     if (this.#saved && now !== this.#saved) this.reinspect();
     this.#saved = now;
+    this.reestimate();
     this.#plan();
   }
 
   #dataSettings() {
     const { data, batch } = this.form.config().method;
-    return { ...data, batch: batch ?? 1 };
+    const { pictures, captions, side, ...given } = data ?? {}; // a model from nothing says these of its own drawings
+    return { ...given, ...(side ? { resolution: side } : {}), batch: batch ?? 1 };
+  }
+
+  /** Ask how much memory the run would take; a form that is not right yet says nothing of it. */
+  async #estimate() {
+    const told = await api.trainingEstimate(this.form.config()).catch(() => null);
+    this.#memory = told ? `about ${bytes(told.training)} of memory, ${bytes(told.loading)} while loading` : "";
+    this.#plan();
   }
 
   #plan() {
@@ -142,7 +153,7 @@ export class TrainTab {
     const pictures = (config.steps ?? 0) * (config.batch ?? 1) * (config.optimizer?.accumulate ?? 1);
     const passes = samples ? pictures / samples : 0;
     const words = passes ? `${passes >= 10 ? Math.round(passes) : passes.toFixed(1)} passes over the data` : "";
-    this.form.setPlan({ seconds: (config.steps ?? NaN) * perStep, data: words });
+    this.form.setPlan({ seconds: (config.steps ?? NaN) * perStep, data: words, memory: this.#memory });
   }
 }
 

@@ -1,4 +1,4 @@
-"""Stage 1: train the autoencoder on crops of drawn scenes."""
+"""Stage 1: train the autoencoder on crops of the pictures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from studio.schema.training import ScratchMethod
 from studio.training.checkpoint import Checkpoint, named, optimizer_tensors, restore_optimizer, under
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
-from studio.training.data.scenes.glyphs import GlyphAtlas
-from studio.training.data.scenes.paint import paint_scene
-from studio.training.data.scenes.scene import draw_scene
 from studio.training.methods.scratch.average import WeightAverage
+from studio.training.methods.scratch.lessons import Lessons
 from studio.training.methods.scratch.models import build_autoencoder
 
 STAGE = "autoencoder"
@@ -25,7 +23,7 @@ _EMA_DECAY = 0.98
 _EMA_EVERY = 4
 
 
-def train_autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> AutoencoderKL:
+def train_autoencoder(context: TrainingContext, lessons: Lessons) -> AutoencoderKL:
     """Train or resume, and return the averaged network."""
     config, part = context.config, context.settings(ScratchMethod).autoencoder
     torch.manual_seed(config.seed)
@@ -43,7 +41,7 @@ def train_autoencoder(context: TrainingContext, atlas: GlyphAtlas) -> Autoencode
         tensors = named("vae", vae.state_dict()) | named("average", average.tensors) | optimizer_tensors(optimizer)
         return Checkpoint(step, tensors, {})
 
-    pictures = draw_pictures(atlas, config.seed, part.pictures, context.settings(ScratchMethod).data.side)
+    pictures = lessons.pictures(0, min(part.pictures, lessons.count))
     clock = context.stage(STAGE, start, part.steps, state)
     for step in range(start, part.steps):
         optimizer.param_groups[0]["lr"] = part.learning_rate * _rate(step, part.steps)
@@ -87,16 +85,6 @@ def reconstruction_psnr(vae: AutoencoderKL, pictures: npt.NDArray[np.uint8]) -> 
             mse = ((decoded - batch) / 2).square().mean(dim=(1, 2, 3))
             values.extend((-10 * torch.log10(mse)).tolist())
     return float(np.mean(values))
-
-
-def draw_pictures(
-    atlas: GlyphAtlas, seed: int, count: int, side: int, *, held_out: bool = False
-) -> npt.NDArray[np.uint8]:
-    """Scenes 0..count of ``seed`` as (count, side, side, 3)."""
-    pictures = np.empty((count, side, side, 3), dtype=np.uint8)
-    for index in range(count):
-        pictures[index] = paint_scene(draw_scene(seed, index, held_out=held_out), atlas, seed, index, side)
-    return pictures
 
 
 def to_tensor(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:

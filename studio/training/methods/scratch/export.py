@@ -23,9 +23,9 @@ from transformers import CLIPTextModel
 from studio.paths import REPOSITORY, atomic_write
 from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
-from studio.training.data.scenes.glyphs import GlyphAtlas
-from studio.training.methods.scratch.autoencoder import draw_pictures, to_tensor
+from studio.training.methods.scratch.autoencoder import to_tensor
 from studio.training.methods.scratch.diffusion import Networks
+from studio.training.methods.scratch.lessons import Lessons
 from studio.training.methods.scratch.models import build_scheduler, build_text_encoder, latent_scale
 from studio.training.methods.scratch.pool import Pool
 from studio.training.methods.scratch.text import TOKENIZER_FOLDER, CompactVocabulary, load_tokenizer
@@ -34,7 +34,9 @@ from studio.training.publish import forget_origin, load_as_fp32, publish
 _PREVIEW_PICTURES = 256
 
 
-def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Networks, pool: Pool) -> Path:
+def export_model(
+    context: TrainingContext, lessons: Lessons, vae: AutoencoderKL, networks: Networks, pool: Pool
+) -> Path:
     """Write the model to the run folder and, when the recipe names a target, publish it there; returns the run's copy."""
     shipped = fold_normalisation(vae, pool)
     tokenizer = load_tokenizer()
@@ -58,7 +60,7 @@ def export_model(context: TrainingContext, vae: AutoencoderKL, networks: Network
     _ship_tokenizer(temporary / "tokenizer")
     load_as_fp32(temporary / "text_encoder" / "config.json")
     forget_origin(temporary)
-    atomic_write(temporary / "preview.json", json.dumps(fit_preview(context, shipped)).encode() + b"\n")
+    atomic_write(temporary / "preview.json", json.dumps(fit_preview(context, lessons, shipped)).encode() + b"\n")
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,12 +103,9 @@ def expand_text_encoder(
     return full.eval()
 
 
-def fit_preview(context: TrainingContext, vae: AutoencoderKL) -> dict[str, Any]:
+def fit_preview(context: TrainingContext, lessons: Lessons, vae: AutoencoderKL) -> dict[str, Any]:
     """Least squares from scaled latents to the pictures at latent size."""
-    data = context.settings(ScratchMethod).data
-    pictures = to_tensor(
-        draw_pictures(GlyphAtlas(), context.config.seed, min(_PREVIEW_PICTURES, data.pictures), data.side)
-    )
+    pictures = to_tensor(lessons.pictures(0, min(_PREVIEW_PICTURES, lessons.count)))
     with torch.no_grad():
         latents = vae.encode(pictures).latent_dist.mode() * vae.config.scaling_factor
     small = functional.avg_pool2d(pictures, latent_scale(context.settings(ScratchMethod).autoencoder))

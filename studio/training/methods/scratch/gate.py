@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     run = RunFolder(options.run_dir)
     context = TrainingContext(run.config(), run)
+    if context.settings(ScratchMethod).data.path:
+        sys.stderr.write("The test swaps words of drawn scenes; this run learns from a data set.\n")
+        return 1
     pool = open_pool(run.path / "pool")
     networks, step = averaged_networks(context, pool)
     vae = AutoencoderKL.from_pretrained(run.path / "autoencoder").eval()

@@ -1,4 +1,4 @@
-"""Stage 2: draw the training pool once, encode it, tokenize its captions, and keep both as memory-mapped arrays."""
+"""Stage 2: draw or read the training pool once, encode it, tokenize its captions, and keep both as memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ from diffusers import AutoencoderKL
 from studio.paths import atomic_write
 from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
-from studio.training.counter import generator
-from studio.training.data.scenes.captions import write_caption
-from studio.training.data.scenes.glyphs import GlyphAtlas
-from studio.training.data.scenes.paint import paint_scene
-from studio.training.data.scenes.scene import draw_scene
 from studio.training.methods.scratch.autoencoder import to_tensor
+from studio.training.methods.scratch.lessons import Lessons
 from studio.training.methods.scratch.models import latent_scale
-from studio.training.methods.scratch.text import CompactVocabulary, load_tokenizer, tokenize
+from studio.training.methods.scratch.text import MAX_TOKENS, CompactVocabulary, load_tokenizer, tokenize
 
 STAGE = "encode"
 _CHUNK = 32
@@ -39,14 +35,14 @@ class Pool:
     deviation: float
 
 
-def build_pool(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas) -> Pool:
+def build_pool(context: TrainingContext, vae: AutoencoderKL, lessons: Lessons) -> Pool:
     """Make the pool, or open it when an earlier sitting completed it. An encode that was cut off goes on where it was."""
     folder = context.run.path / "pool"
     if not (folder / "manifest.json").exists():
         folder.mkdir(exist_ok=True)
-        ids = _tokenize_captions(context)
+        ids = _tokenize_captions(lessons)
         np.save(folder / "ids.npy", ids)
-        mean, deviation = _encode(context, vae, atlas, folder)
+        mean, deviation = _encode(context, vae, lessons, folder)
         atomic_write(folder / "manifest.json", json.dumps({"mean": mean, "deviation": deviation}).encode())
         context.measured(
             STAGE, latent_deviation=deviation, **{f"latent_mean_{i}": value for i, value in enumerate(mean)}
@@ -77,36 +73,26 @@ def normalise(pool: Pool, latents: torch.Tensor) -> torch.Tensor:
     return (latents.float() - mean) / pool.deviation
 
 
-def _tokenize_captions(context: TrainingContext) -> npt.NDArray[np.int32]:
-    data, seed = context.settings(ScratchMethod).data, context.config.seed
-    captions: list[str] = []
-    for index in range(data.pictures):
-        scene, rng = draw_scene(seed, index), generator(seed, "caption", index)
-        captions.extend(write_caption(scene, rng) for _ in range(data.captions))
+def _tokenize_captions(lessons: Lessons) -> npt.NDArray[np.int32]:
+    captions = [caption for index in range(lessons.count) for caption in lessons.captions(index)]
     tokenizer = load_tokenizer()
     ids = [tokenize(tokenizer, captions[start : start + 4096]) for start in range(0, len(captions), 4096)]
-    return np.concatenate(ids).reshape(data.pictures, data.captions, -1)
+    return np.concatenate(ids).reshape(lessons.count, -1, MAX_TOKENS)
 
 
-def _encode(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas, folder: Path) -> tuple[list[float], float]:
-    data, part, seed = (
-        context.settings(ScratchMethod).data,
-        context.settings(ScratchMethod).autoencoder,
-        context.config.seed,
-    )
-    edge = data.side // latent_scale(part)
-    shape = (data.pictures, part.latent_channels, edge, edge)
+def _encode(context: TrainingContext, vae: AutoencoderKL, lessons: Lessons, folder: Path) -> tuple[list[float], float]:
+    part, count = context.settings(ScratchMethod).autoencoder, lessons.count
+    edge = context.settings(ScratchMethod).data.side // latent_scale(part)
+    shape = (count, part.latent_channels, edge, edge)
     marker = folder / "encoded.txt"
     start = int(marker.read_text()) if marker.exists() else 0
     latents = np.lib.format.open_memmap(
         folder / "latents.npy", mode="r+" if start else "w+", dtype=np.float16, shape=shape
     )
-    clock = context.stage(STAGE, start, data.pictures)
-    for low in range(start, data.pictures, _CHUNK):
-        high = min(low + _CHUNK, data.pictures)
-        pictures = np.stack(
-            [paint_scene(draw_scene(seed, index), atlas, seed, index, data.side) for index in range(low, high)]
-        )
+    clock = context.stage(STAGE, start, count)
+    for low in range(start, count, _CHUNK):
+        high = min(low + _CHUNK, count)
+        pictures = lessons.pictures(low, high)
         with torch.no_grad(), context.autocast():
             latents[low:high] = (
                 vae.encode(to_tensor(pictures).to(context.device)).latent_dist.mode().float().cpu().numpy()
@@ -118,7 +104,7 @@ def _encode(context: TrainingContext, vae: AutoencoderKL, atlas: GlyphAtlas, fol
     latents.flush()
     if context.settings(ScratchMethod).start:  # the U-Net knows latents as that model scales them
         return [0.0] * part.latent_channels, 1 / float(vae.config.scaling_factor)
-    sample = np.asarray(latents[:: max(1, data.pictures // 4000)], dtype=np.float32)
+    sample = np.asarray(latents[:: max(1, count // 4000)], dtype=np.float32)
     mean = sample.mean(axis=(0, 2, 3))
     deviation = float((sample - mean[:, None, None]).std())
     return [float(value) for value in mean], deviation

@@ -2,11 +2,12 @@
 
 Trained jointly from nothing, cross-attention waits for an encoder that tells words apart while the encoder waits for a gradient through
 cross-attention, and the text is ignored for a long time. A few hundred cheap steps of plain classification end that: linear heads on the mean
-of the token vectors name everything in the scene. The heads are thrown away; the encoder goes on learning with the U-Net.
+of the token vectors name everything that the captions tell apart. The heads are thrown away; the encoder goes on learning with the U-Net.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,52 +21,26 @@ from transformers import CLIPTextModel
 from studio.schema.training import ScratchMethod
 from studio.training.context import TrainingContext
 from studio.training.counter import batch_indices, generator
-from studio.training.data.scenes.scene import Scene, draw_scene
-from studio.training.data.scenes.vocabulary import (
-    BACKGROUNDS,
-    COLOURS,
-    COUNT_WORDS,
-    OBJECTS,
-    PLACES,
-    RELATIONS,
-    SIZES,
-    STYLES,
-    TIMES,
-)
+from studio.training.methods.scratch.lessons import Lessons
 from studio.training.methods.scratch.pool import Pool
 from studio.training.methods.scratch.text import insert_unknown
 
 STAGE = "reading"
-_OBJECTS = ("", *(kind.name for kind in OBJECTS))
-_COLOURS = ("", *COLOURS)
-_BACKGROUNDS = ("", *BACKGROUNDS, *(place.name for place in PLACES))
-_COUNTS = (1, *COUNT_WORDS)
-_SIZES = tuple(SIZES)
-_STYLES = ("", *STYLES)
-_TIMES = ("", *TIMES)
-_RELATIONS = ("", *RELATIONS)
-HEADS: tuple[int, ...] = tuple(
-    map(len, (_OBJECTS, _COLOURS, _OBJECTS, _COLOURS, _BACKGROUNDS, _COUNTS, _SIZES, _STYLES, _TIMES, _RELATIONS))
-)
-"""Classes of each head: both things and their colours, background, count, size, style, time of day, relation."""
-_MAIN, _MAIN_COLOUR, _BACKGROUND = 0, 1, 4
 
 
-def teach_reading(context: TrainingContext, pool: Pool, text: CLIPTextModel) -> None:
+def teach_reading(context: TrainingContext, lessons: Lessons, pool: Pool, text: CLIPTextModel) -> None:
     """Train ``text`` in place, or load what an earlier sitting taught it. The stage is short and has no checkpoints of its own."""
     file = context.run.path / "reading.safetensors"
     if not file.exists():
-        _train(context, pool, text, file)
+        _train(context, lessons, pool, text, file)
     text.load_state_dict(load_file(file))
 
 
-def _train(context: TrainingContext, pool: Pool, text: CLIPTextModel, file: Path) -> None:
+def _train(context: TrainingContext, lessons: Lessons, pool: Pool, text: CLIPTextModel, file: Path) -> None:
     part, seed = context.settings(ScratchMethod).text, context.config.seed
-    labels = torch.from_numpy(
-        np.array([scene_labels(draw_scene(seed, i)) for i in range(len(pool.rows))], dtype=np.int64)
-    )
+    labels = torch.from_numpy(lessons.labels())
     torch.manual_seed(seed)
-    heads = nn.Linear(part.width, sum(HEADS)).to(context.device)
+    heads = nn.Linear(part.width, sum(lessons.heads)).to(context.device)
     parameters = [*text.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=part.reading_rate, betas=(0.9, 0.98), weight_decay=0.01)
     clock = context.stage(STAGE, 0, part.reading_steps)
@@ -78,7 +53,9 @@ def _train(context: TrainingContext, pool: Pool, text: CLIPTextModel, file: Path
         rows = torch.from_numpy(_rows(context, pool, indices, step).astype(np.int64)).to(context.device)
         with context.autocast():
             scores = heads(text(rows).last_hidden_state.mean(dim=1))
-        loss, right = score(scores.float(), labels[torch.from_numpy(indices)].to(context.device))
+        loss, right = score(
+            scores.float(), labels[torch.from_numpy(indices)].to(context.device), lessons.heads, lessons.told
+        )
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -89,30 +66,14 @@ def _train(context: TrainingContext, pool: Pool, text: CLIPTextModel, file: Path
     temporary.replace(file)
 
 
-def scene_labels(scene: Scene) -> tuple[int, ...]:
-    """One class a head of ``HEADS``; what captions do not name has class 0, as have no partner, one thing and the usual size."""
-    partner = scene.partner
-    return (
-        _OBJECTS.index(scene.main.kind.name),
-        _COLOURS.index(scene.main.colour),
-        _OBJECTS.index(partner.kind.name if partner else ""),
-        _COLOURS.index(partner.colour if partner else ""),
-        _BACKGROUNDS.index(scene.background if scene.named else ""),
-        _COUNTS.index(scene.count),
-        _SIZES.index(scene.size),
-        _STYLES.index(scene.style),
-        _TIMES.index(scene.time),
-        _RELATIONS.index(scene.relation if partner else ""),
-    )
-
-
-def score(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Summed cross-entropy over the heads, and the share of right answers on main thing, its colour and background."""
-    parts = torch.split(scores, list(HEADS), dim=1)
+def score(
+    scores: torch.Tensor, labels: torch.Tensor, heads: Sequence[int], told: Sequence[int]
+) -> tuple[torch.Tensor, float]:
+    """Cross-entropy, summed over the ``heads``, of scores (n, classes of all heads) for labels (n, heads), and the share of right answers of
+    those ``told``."""
+    parts = torch.split(scores, list(heads), dim=1)
     loss = torch.stack([functional.cross_entropy(part, labels[:, i]) for i, part in enumerate(parts)]).sum()
-    right = torch.stack(
-        [(parts[i].argmax(dim=1) == labels[:, i]).float().mean() for i in (_MAIN, _MAIN_COLOUR, _BACKGROUND)]
-    ).mean()
+    right = torch.stack([(parts[i].argmax(dim=1) == labels[:, i]).float().mean() for i in told]).mean()
     return loss, float(right)
 
 

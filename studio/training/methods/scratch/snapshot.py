@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from studio.training.context import TrainingContext
 from studio.training.methods.scratch.diffusion import averaged_networks
 from studio.training.methods.scratch.export import export_model
+from studio.training.methods.scratch.lessons import open_lessons
 from studio.training.methods.scratch.pool import open_pool
 from studio.training.runs import RunFolder
 
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     context = TrainingContext(run.config(), run)
     pool = open_pool(run.path / "pool")
     networks, step = averaged_networks(context, pool)
-    folder = export_model(context, AutoencoderKL.from_pretrained(run.path / "autoencoder").eval(), networks, pool)
+    vae = AutoencoderKL.from_pretrained(run.path / "autoencoder").eval()
+    folder = export_model(context, open_lessons(context), vae, networks, pool)
     sys.stdout.write(f"Step {step} exported to {folder}\n")
     return 0
 
