@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-WHOLE_SUITE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]  # a file's tests share servers and models
+# A file's tests share servers and models. Three, also on two cores: tests of the page mostly wait. Long files go first (tests/conftest.py).
+WHOLE_SUITE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 if ROOT not in sys.path:  # under `python -P` or PYTHONSAFEPATH a script does not see its own folder
     sys.path.insert(0, ROOT)
 
@@ -47,7 +48,10 @@ options of serve:
   --no-browser                     do not open the browser
   --data-dir DIR                   where checkpoints, loras, outputs and settings.json lie (this folder)
   --device auto|cpu|cuda|mps       device to paint on (auto)
-  --attention auto|sdpa|xformers   attention kernel (auto); xformers is installed when asked for
+  --attention KERNEL               auto, sdpa, chunked, flash or xformers (auto); xformers is installed when asked for
+  --precision auto|fp32|bf16|fp16  number format to paint in (auto: the fastest; fp32 is the exact reference)
+  --compile                        compile the U-Net's blocks, on CUDA
+  --checkpoints-in-memory N        checkpoints that stay loaded, as far as the memory goes (4)
 options of every command:
   --torch auto|cpu|cuda|rocm       torch build to install; auto: the installed one, at first the device's
   --help                           this page

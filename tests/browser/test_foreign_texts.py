@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, TimeoutError, expect
 
 from tests.browser.conftest import Server
@@ -39,6 +40,7 @@ def expected(server: Server, text: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_vectors_are_shown_as_they_are_read(page: Page, server: Server, tmp_path: Path) -> None:
     for number, text in enumerate(TEXTS):
         wanted = expected(server, text)

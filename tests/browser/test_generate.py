@@ -154,8 +154,8 @@ def test_a_second_browser_sees_the_same_job_but_its_own_form(open_page: Open, se
 
 
 def test_queue_of_three_with_one_cancelled(page: Page, server: Server) -> None:
-    server.engine.step_seconds = 0.1
-    set_number(page, "steps", 15)
+    server.engine.step_seconds = 0.5  # the first must still run when the third is told to wait
+    set_number(page, "steps", 30)
     for prompt in ("first job", "second job", "third job"):
         generate(page, prompt)
         expect(page.locator("#txt2img_queue")).to_contain_text(prompt)

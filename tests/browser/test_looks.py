@@ -36,6 +36,7 @@ def fits(page: Page) -> None:
     assert wide <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_tab(open_page: Open, server: Server, folder: Path, view: str) -> None:
     theme, width, height = VIEWS[view]

@@ -211,6 +211,7 @@ def test_curves_and_samples_follow_the_folder(
     page.screenshot(path=folder / "train-failed.png")
 
 
+@pytest.mark.slow
 def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(open_page: Open, server: Server) -> None:
     run_id = server.studio.training.create(
         configuration(server.studio.paths.root / "datasets" / "pictures", steps=4000)
@@ -222,7 +223,7 @@ def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(open_page: Op
     pause.focus()
     page.keyboard.press("Enter")
     expect(page.locator(FACTS)).to_contain_text("pauses")
-    actions.get_by_role("button", name="resume").click()
+    actions.get_by_role("button", name="resume").click(timeout=60_000)  # once the process has started and heard of it
     expect(actions.get_by_role("button", name="pause")).to_be_visible()
     tab(page, "txt2img")
     generate(page, "a sun")

@@ -39,6 +39,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_command(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     first = start(tmp_path)

@@ -13,6 +13,7 @@ levers, switching = (importlib.import_module(f"bench.{name}") for name in ("leve
 
 
 def run(module: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+@pytest.mark.slow
     assert module.main(list(words)) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
