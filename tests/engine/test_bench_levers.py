@@ -13,12 +13,12 @@ levers, switching = (importlib.import_module(f"bench.{name}") for name in ("leve
 
 
 def run(module: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-@pytest.mark.slow
     assert module.main(list(words)) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
+@pytest.mark.slow
 def test_every_lever_has_its_error_and_the_reference_has_none(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
