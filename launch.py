@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-# A file's tests share servers and models. Three, also on two cores: tests of the page mostly wait. Long files go first (tests/conftest.py).
-WHOLE_SUITE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+# A file's tests share servers and models; files with slow tests go first (tests/conftest.py).
+WHOLE_SUITE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
 if ROOT not in sys.path:  # under `python -P` or PYTHONSAFEPATH a script does not see its own folder
     sys.path.insert(0, ROOT)
 

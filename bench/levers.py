@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from studio.training.methods.judge.judge import Judge, Picture
 
 COUNT, QUICK_COUNT = 96, 1
+STEPS = 20
 PAGE = REPOSITORY / "docs" / "speed.md"
 BEGIN, END = "<!-- levers: written by bench levers -->", "<!-- levers: end -->"
 REFERENCE = "everything, in float32"
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     facts = {"bench": "levers", "quick": options.quick, "machine": machine()}
     try:
-        rows = measure(QUICK_COUNT if options.quick else options.count)
+        rows = measure(QUICK_COUNT, steps=3) if options.quick else measure(options.count)
         result = {**facts, "rows": rows, "load_at_end": load()}
         if options.save:
             write_page(result)
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(count: int) -> list[dict[str, Any]]:
+def measure(count: int, steps: int = STEPS) -> list[dict[str, Any]]:
     """A row for each lever, over `count` prompts of one object. Raises `StudioError` as the engine does."""
     import torch
 
@@ -83,7 +84,7 @@ def measure(count: int) -> list[dict[str, Any]]:
     judge = Judge.load(REPOSITORY / "bench" / "judge")
     prompts = [prompt for prompt in held_out_prompts(4 * count) if prompt.group == "single"][:count]
     exact, fast = (DiffusersEngine("cpu", precision=name) for name in ("fp32", "auto"))
-    base = Painter((exact,), find_model("sprout-v1"))
+    base = Painter((exact,), find_model("sprout-v1"), steps=steps)
     rows: list[dict[str, Any]] = []
     reference: list[Picture] = []
     for name, changes in LEVERS.items():
