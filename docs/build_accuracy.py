@@ -52,6 +52,9 @@ TAIL = """
 | the same through a U-Net on a CPU, whose kernels add in another order for another batch size | each picture alone | 2 of 255 |
 
 DPM adaptive chooses its steps by the error of the whole batch, as in A1111: its pictures depend on their neighbours.
+
+All of this is float32 (`--precision fp32`). Where a processor or card computes in bfloat16, pictures are painted in it unless told otherwise, and
+differ by rounding; [Speed](speed.md) has by how much. The infotext's `Backend` says which it was.
 """
 
 
