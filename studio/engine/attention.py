@@ -42,7 +42,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Matrix products over `ROWS` query rows of one head at a time; scores and softmax in the tensors' own format."""
     batch, heads, rows, width = q.shape
-    q, k, v = ((x if x is not q else x * width**-0.5).reshape(batch * heads, -1, width) for x in (q, k, v))
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q * width**-0.5, k, v))
     if rows * k.shape[1] <= _ALL_AT_ONCE:
         out = torch.bmm(torch.softmax(torch.bmm(q, k.mT), dim=-1), v)
     else:

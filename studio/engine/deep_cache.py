@@ -30,13 +30,14 @@ class DeepCacheUNet:
     """A `UNet` (see `engine/denoise.py`) that computes `unet` as a whole at every `interval`-th call. For one batch.
 
     Rows that are told something else, or are of another number, have features of their own. None is used that is
-    `interval` calls old.
+    `interval` calls old. Passes with the same tensor of timesteps are one call.
     """
 
     def __init__(self, unet: UNet2DConditionModel, interval: int) -> None:
         self._unet = unet
         self._interval = interval
         self._call = -1
+        self._timesteps: Tensor | None = None
         self._kept: dict[int, _Kept] = {}
 
     def __call__(
@@ -49,7 +50,9 @@ class DeepCacheUNet:
         return_dict: bool,
     ) -> Any:
         """See `UNet`."""
-        self._call += 1
+        if timestep is not self._timesteps:
+            self._timesteps = timestep
+            self._call += 1
         kept = self._kept.get(id(encoder_hidden_states))  # held below, so that no other tensor gets this id
         if kept is not None and self._call - kept.call < self._interval:
             return (self._shallow(sample, timestep, encoder_hidden_states, added_cond_kwargs, kept.below),)

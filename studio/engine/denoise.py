@@ -140,17 +140,22 @@ class GuidedUNet:
     def _predict(self, x: Tensor, sigma: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
         """What the U-Net says under each condition."""
         if self._split or len({condition.states.shape for condition in conditions}) > 1:
-            return [self._forward(x, sigma, condition) for condition in conditions]
+            timesteps = self._timesteps(x, sigma)
+            return [self._forward(x, sigma, timesteps, condition) for condition in conditions]
         count = len(conditions)
-        return self._forward(torch.cat([x] * count) if count > 1 else x, sigma, *conditions).chunk(count)
+        rows = torch.cat([x] * count) if count > 1 else x
+        return self._forward(rows, sigma, self._timesteps(rows, sigma), *conditions).chunk(count)
 
-    def _forward(self, x: Tensor, sigma: float, *conditions: Condition) -> Tensor:
+    def _timesteps(self, x: Tensor, sigma: float) -> Tensor:
+        """One tensor for each model call: by it a U-Net that counts calls knows passes that belong together."""
+        return torch.full((len(x),), self._timestep(sigma), device=x.device, dtype=torch.float32)
+
+    def _forward(self, x: Tensor, sigma: float, timesteps: Tensor, *conditions: Condition) -> Tensor:
         """One U-Net pass over `x`, whose rows belong to `conditions` in equal shares."""
         condition = self._expand(conditions, len(x))
         scaled = x * (sigma * sigma + 1) ** -0.5
         if self._concat is not None:
             scaled = torch.cat((scaled, self._concat.to(scaled).expand(len(x), -1, -1, -1)), dim=1)
-        timesteps = torch.full((len(x),), self._timestep(sigma), device=x.device, dtype=torch.float32)
         out: Tensor = self._unet(
             scaled.to(self._dtype), timesteps, condition.states, added_cond_kwargs=condition.added, return_dict=False
         )[0]

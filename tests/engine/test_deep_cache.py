@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.engine.deep_cache import DeepCacheUNet
+from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from tests.tiny_models import tiny_components
 
 FAMILIES = ["sd1", "sd2", "sdxl", "sdxl_refiner", "sprout"]
@@ -82,3 +83,17 @@ def test_another_prompt_has_features_of_its_own() -> None:
         assert torch.equal(call(cached, x, 500, states, None), call(unet, x, 500, states, None))
     stop()
     assert len(seen) == 2 + 4
+
+
+def test_prompts_of_unequal_length_are_one_model_call() -> None:
+    """They go through the U-Net one after the other; both keep their features until the next whole call."""
+    unet = tiny_components("sd1")["unet"]
+    x, states, _ = inputs("sd1", rows=1)
+    long, short = (Timeline(((99, Condition(part)),)) for part in (torch.cat((states, states), dim=1), states))
+    guided = GuidedUNet(DeepCacheUNet(unet, 2), lambda sigma: 100 * sigma, "epsilon", [long], short, 3.0, torch.float32)
+    seen, stop = deep_calls("sd1")
+    with torch.inference_mode():
+        for sigma in (6.0, 5.0, 4.0, 3.0, 2.0, 1.0):
+            guided(x, sigma)
+    stop()
+    assert len(seen) == 2 * 3
