@@ -14,6 +14,7 @@ All compute the same; `tests/engine/test_attention.py` bounds how far they diffe
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +74,31 @@ def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 KERNELS: Mapping[KernelName, Kernel] = {"sdpa": sdpa, "chunked": chunked, "flash": flash, "xformers": xformers}
 
 
+class TextProjections:
+    """Keys and values that the cross-attention layers make of the prompts: the same at every step, so computed once.
+
+    For one pass, during which no weight changes. Those of the last `KEPT` tensors of text states are held.
+    """
+
+    KEPT = 4
+    """Prompt and negative prompt apart, and both again where wordings alternate."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]] = OrderedDict()
+
+    def of(self, attn: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, T, C] of layer `attn` for text states [B, T, D]."""
+        if id(states) not in self._kept:
+            self._kept[id(states)] = (states, {})  # held, so that no other tensor gets this id
+            if len(self._kept) > self.KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(id(states))
+        made = self._kept[id(states)][1]
+        if id(attn) not in made:
+            made[id(attn)] = (attn.to_k(states), attn.to_v(states))
+        return made[id(attn)]
+
+
 class KernelProcessor:
     """Runs diffusers' `Attention` module with one of the kernels; for self- and cross-attention without masks.
 
@@ -89,8 +115,12 @@ class KernelProcessor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        projections: TextProjections | None = None,
     ) -> Tensor:
-        """[B, N, C] or, in the VAE, [B, C, H, W], to the same shape. Raises `ValueError` for a mask."""
+        """[B, N, C] or, in the VAE, [B, C, H, W], to the same shape. Raises `ValueError` for a mask.
+
+        `projections` come through the U-Net's `cross_attention_kwargs`.
+        """
         if attention_mask is not None:
             raise ValueError("no model that is painted with here masks its attention")
         shape, x = hidden_states.shape, hidden_states
@@ -98,8 +128,12 @@ class KernelProcessor:
             x = x.flatten(2).mT
         if attn.group_norm is not None:
             x = attn.group_norm(x.mT).mT
-        told = x if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (self._split(part, attn.heads) for part in (attn.to_q(x), attn.to_k(told), attn.to_v(told)))
+        if encoder_hidden_states is not None and projections is not None:
+            keys, values = projections.of(attn, encoder_hidden_states)
+        else:
+            told = x if encoder_hidden_states is None else encoder_hidden_states
+            keys, values = attn.to_k(told), attn.to_v(told)
+        q, k, v = (self._split(part, attn.heads) for part in (attn.to_q(x), keys, values))
         out: Tensor = attn.to_out[0](self._kernel(q, k, v).transpose(1, 2).flatten(2))
         if len(shape) == 4:
             out = out.mT.reshape(shape)
@@ -114,9 +148,7 @@ class KernelProcessor:
 
 
 def install(name: KernelName, *modules: Module) -> None:
-    """Let the modules attend with kernel `name`. diffusers' modules come with SDPA, which is left as it is."""
-    if name == "sdpa":
-        return
+    """Let the modules attend with kernel `name`."""
     processor = KernelProcessor(KERNELS[name])
     for module in modules:
         module.set_attn_processor(processor)  # type: ignore[operator]

@@ -47,6 +47,7 @@ class DeepCacheUNet:
         encoder_hidden_states: Tensor,
         *,
         added_cond_kwargs: dict[str, Tensor] | None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool,
     ) -> Any:
         """See `UNet`."""
@@ -55,14 +56,20 @@ class DeepCacheUNet:
             self._call += 1
         kept = self._kept.get(id(encoder_hidden_states))  # held below, so that no other tensor gets this id
         if kept is not None and self._call - kept.call < self._interval:
-            return (self._shallow(sample, timestep, encoder_hidden_states, added_cond_kwargs, kept.below),)
+            told = {"encoder_hidden_states": encoder_hidden_states, "cross_attention_kwargs": cross_attention_kwargs}
+            return (self._shallow(sample, timestep, told, added_cond_kwargs, kept.below),)
         below: list[Tensor] = []
         hook = self._unet.up_blocks[-1].register_forward_pre_hook(
             lambda block, args, kwargs: below.append(kwargs["hidden_states"]), with_kwargs=True
         )
         try:
             out = self._unet(
-                sample, timestep, encoder_hidden_states, added_cond_kwargs=added_cond_kwargs, return_dict=return_dict
+                sample,
+                timestep,
+                encoder_hidden_states,
+                added_cond_kwargs=added_cond_kwargs,
+                cross_attention_kwargs=cross_attention_kwargs,
+                return_dict=return_dict,
             )
         finally:
             hook.remove()
@@ -71,24 +78,30 @@ class DeepCacheUNet:
         return out
 
     def _shallow(
-        self, sample: Tensor, timestep: Tensor, states: Tensor, added: dict[str, Tensor] | None, below: Tensor
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        told: dict[str, Any],
+        added: dict[str, Tensor] | None,
+        below: Tensor,
     ) -> Tensor:
         """The outermost blocks alone, with `below` for what lies between them."""
         unet = self._unet
         time = unet.time_embedding(unet.get_time_embed(sample=sample, timestep=timestep))
-        extra = unet.get_aug_embed(emb=time, encoder_hidden_states=states, added_cond_kwargs=added or {})
+        extra = unet.get_aug_embed(
+            emb=time, encoder_hidden_states=told["encoder_hidden_states"], added_cond_kwargs=added or {}
+        )
         time = time if extra is None else time + extra
         x = unet.conv_in(sample)
-        _, skips = _run(unet.down_blocks[0], states, hidden_states=x, temb=time)
+        _, skips = _run(unet.down_blocks[0], told, hidden_states=x, temb=time)
         last = unet.up_blocks[-1]
         skips = (x, *skips)[: len(last.resnets)]
-        x = _run(last, states, hidden_states=below, temb=time, res_hidden_states_tuple=skips)
+        x = _run(last, told, hidden_states=below, temb=time, res_hidden_states_tuple=skips)
         out: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return out
 
 
-def _run(block: Any, states: Tensor, **inputs: Any) -> Any:
+def _run(block: Any, told: dict[str, Any], **inputs: Any) -> Any:
     """A down or up block, told the prompt where it listens to it."""
-    if getattr(block, "has_cross_attention", False):
-        inputs["encoder_hidden_states"] = states
-    return block(**inputs)
+    listens = getattr(block, "has_cross_attention", False)
+    return block(**inputs, **(told if listens else {}))

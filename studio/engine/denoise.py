@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from studio.engine.attention import TextProjections
 from studio.prompt.schedule import active_stretch
 from studio.samplers.guidance import needs_negative
 from studio.schema.models import PredictionType
@@ -54,6 +55,7 @@ class UNet(Protocol):
         encoder_hidden_states: Tensor,
         *,
         added_cond_kwargs: dict[str, Tensor] | None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool,
     ) -> Any:
         """Predict noise or v."""
@@ -76,6 +78,7 @@ class GuidedUNet:
         skip: whether a call, by its number and sigma, leaves the negative prompt out. The prediction of the first prompt then
             stands in its place, and the scale counts as 1.
         split: every condition goes through the U-Net by itself, which takes less memory and more time.
+        projections: what the U-Net's attention processors keep of the prompts from call to call.
 
     Without `split`, conditions of equal length go through the U-Net in one forward pass, others each in its own.
     """
@@ -94,6 +97,7 @@ class GuidedUNet:
         calls: int = 0,
         skip: Callable[[int, float], bool] = lambda call, sigma: False,
         split: bool = False,
+        projections: TextProjections | None = None,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -106,6 +110,7 @@ class GuidedUNet:
         self._dtype = dtype
         self._concat = concat
         self._split = split
+        self._attending = None if projections is None else {"projections": projections}
         self._expanded: dict[tuple[int, ...], Condition] = {}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -157,7 +162,12 @@ class GuidedUNet:
         if self._concat is not None:
             scaled = torch.cat((scaled, self._concat.to(scaled).expand(len(x), -1, -1, -1)), dim=1)
         out: Tensor = self._unet(
-            scaled.to(self._dtype), timesteps, condition.states, added_cond_kwargs=condition.added, return_dict=False
+            scaled.to(self._dtype),
+            timesteps,
+            condition.states,
+            added_cond_kwargs=condition.added,
+            cross_attention_kwargs=self._attending,
+            return_dict=False,
         )[0]
         return out.to(x.dtype)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from studio.engine.attention import TextProjections
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
@@ -165,6 +166,9 @@ class TextToImage:
             calls=calls,
             skip=self._skips,
             split=self._saving.split,
+            projections=None
+            if self._hardware.compiled
+            else TextProjections(),  # a graph would be compiled anew with each
         )
 
     def _skips(self, call: int, sigma: float) -> bool:

@@ -25,7 +25,7 @@ MAX_UPLOAD = 64 * 1024 * 1024
 
 
 def mount_page(app: FastAPI, studio: Studio) -> FastAPI:
-    """Serve the page at `/` and its script and stylesheet at `/studio/page`. Call it after all other routes are there."""
+    """Serve the page at `/` and its scripts and stylesheets below `/studio/page`. Call it after all other routes are there."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(studio.paths.uploads)  # its default is one folder for all users of the machine
     return in_own_loop(_mount, app, studio)
@@ -50,17 +50,18 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
 
     from studio.ui.blocks import build_blocks
     from studio.ui.handlers import http_settings
-    from studio.ui.theme import ASSETS, ASSETS_URL, make_head, make_theme
+    from studio.ui.static import ASSETS, assets_url
+    from studio.ui.theme import make_head, make_theme
 
     class Assets(StaticFiles):
-        """Files that the browser keeps, but asks about each time: an update is seen at once."""
+        """Files that the browser keeps without asking again: an update has another address."""
 
         def file_response(self, *args: Any, **kwargs: Any) -> Response:
             response = super().file_response(*args, **kwargs)
-            response.headers["Cache-Control"] = "no-cache"
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
             return response
 
-    app.mount(ASSETS_URL, Assets(directory=ASSETS), name="page-assets")
+    app.mount(assets_url(), Assets(directory=ASSETS), name="page-assets")
     blocks = build_blocks(studio)
     config = {
         "version": studio.version,
@@ -83,7 +84,7 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
         pwa=False,
         mcp_server=False,
         theme=make_theme(),
-        head=make_head(config, studio.version),
+        head=make_head(config),
         favicon_path=str(ASSETS / "favicon.png"),
     )
     # Only `launch` sets this, and without it Gradio does not check whether a path a client names was ever uploaded: any

@@ -5,15 +5,13 @@ Colours live in the stylesheet only, once for dark and once for light; the theme
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio.ui.html import esc, inline_json
+from studio.ui.html import inline_json
+from studio.ui.static import ASSETS, assets_url
 
-ASSETS = Path(__file__).parent / "assets"
-ASSETS_URL = "/studio/page"
 FIRST_PAINT = "#15171b"
 """Background before the stylesheet has arrived: the dark one, which is the default."""
 
@@ -111,17 +109,18 @@ def make_theme() -> gr.themes.Base:
     return theme.set(**values)
 
 
-def make_head(config: dict[str, Any], version: str) -> str:
+def make_head(config: dict[str, Any]) -> str:
     """Stylesheets, the few lines that must run before the first paint, and the page's script.
 
-    `config` reaches the script as `window.latentStudioConfig`; `version` keeps an old script from being used after an
-    update.
+    `config` reaches the script as `window.latentStudioConfig`. All modules are named, as a browser that finds them one
+    by one inside each other waits for Gradio's drawing in between.
     """
-    boot = (ASSETS / "boot.js").read_text("utf-8")
-    tag = esc(version)
+    boot, url = (ASSETS / "boot.js").read_text("utf-8"), assets_url()
+    modules = sorted(file.name for file in ASSETS.glob("*.js") if file.name not in ("boot.js", "main.js"))
+    preloads = "".join(f'<link rel="modulepreload" href="{url}/{name}">\n' for name in modules)
     return (
-        f'<link rel="stylesheet" href="{ASSETS_URL}/page.css?v={tag}">\n'
-        f'<link rel="stylesheet" href="{ASSETS_URL}/train.css?v={tag}">\n'
+        f'<link rel="stylesheet" href="{url}/page.css">\n'
+        f'<link rel="stylesheet" href="{url}/train.css">\n'
         f"<script>window.latentStudioConfig = {inline_json(config)};\n{boot}</script>\n"
-        f'<script type="module" src="{ASSETS_URL}/main.js?v={tag}"></script>\n'
+        f'<script type="module" src="{url}/main.js"></script>\n{preloads}'
     )

@@ -18,6 +18,7 @@ from studio.app import Studio, build
 from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui.mount import mount_page
+from studio.ui.static import assets_url
 from tests.api.stand_in import serving
 from tests.browser.painter import PaintingEngine
 from tests.library import models
@@ -152,7 +153,7 @@ def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iter
 
 def forget(page: Page, url: str) -> None:
     """Make the browser a stranger: nothing stored is left."""
-    page.goto(f"{url}/studio/page/favicon.png")
+    page.goto(f"{url}{assets_url()}/favicon.png")
     page.evaluate("localStorage.clear()")
 
 

@@ -1,11 +1,9 @@
-"""Every tab in dark, light and on a phone: nothing overlaps the edge, nothing complains, and there is a picture to look at.
-
-The screenshots lie in the folder named by STUDIO_SCREENSHOTS, or in pytest's temporary one.
-"""
+"""Every tab in dark, light and on a phone: nothing overlaps the edge, nothing complains, and there is a picture to look at."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab
-
-VIEWS = {
-    "dark": ("dark", 1440, 960),
-    "light": ("light", 1440, 960),
-    "tablet": ("dark", 820, 1180),
-    "phone": ("light", 420, 900),
-}
+from tests.browser.views import DEVICES, VIEWS, shoot
 
 
 @pytest.fixture(scope="module")
@@ -30,58 +22,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fits(page: Page) -> None:
-    """Nothing makes the page wider than the window."""
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_tab(open_page: Open, server: Server, folder: Path, view: str) -> None:
-    theme, width, height = VIEWS[view]
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_tab(open_page: Open, server: Server, folder: Path, device: str) -> None:
+    theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
-    narrow = width < 1000
-
-    def shoot(name: str) -> None:
-        page.wait_for_timeout(120)
-        fits(page)
-        page.screenshot(path=folder / f"{view}-{name}.png", full_page=narrow)
-
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    look = partial(shoot, page, folder, device)
     page.locator(NEGATIVE).fill("blurry")
     set_number(page, "batch_size", 4)
-    server.engine.step_seconds = 0.1
+    server.engine.step_seconds = 0.2
     generate(page, "a (red fox:1.2) on a beach at sunset, flat colours <lora:duotone:0.8>")
     generate(page, "a castle at night")
     generate(page, "fail to paint this")
-    expect(page.locator(".ls-cell.now")).to_contain_text("9")
-    shoot("1-painting")
+    expect(page.locator(".ls-cell.now")).to_contain_text("5")
+    look("1-painting")
     server.engine.step_seconds = 0.0
     done(page, server, "failed")
     page.locator(".ls-recent .ls-tile").nth(1).click()
     expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("fox")
-    shoot("2-done")
+    look("2-done")
     tab(page, "PNG Info")
-    shoot("3-pnginfo-empty")
+    look("3-pnginfo-empty")
     page.locator("#pnginfo_image").set_input_files(server.pictures[-1])
     expect(page.locator("#pnginfo_text")).to_be_visible()
-    shoot("4-pnginfo")
+    look("4-pnginfo")
     tab(page, "Library")
     page.locator(".ls-gallery .ls-tile").first.click()
-    shoot("5-library")
+    look("5-library")
     page.locator("#library_models").click()
-    shoot("6-checkpoints")
+    look("6-checkpoints")
     tab(page, "Settings")
     expect(page.locator("#setting_page_theme")).to_be_visible()
-    shoot("7-settings")
-    if not narrow:
-        tab(page, "txt2img")
-        page.locator("#txt2img_sampler_parameters > button").click()
-        page.locator(PROMPT).fill("<lora:unheard-of:1>")
-        page.locator("#txt2img_generate").click()
-        expect(page.locator(".ls-toast.bad", has_text="unheard-of")).to_be_visible()
-        shoot("8-error")
+    look("7-settings")
+    tab(page, "txt2img")
+    page.locator("#txt2img_sampler_parameters > button").click()
+    page.locator(PROMPT).fill("<lora:unheard-of:1>")
+    page.locator("#txt2img_generate").click()
+    expect(page.locator(".ls-toast.bad", has_text="unheard-of")).to_be_visible()
+    look("8-error")
 
 
 def test_the_theme_toggles_and_stays(page: Page) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 
+from studio.ui.static import assets_url
 from tests.browser.conftest import EVIL, Open, Server
 from tests.browser.steps import NEGATIVE, PROMPT, done, drop, generate, set_number, tab
 
@@ -141,7 +142,7 @@ def test_no_endpoint_of_gradio_reads_a_file_that_was_not_uploaded(
 
 def test_no_route_serves_a_file_by_its_path(client: httpx.Client, canary: list[Path]) -> None:
     for file in canary:
-        for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/studio/page/", "/gradio_api/stream/"):
+        for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", f"{assets_url()}/", "/gradio_api/stream/"):
             for path in (str(file), f"/../..{file}", f"file://{file}"):
                 answer = client.get(route + path)
                 assert CANARY not in answer.text

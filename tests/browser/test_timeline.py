@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, number, set_number, tab
-from tests.browser.test_looks import VIEWS, fits
+from tests.browser.views import DEVICES, VIEWS, shoot
 
 CHIP = ".ls-branch-chip"
 INFO = "#txt2img_stage .ls-info"
@@ -65,6 +66,20 @@ def test_latents_that_are_gone_are_said(open_page: Open, server: Server) -> None
     (server.studio.paths.latents / str(job) / "0-3.safetensors").unlink()
     page.get_by_role("button", name="full quality").click()
     expect(page.locator(".ls-toast.bad")).to_contain_text("step 3 of batch 0 of job")
+
+
+def test_a_job_that_is_quicker_than_the_answer_is_shown(page: Page, server: Server) -> None:
+    """Its events may come before the page knows that it was Generate that made it."""
+    painted(page, server, "a pier")
+    at_step(page, 3)  # an older step is looked at: jobs of others must not push it aside
+
+    def late(route: Route) -> None:
+        server.studio.queue.wait(server.studio.queue.jobs(limit=1)[0].id, 10)
+        page.wait_for_timeout(500)
+        route.continue_()
+
+    page.route("**/queue/data**", late)
+    painted(page, server, "a pier at night")
 
 
 def test_a_branch_from_a_step(page: Page, server: Server) -> None:
@@ -164,29 +179,23 @@ def test_an_interrupted_picture_can_be_branched_from(page: Page, server: Server)
     assert run.branch is not None and run.branch.origin.positive.text == "a slow tide"
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_looks(open_page: Open, server: Server, tmp_path: Path, view: str) -> None:
-    theme, width, height = VIEWS[view]
-    folder = Path(os.environ.get("STUDIO_SCREENSHOTS") or tmp_path)
+@pytest.mark.parametrize("device", DEVICES)
+def test_looks(open_page: Open, server: Server, tmp_path: Path, device: str) -> None:
+    theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
-
-    def shoot(name: str) -> None:
-        page.wait_for_timeout(150)
-        fits(page)
-        page.screenshot(path=folder / f"timeline-{view}-{name}.png", full_page=width < 1000)
-
+    look = partial(shoot, page, Path(os.environ.get("STUDIO_SCREENSHOTS") or tmp_path), device)
     painted(page, server, "a lighthouse on a cliff, evening light, flat colours", 14)
     at_step(page, 6)
-    shoot("1-step")
+    look("timeline-1-step")
     page.get_by_role("button", name="full quality").click()
     expect(page.locator(".ls-badge")).to_contain_text("full quality")
-    shoot("2-full")
+    look("timeline-2-full")
     page.get_by_role("button", name="branch from here").click()
     expect(page.locator(CHIP)).to_be_visible()
-    shoot("3-chip")
+    look("timeline-3-chip")
     painted(page, server, "a lighthouse in a storm", 14, first=7)
     branch(page, 9)
     painted(page, server, "a lighthouse in a snowstorm", 14, first=10)
     expect(page.locator(".ls-lineage li")).to_have_count(2)
     expect(page.locator(STAGE)).to_have_attribute("data-status", "done")
-    shoot("4-lineage")
+    look("timeline-4-lineage")

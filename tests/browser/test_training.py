@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ from studio.training.data.scenes.glyphs import FONT_PATH
 from studio.training.runs import Measured, Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import PROMPT, STAGE, done, generate, tab
-from tests.browser.test_looks import fits, folder  # noqa: F401 - a fixture
+from tests.browser.test_looks import folder  # noqa: F401 - a fixture
+from tests.browser.views import DEVICES, VIEWS, shoot
 from tests.library import models
 from tests.runs.pretend import configuration, paint, seated, step_done, trainer
 
@@ -280,22 +282,13 @@ def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, 
         server.studio.library.refresh()
 
 
-VIEWS = {
-    "dark": ("dark", 1440, 960),
-    "light": ("light", 1440, 960),
-    "tablet": ("dark", 820, 1180),
-    "narrow": ("light", 375, 800),
-}
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_looks(open_page: Open, server: Server, folder: Path, view: str) -> None:  # noqa: F811
-    theme, width, height = VIEWS[view]
+@pytest.mark.parametrize("device", DEVICES)
+def test_looks(open_page: Open, server: Server, folder: Path, device: str) -> None:  # noqa: F811
+    theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
+    look = partial(shoot, page, folder, device)
     open_tab(page)
-    page.wait_for_timeout(150)
-    fits(page)
-    page.screenshot(path=folder / f"train-empty-{view}.png", full_page=width < 1000)
+    look("train-empty")
     with ExitStack() as stack:
         written(server, 212, stack=stack)
         old = written(server, 140, name="pastel")
@@ -310,16 +303,12 @@ def test_looks(open_page: Open, server: Server, folder: Path, view: str) -> None
         page.locator(".ls-run", has_text="duotone").locator(".ls-run-open").click()
         expect(page.locator(FACTS)).to_contain_text("step 212 / 300")
         expect(page.locator(".ls-sample-row")).to_have_count(4)
-        page.wait_for_timeout(300)
-        fits(page)
-        page.screenshot(path=folder / f"train-running-{view}.png", full_page=True)
+        look("train-running")
         page.locator("#train_more > summary").click()
-        fits(page)
-        page.screenshot(path=folder / f"train-more-{view}.png", full_page=True)
+        look("train-more")
         page.locator(".ls-run", has_text="pencil").locator(".ls-run-open").click()
         expect(page.locator(f"{RUN} .ls-warning")).to_be_visible()
-        page.wait_for_timeout(1300)
-        page.screenshot(path=folder / f"train-failed-{view}.png", full_page=width < 1000)
+        look("train-failed")
 
 
 @pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")

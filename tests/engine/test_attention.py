@@ -11,7 +11,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
-from studio.engine.attention import KernelProcessor, chunked, install, sdpa
+from studio.engine.attention import KERNELS, KernelProcessor, TextProjections, chunked, install, sdpa
 from studio.engine.hardware import choose_hardware
 from tests.tiny_models import tiny_components
 
@@ -110,3 +110,40 @@ def test_a_mask_is_refused() -> None:
     install("chunked", unet)
     with pytest.raises(ValueError, match="masks"):
         unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 77, 32), encoder_attention_mask=torch.ones(1, 77))
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
+def test_what_is_kept_of_a_prompt_changes_no_bit_and_is_computed_once(kernel: Any) -> None:
+    unet = copy.deepcopy(tiny_components("sd1")["unet"])
+    install(kernel, unet)
+    generator = torch.Generator().manual_seed(7)
+    prompts = [torch.randn(2, 77, 32, generator=generator) for _ in range(TextProjections.KEPT + 2)]
+    kept = TextProjections()
+    computed: list[int] = []
+    layers = [module.attn2 for name, module in unet.named_modules() if name.endswith("transformer_blocks.0")]
+    hooks = [layer.to_k.register_forward_hook(lambda *_: computed.append(1)) for layer in layers]
+
+    def noise(x: Tensor, states: Tensor, projections: TextProjections | None) -> Tensor:
+        told = {"projections": projections} if projections else None
+        out: Tensor = unet(x, 400, states, cross_attention_kwargs=told, return_dict=False)[0]
+        return out
+
+    with torch.inference_mode():
+        for number in (0, 1, 0, 1, *range(2, len(prompts)), 0, 0):
+            x = torch.randn(2, 4, 8, 8, generator=generator)
+            states = prompts[number].clone() if number > 1 else prompts[number]
+            found = noise(x, states, kept)
+            del states  # another tensor may get its id
+            before = len(computed)
+            assert torch.equal(found, noise(x, prompts[number], None))
+            del computed[before:]
+    for hook in hooks:
+        hook.remove()
+    assert len(computed) == len(layers) * (len(prompts) + 1)  # the first had to go, and was computed again, once
+
+
+def test_every_kernel_of_the_table_can_be_installed() -> None:
+    unet = copy.deepcopy(tiny_components("sd1")["unet"])
+    for name, kernel in KERNELS.items():
+        install(name, unet)
+        assert {processor._kernel for processor in unet.attn_processors.values()} == {kernel}

@@ -19,13 +19,15 @@ from studio.app import Studio, build
 from studio.engine.fake import FakeEngine
 from studio.paths import Paths
 from studio.settings import Settings
+from studio.ui import static
 from studio.ui.blocks import build_blocks
 from studio.ui.form import LOOKS
 from studio.ui.handlers import is_http
 from studio.ui.html import esc, inline_json, panel
 from studio.ui.mount import in_own_loop, mount_page
+from studio.ui.static import ASSETS, assets_url
 from studio.ui.tabs.settings import grouped
-from studio.ui.theme import ASSETS, make_head, make_theme
+from studio.ui.theme import make_head, make_theme
 from tests.api.stand_in import make_studio
 
 UI = Path(__file__).resolve().parents[2] / "studio" / "ui"
@@ -121,17 +123,32 @@ def test_the_file_check_of_gradio_is_on(mounted: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("name", ["main.js", "page.css", "boot.js", "favicon.png"])
-def test_assets_are_served_and_asked_about_each_time(client: TestClient, name: str) -> None:
-    answer = client.get(f"/studio/page/{name}")
+def test_assets_are_served_and_kept_by_the_browser(client: TestClient, name: str) -> None:
+    answer = client.get(f"{assets_url()}/{name}")
     assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-cache"
-    again = client.get(f"/studio/page/{name}", headers={"if-none-match": answer.headers["etag"]})
-    assert again.status_code == 304
+    assert "immutable" in answer.headers["cache-control"]
+    assert client.get(f"/studio/page/{name}").headers.get("cache-control") != answer.headers["cache-control"]
+
+
+def test_changed_assets_have_another_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "ASSETS", tmp_path)
+    found = []
+    for name, text in [("a.js", "1"), ("a.js", "2"), ("b.js", "2"), ("b.js", "2")]:
+        (tmp_path / name).write_text(text)
+        found.append(assets_url.__wrapped__())
+    assert len(set(found[:3])) == 3
+    assert found[2] == found[3]
+
+
+def test_every_module_is_named_in_the_head() -> None:
+    """A browser that finds them one by one inside each other loses half a second."""
+    named = set(re.findall(rf'(?:href|src)="{assets_url()}/([\w-]+\.js)"', make_head({})))
+    assert named == {file.name for file in ASSETS.glob("*.js")} - {"boot.js"}
 
 
 @pytest.mark.parametrize("path", ["../mount.py", "%2e%2e/mount.py", "..%2fmount.py", "nothing.js", ""])
 def test_only_assets_are_served(client: TestClient, path: str) -> None:
-    assert "mount_page" not in client.get(f"/studio/page/{path}").text
+    assert "mount_page" not in client.get(f"{assets_url()}/{path}").text
 
 
 def test_esc() -> None:
@@ -142,8 +159,8 @@ def test_esc() -> None:
 def test_json_in_a_script_element_cannot_leave_it() -> None:
     text = inline_json({"prompt": "</script><!-- \u2028 &"})
     assert not re.search(r"[<>&\u2028]", text)
-    assert "latentStudioConfig" in make_head({"a": "</script>"}, "1")
-    assert make_head({"a": "</script>"}, "1").count("</script>") == 2
+    assert "latentStudioConfig" in make_head({"a": "</script>"})
+    assert make_head({"a": "</script>"}).count("</script>") == 2
 
 
 def calls(tree: ast.AST) -> Iterator[str]:

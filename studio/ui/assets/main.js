@@ -345,7 +345,7 @@ const calls = {
     }
     if (told.job) {
       markField(null);
-      stage.follow = true;
+      stage.expect(told.job);
       status.flash();
     }
     for (const note of told.notes ?? []) toast(note, "info");

@@ -165,6 +165,13 @@ export class Stage {
     this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job.request) - 1));
   }
 
+  /** Generate was pressed and made job `id`: show it when it starts, or now, if its events came before that answer. */
+  expect(id) {
+    this.follow = true;
+    const job = this.store.jobs.get(id);
+    if (job && job !== this.job && job.status !== "queued") this.#show(job, 0);
+  }
+
   /** Follow what is painted now and next. */
   showRunning() {
     this.follow = true;
