@@ -46,8 +46,8 @@ def test_a_kernel_is_attention(kernel: Any, shape: tuple[int, int, int, int, int
     assert off(kernel(*short), by_definition(*short)) < 1.5e-2
 
 
-def processor_error(family: str, kernel: Any) -> float:
-    """How far U-Net or VAE are off, at most, from what they give with diffusers' processor. float32."""
+def processor_errors(family: str, kernel: Any) -> list[tuple[float, float]]:
+    """For U-Net and VAE: how far they are off from float64 with this kernel, and with diffusers' own processor. float32."""
     parts = tiny_components(family)
     unet, vae = copy.deepcopy(parts["unet"]), copy.deepcopy(parts["vae"])
     generator = torch.Generator().manual_seed(3)
@@ -57,21 +57,26 @@ def processor_error(family: str, kernel: Any) -> float:
     if family == "sdxl":
         added = {"text_embeds": torch.randn(2, 64, generator=generator), "time_ids": torch.ones(2, 6)}
 
-    def outputs(processor: Any) -> tuple[Tensor, Tensor]:
+    def outputs(processor: Any, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         for module in (unet, vae):
-            module.set_attn_processor(processor)
-        noise = unet(x, 400, states, added_cond_kwargs=added or None, return_dict=False)[0]
-        return noise, vae.decode(x[:1, :4]).sample
+            module.to(dtype).set_attn_processor(processor)
+        told = {name: tensor.to(dtype) for name, tensor in added.items()} or None
+        noise = unet(x.to(dtype), 400, states.to(dtype), added_cond_kwargs=told, return_dict=False)[0]
+        return noise, vae.decode(x[:1, :4].to(dtype)).sample
 
     with torch.inference_mode():
-        found, expected = outputs(KernelProcessor(kernel)), outputs(AttnProcessor2_0())
-    return max(off(one, two) for one, two in zip(found, expected, strict=True))
+        found, usual = outputs(KernelProcessor(kernel)), outputs(AttnProcessor2_0())
+        exact = outputs(AttnProcessor2_0(), torch.float64)
+    return [(off(ours, right), off(theirs, right)) for ours, theirs, right in zip(found, usual, exact, strict=True)]
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sprout"])
 @pytest.mark.parametrize("kernel", [sdpa, chunked])
-def test_the_processor_is_that_of_diffusers(family: str, kernel: Any) -> None:
-    assert processor_error(family, kernel) < 2e-6
+def test_the_processor_rounds_no_worse_than_that_of_diffusers(family: str, kernel: Any) -> None:
+    """How much that is depends on the machine's matrix products."""
+    for ours, theirs in processor_errors(family, kernel):
+        assert theirs < 1e-5
+        assert ours < 2 * theirs
 
 
 def wrong_scale(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,7 +95,8 @@ def heads_mixed_up(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("broken", [wrong_scale, last_row_forgotten, heads_mixed_up])
 def test_a_broken_kernel_is_noticed(broken: Any) -> None:
-    assert processor_error("sd1", broken) > 1e-4
+    (ours, theirs), _ = processor_errors("sd1", broken)
+    assert ours > 50 * theirs
 
 
 def test_bfloat16_stays_within_two_hundredths() -> None:
