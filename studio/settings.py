@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 
 from studio.errors import SettingsError
 from studio.paths import atomic_write
+from studio.schema.complaint import first_complaint
 from studio.schema.request import PictureFormat
 
 PREFIX = "STUDIO_"
@@ -194,12 +195,8 @@ def store_settings(file: Path, changes: Mapping[str, Any]) -> None:
 
 def settings_error(error: ValidationError) -> SettingsError:
     """The first complaint, as one sentence."""
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return SettingsError(
-        f"Setting {name} = {first.get('input')!r} is not possible: {reason[:1].lower()}{reason[1:]}.", field=name
-    )
+    complaint = first_complaint(error)
+    return SettingsError(f"Setting {complaint.sentence('file')}", field=complaint.field)
 
 
 def _read_file(file: Path, *, raw: bool = False) -> tuple[dict[str, Any], list[str]]:

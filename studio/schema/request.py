@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.errors import InvalidRequest
+from studio.schema.complaint import first_complaint
 
 MAX_SEED = 2**32 - 1
 MAX_STYLES = 50
@@ -325,9 +326,5 @@ def make_request(data: dict[str, Any]) -> GenerationRequest:
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """The first complaint of a pydantic error, as one sentence with field, value and bounds."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "request"
-    value = repr(first.get("input"))
-    shown = value if len(value) <= 80 else value[:77] + "…"
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return InvalidRequest(f"{field} = {shown} is not possible: {reason[:1].lower()}{reason[1:]}.", field=field)
+    complaint = first_complaint(error)
+    return InvalidRequest(complaint.sentence("request"), field=complaint.field or "request")

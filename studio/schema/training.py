@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from studio.errors import SettingsError
+from studio.schema.complaint import first_complaint, matching
 from studio.schema.training_data import AUTO
 from studio.schema.training_parts import MethodSettings
 from studio.schema.training_parts import Part as _Part
@@ -21,6 +22,12 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+RUN_NAME = matching(
+    "[a-z0-9][a-z0-9._-]{0,63}",
+    "a run's name has small letters, digits, '.', '_' and '-', 64 at most, and begins with a letter or a digit",
+)
 
 
 class SceneData(_Part):
@@ -258,7 +265,7 @@ class ClipMethod(MethodSettings):
 class TrainingConfig(_Part):
     """One training run."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run and of what it makes")
+    name: Annotated[str, RUN_NAME] = Field(description="Name of the run and of what it makes")
     seed: int = Field(1, ge=0, lt=2**63, description="Everything random in the run follows from it")
     method: Annotated[
         ScratchMethod | JudgeMethod | ClipMethod | LoraMethod | TextEncoderMethod | FullMethod,
@@ -294,8 +301,5 @@ def parse_training_config(data: dict[str, Any], source: str) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"{source}: {field or 'recipe'} = {first['input']!r}: {first['msg']}.", field=field
-        ) from error
+        complaint = first_complaint(error)
+        raise SettingsError(f"{source}: {complaint.sentence('recipe')}", field=complaint.field) from error

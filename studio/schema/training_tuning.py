@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from studio.schema.complaint import matching
 from studio.schema.training_data import DatasetSettings
 from studio.schema.training_parts import MethodSettings, Part
 
@@ -110,14 +111,16 @@ class SamplesPart(Part):
     cfg_scale: float = Field(7.0, ge=0, le=100, description="CFG scale")
 
 
+FILE_NAME = matching(
+    "([A-Za-z0-9][A-Za-z0-9._ -]{0,99})?",
+    "a file's name has letters, digits, '.', '_', '-' and spaces, 100 at most, and begins with a letter or a digit",
+)
+
+
 class OutputPart(Part):
     """The finished file."""
 
-    name: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9._ -]{0,99})?$",
-        description="File name without suffix; empty: the run's name",
-    )
+    name: Annotated[str, FILE_NAME] = Field("", description="File name without suffix; empty: the run's name")
     number_format: NumberFormat = Field("fp16", description="Number format of the weights in the file")
 
 

@@ -137,6 +137,16 @@ def test_refresh_while_it_runs(page: Page, server: Server) -> None:
     expect(page.locator(".ls-cell:not(.empty)")).to_have_count(40)
 
 
+def test_the_page_comes_up_in_whatever_order_it_is_drawn(page: Page) -> None:
+    """The script may be there long before Gradio's parts are."""
+    page.locator(PROMPT).fill("a castle at noon")
+    page.wait_for_timeout(700)  # what was typed is kept after half a second
+    page.route("**/assets/Index-*.js", lambda route: (page.wait_for_timeout(60), route.continue_()))
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator(PROMPT)).to_have_value("a castle at noon")
+
+
 def test_a_second_browser_sees_the_same_job_but_its_own_form(open_page: Open, server: Server) -> None:
     first = open_page()
     server.engine.step_seconds = 0.3

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from studio.errors import DatasetError
 from studio.paths import atomic_write
+from studio.schema.complaint import first_complaint
 
 FILE = "captions.json"
 MAX_FILE = 256 << 20
@@ -76,6 +77,4 @@ class Overlay:
 def _reason(error: OSError | ValidationError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    return first_complaint(error).sentence("file").removesuffix(".")

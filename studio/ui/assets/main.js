@@ -24,6 +24,7 @@ import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
+const NEEDED = [...FORM, "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "ls_fill"]; // Gradio draws them in no certain order
 const RESTORE_SECONDS = 6;
 const { settings, exposed, version, folder } = window.latentStudioConfig;
 
@@ -240,15 +241,16 @@ function watchButtons() {
   draw();
 }
 
-/** A field's help text is its tooltip. */
+/** A field's help text is its tooltip, and the words that an icon stands for are its own. */
 function installTooltips() {
   document.addEventListener("pointerover", (event) => {
+    const icon = event.target.closest?.(".ls-icon");
+    if (icon) icon.title ||= icon.textContent.trim();
     const block = event.target.closest?.(".block.padded");
     if (!block || block.title) return;
     const help = block.querySelector(".info-text")?.textContent.trim();
     if (help) block.title = help;
   });
-  for (const node of document.querySelectorAll(".ls-icon")) node.title = node.textContent.trim();
 }
 
 /** Mark the field that an error is about. */
@@ -296,7 +298,8 @@ function mountPanels(ready) {
       panels[panel.dataset.panel]?.(panel);
       left.delete(panel.dataset.panel);
     }
-    if (waiting && !left.has("stage") && !left.has("status") && area() && area("negative_prompt")) {
+    const drawn = () => area() && area("negative_prompt") && NEEDED.every((id) => document.getElementById(id));
+    if (waiting && !left.has("stage") && !left.has("status") && drawn()) {
       waiting = false;
       ready();
     }
