@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from studio.ui.stubs import import_gradio
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.responses import Response
@@ -45,6 +47,7 @@ def in_own_loop(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def _mount(app: FastAPI, studio: Studio) -> FastAPI:
+    import_gradio()
     import gradio as gr
     from starlette.staticfiles import StaticFiles
 
