@@ -11,7 +11,7 @@ import pytest
 from studio.app import Studio
 from studio.errors import UnknownName
 from studio.inspection import SHOWN_NAMES, Inspection, Mention, Place
-from studio.prompt import ClipTokenizer, Style, chunk_prompt
+from studio.prompt import Style, chunk_prompt, shipped_tokenizer
 from studio.schema.request import GenerationRequest
 from tests.api.stand_in import make_studio, model
 
@@ -66,7 +66,7 @@ def test_wildcards_of_a_seed_are_those_that_are_painted(studio: Studio) -> None:
     assert [(mention.text, mention.detail) for mention in shown.mentions] == [("__colour__", "2 lines")]
     (branch,) = resolved.positive.branches
     for text, wording in zip(branch.texts, shown.branches[0].wordings, strict=True):
-        (chunk,) = chunk_prompt(text, ClipTokenizer())
+        (chunk,) = chunk_prompt(text, shipped_tokenizer())
         (card,) = wording.chunks
         assert [token.weight for token in card.tokens] == list(chunk.weights[1 : 1 + len(card.tokens)])
     assert shown.branches[0].segments[0].last == 5

@@ -20,7 +20,7 @@ from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack
 from studio.errors import NotFound
 from studio.families import folder_weight_files
-from studio.prompt.tokenizer import ClipTokenizer
+from studio.prompt.tokenizer import shipped_tokenizer
 from studio.samplers.noise_table import NoiseTable
 from studio.schema.models import ModelInfo, PredictionType
 from studio.schema.request import AskedPrediction, NoiseSchedule
@@ -75,7 +75,7 @@ class ModelKeeper:
     def __init__(self, hardware: Hardware, limit: int = 1) -> None:
         self._hardware = hardware
         self._limit = limit
-        self._tokenizer = ClipTokenizer()
+        self._tokenizer = shipped_tokenizer()
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vae: tuple[Hashable, LoadedVae] | None = None
 

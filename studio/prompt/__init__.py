@@ -24,7 +24,7 @@ from studio.prompt.embeddings import NO_EMBEDDINGS, EmbeddingNames, NamedEmbeddi
 from studio.prompt.networks import NetworkTag, extract_networks, lora_rank, lora_weights
 from studio.prompt.schedule import Stretch, active_stretch, parse_schedule
 from studio.prompt.styles import Style, apply_styles, extract_style, recognise_styles
-from studio.prompt.tokenizer import ClipTokenizer
+from studio.prompt.tokenizer import ClipTokenizer, shipped_tokenizer
 from studio.prompt.weights import parse_weights
 from studio.prompt.wildcards import expand, literal
 
@@ -53,6 +53,7 @@ __all__ = [
     "parse_schedule",
     "parse_weights",
     "recognise_styles",
+    "shipped_tokenizer",
     "split_composition",
     "strip_comments",
 ]

@@ -35,8 +35,10 @@ def listen(
     outcome: Component,
     js: str | None = None,
     always_last: bool = False,
+    told: str = script("outcome"),
+    more: Sequence[Component] = (),
 ) -> Dependency:
-    """Run `handler` when `trigger` fires, then hand what it left in `outcome` to the script."""
+    """Run `handler` when `trigger` fires, then hand what it left in `outcome` to the script; `told` gets it, and the values of `more`."""
 
     def safely(*values: Any) -> Any:
         try:
@@ -60,9 +62,9 @@ def listen(
     )
     return done.then(
         None,
-        inputs=[outcome],
+        inputs=[outcome, *more],
         outputs=None,
-        js=script("outcome"),
+        js=told,
         queue=False,
         show_progress="hidden",
         api_visibility="private",

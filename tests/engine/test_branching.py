@@ -222,8 +222,7 @@ def painters(painted: Painted) -> list[str]:
     return [words for words in painted.said if words.startswith(("Refining", "Painting"))]
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
-@pytest.mark.parametrize("by_steps", [False, True])
+@pytest.mark.parametrize("by_steps, sampler", [(False, "Heun"), (True, "Euler")])
 def test_a_branch_of_a_refined_picture_that_changes_nothing_is_the_same_picture(
     engine: DiffusersEngine, pair: Library, memory: bool, by_steps: bool, sampler: str
 ) -> None:
@@ -242,9 +241,9 @@ def test_a_branch_of_a_refined_picture_that_changes_nothing_is_the_same_picture(
         assert painters(at_once) == [f"Refining with {pair.refiner.name}"]
 
 
-@pytest.mark.parametrize("by_steps", [False, True])
-def test_a_branch_has_its_own_refiner(engine: DiffusersEngine, pair: Library, memory: bool, by_steps: bool) -> None:
+def test_a_branch_has_its_own_refiner(engine: DiffusersEngine, pair: Library, memory: bool) -> None:
     """Before the switch it makes no difference which picture it leaves; after it the branch's refiner begins at once."""
+    by_steps = memory  # both kinds of switch, not each with either
     with_one, without = (Painted(engine, asked, library=pair) for asked in (refined(pair, by_steps), PLAIN))
     gained = Painted(engine, without.branch_of(refined(pair, by_steps), 2), library=pair)
     lost = Painted(engine, with_one.branch_of(PLAIN, 2), library=pair)

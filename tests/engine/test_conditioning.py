@@ -12,10 +12,10 @@ from studio.engine import conditioning
 from studio.engine.conditioning import CACHED_PROMPTS, Conditioner
 from studio.engine.loading import LoadedModel, load_checkpoint
 from studio.engine.text_encoders import TextStates, encode_tokens
-from studio.prompt import ClipTokenizer, chunk_prompt
+from studio.prompt import chunk_prompt, shipped_tokenizer
 from tests.tiny_models import tiny_info
 
-TOKENIZER = ClipTokenizer()
+TOKENIZER = shipped_tokenizer()
 
 
 @functools.cache

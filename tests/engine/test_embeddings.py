@@ -18,11 +18,11 @@ from studio.engine.embeddings import KEPT_FILES, NO_VECTORS, EmbeddingVectors, L
 from studio.engine.loading import LoadedModel, load_checkpoint
 from studio.engine.text_encoders import TextStates
 from studio.errors import DamagedFile, IncompatibleFile, NotFound
-from studio.prompt import ClipTokenizer, parse_weights
+from studio.prompt import parse_weights, shipped_tokenizer
 from studio.schema.resolved import EmbeddingUse
 from tests.tiny_models import tiny_components, tiny_embedding, tiny_info
 
-TOKENIZER = ClipTokenizer()
+TOKENIZER = shipped_tokenizer()
 FAMILIES = ["sd1", "sd2", "sdxl"]
 BOS, EOS = 49406, 49407
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.prompt import ClipTokenizer, chunk_prompt, count_tokens, parse_weights
+from studio.prompt import ClipTokenizer, chunk_prompt, count_tokens, parse_weights, shipped_tokenizer
 
 COMMA = 267
 
@@ -22,7 +22,7 @@ class Words:
 
 @cache
 def clip() -> ClipTokenizer:
-    return ClipTokenizer()
+    return shipped_tokenizer()
 
 
 PARTS = st.lists(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studio.prompt import ClipTokenizer, count_longest, count_tokens
+from studio.prompt import count_longest, count_tokens, shipped_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -18,5 +18,5 @@ from studio.prompt import ClipTokenizer, count_longest, count_tokens
     ],
 )
 def test_the_longest_wording_counts(prompt: str) -> None:
-    clip = ClipTokenizer()
+    clip = shipped_tokenizer()
     assert count_longest(prompt, clip) == count_tokens("a very small red fox", clip) == (5, 75)

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from studio.prompt import (
     NO_EMBEDDINGS,
-    ClipTokenizer,
     EmbeddingNames,
     PlacedEmbedding,
     chunk_prompt,
     count_longest,
     count_tokens,
     parse_weights,
+    shipped_tokenizer,
 )
 
-CLIP = ClipTokenizer()
+CLIP = shipped_tokenizer()
 NAMES = EmbeddingNames({"ink": 2, "Ink Wash": 3, "bad_hands-5": 4, "INK": 60}, CLIP.encode)
 
 

@@ -17,6 +17,7 @@ from studio.prompt import (
     chunk_prompt,
     parse_schedule,
     parse_weights,
+    shipped_tokenizer,
     split_composition,
 )
 from studio.prompt.inspect import (
@@ -35,7 +36,7 @@ EOS = 49407
 
 @cache
 def clip() -> ClipTokenizer:
-    return ClipTokenizer()
+    return shipped_tokenizer()
 
 
 def look(text: str, calls: int = 20, **rules: Any) -> PromptView:

@@ -22,6 +22,7 @@ from studio.prompt import (
     lora_weights,
     parse_schedule,
     parse_weights,
+    shipped_tokenizer,
     split_composition,
     strip_comments,
 )
@@ -48,7 +49,7 @@ def chunked() -> list[dict[str, Any]]:
 
 @cache
 def clip() -> ClipTokenizer:
-    return ClipTokenizer()
+    return shipped_tokenizer()
 
 
 @cache

@@ -105,7 +105,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """The same global batch, dropout included; sums in another order are all that differs."""
     config = settings(steps=6, batch=2, network={"rank": 2, "dropout": 0.2}, validation={"every": 3, "share": 0.4})
     alone, shared = new(tmp_path / "alone", config), new(tmp_path / "shared", {**config, "processes": 2})
-    sittings(alone)
+    train(alone)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -18,7 +18,7 @@ from studio.engine.passes import TextToImage
 from studio.engine.saving import Saving
 from studio.infotext import encode_png, write_infotext
 from studio.paths import atomic_write
-from studio.prompt.tokenizer import ClipTokenizer
+from studio.prompt.tokenizer import shipped_tokenizer
 from studio.prompt.weights import parse_weights
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule
 from studio.schema.request import SamplerOptions
@@ -69,7 +69,7 @@ class Painter:
 
     def _passes(self) -> list[TextToImage]:
         self._base.loaded.conditioner = Conditioner(
-            self._base.model, ClipTokenizer()
+            self._base.model, shipped_tokenizer()
         )  # without memory of older weights
         return [TextToImage(self._base.loaded, request, self._base.hardware, Saving()) for request in self._requests]
 

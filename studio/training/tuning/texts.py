@@ -18,7 +18,7 @@ from studio.engine.loading import LoadedModel
 from studio.engine.text_encoders import TextStates, encode_tokens, read_tokens
 from studio.paths import atomic_write
 from studio.prompt.chunks import chunk_prompt
-from studio.prompt.tokenizer import ClipTokenizer
+from studio.prompt.tokenizer import shipped_tokenizer
 from studio.training.caches import looking, touch
 from studio.training.context import TrainingContext
 from studio.training.tuning.base import Base
@@ -43,7 +43,7 @@ class LiveTexts:
     def __init__(self, model: LoadedModel, *, learning: bool) -> None:
         self._model = model
         self._read = read_tokens if learning else encode_tokens
-        self._tokenizer = ClipTokenizer()
+        self._tokenizer = shipped_tokenizer()
 
     def encode(self, captions: Sequence[str]) -> TextStates:
         """See `Texts`."""

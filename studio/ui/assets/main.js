@@ -5,12 +5,13 @@ import { BranchChip } from "./branch.js";
 import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
+import { mountFacts } from "./facts.js";
 import { Hires, HIRES_IDS } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
-import { PngInfo, table } from "./pnginfo.js";
+import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
 import { Sizes } from "./sizes.js";
@@ -26,7 +27,7 @@ const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
 const NEEDED = [...FORM, "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "ls_fill"]; // Gradio draws them in no certain order
 const RESTORE_SECONDS = 6;
-const { settings, exposed, version, folder } = window.latentStudioConfig;
+const { settings, exposed } = window.latentStudioConfig;
 
 const form = {};
 let restored = false;
@@ -212,23 +213,6 @@ async function readModels() {
   embeddings.update();
 }
 
-/** Facts about this server, beside the settings. */
-function mountFacts(panel) {
-  panel.classList.add("ls-card");
-  const draw = () => {
-    const { device, dtype, attention, torch, model } = store.engine;
-    const rows = [["Version", version], ["Data folder", folder], ["Device", device], ["Precision", dtype], ["Attention", attention], ["torch", torch], ["Loaded model", model]];
-    panel.replaceChildren(el("header", {}, el("b", {}, "This server")), table(rows.filter(([, value]) => value)), el("p", { class: "ls-faint" }, "Address, device and password are set when the server starts: on its command line, as STUDIO_… variables or in its settings file."));
-  };
-  let told = "";
-  store.subscribe(() => {
-    const now = JSON.stringify(store.engine);
-    if (now !== told) draw();
-    told = now;
-  });
-  draw();
-}
-
 /** Interrupt and Skip can be pressed only while something runs. */
 function watchButtons() {
   const draw = () => {
@@ -285,7 +269,7 @@ const panels = {
   pnginfo: (panel) => pngInfo.mount(panel),
   library: (panel) => library.mount(panel),
   train: (panel) => train.mount(panel),
-  facts: mountFacts,
+  facts: (panel) => mountFacts(panel, store),
 };
 
 /** Fill the panels as Gradio brings them onto the page (a tab's when it is first opened); `ready` when the form is there. */
@@ -313,7 +297,12 @@ function mountPanels(ready) {
 /** What the form's listeners call; see `studio/ui/wiring.py`. */
 const calls = {
   browserId: () => browserId(),
-  /** Every change of the form, with all its values. */
+  /** The form shows what this browser left; all its values. */
+  opened(names, told, ...values) {
+    calls.formChanged(names, ...values);
+    calls.outcome(told);
+  },
+  /** Fields of the form that have changed, and their values. */
   formChanged(names, ...values) {
     names.forEach((name, index) => (form[name] = values[index]));
     prompts.update(form);
