@@ -1,4 +1,4 @@
-"""What a second pass (hires. fix) comes to: its size, its sampler, and how a request names both in one way only.
+"""What a second pass (hires. fix) comes to: its size, checkpoint and sampler, and how a request names these in one way only.
 
 The sizes are AUTOMATIC1111's: by a factor both sides grow; by one side the other follows; by two sides the picture covers the
 size asked for and what is over is cut off evenly. All are rounded down to multiples of 8.
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.errors import IncompatibleFile, InvalidRequest, StudioError, UnknownName
+from studio.families import family
 from studio.samplers.planning import img2img_steps
 from studio.samplers.table import AUTOMATIC, SamplerSpec, ScheduleSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import LARGEST_SIDE, SMALLEST_SIDE, GenerationRequest, HiresPass
-from studio.schema.resolved import HiresPlan, RefinerPlan, ResolvedRequest
-from studio.upscalers import UPSCALERS
-from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prompt_plans, wordings
+from studio.schema.request import LARGEST_SIDE, SMALLEST_SIDE, GenerationRequest, HiresPass, RefinerPasses
+from studio.schema.resolved import HiresPlan, LoraUse, RefinerPlan, ResolvedRequest
+from studio.upscalers import ON_PIXELS, UPSCALERS
+from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prompt_plans, usable, wordings
 
 PIXEL_STEP = 8
 MOST_STEPS = 1000
@@ -30,6 +31,17 @@ class HiresSize:
     resize: tuple[int, int] | None
     covering: tuple[int, int]
     final: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What the second pass takes over from the first where nothing else is asked for. `worded` are its prompts by field, as they
+    were drawn; `vae` is a separate one, for both passes."""
+
+    model: ModelInfo
+    vae: ModelInfo | None
+    worded: Mapping[str, str]
+    loras: tuple[LoraUse, ...]
 
 
 def hires_size(part: HiresPass, width: int, height: int) -> HiresSize:
@@ -56,15 +68,14 @@ def hires_size(part: HiresPass, width: int, height: int) -> HiresSize:
 
 def hires_plan(
     request: GenerationRequest,
-    worded: Mapping[str, str],
-    model: ModelInfo,
+    first: FirstPass,
     library: ModelLookup,
     seed: int,
-    refiner: Callable[[int], RefinerPlan | None],
+    refiner: Callable[[ModelInfo, int], RefinerPlan | None],
 ) -> HiresPlan | None:
     """The second pass of `request`; None where it would neither enlarge nor paint.
 
-    `worded` are the prompts of the first pass, drawn by `seed`; `refiner` makes the plan of the refiner from the model calls of a pass.
+    Prompts are drawn by `seed`; `refiner` makes the plan of the refiner from the checkpoint and the model calls of a pass.
     Raises as `studio.resolve.resolve` does, naming the part's field.
     """
     part = request.hires
@@ -72,18 +83,19 @@ def hires_plan(
     size = hires_size(part, width, height) if part else None
     if part is None or size is None or (size.final == (width, height) and part.denoising_strength == 0):
         return None
-    first = find_sampler(request.sampler)
-    sampler, schedule = _sampling(part, first, find_schedule(request.schedule))
+    model = _painter(part, first, library)
+    first_sampler = find_sampler(request.sampler)
+    sampler, schedule = _sampling(part, first_sampler, find_schedule(request.schedule))
     steps = part.steps or request.steps
     _refuse_endless(part, steps)
-    before, calls = model_calls(first, request.steps), model_calls(sampler, steps)
-    finishing = refiner(calls)
+    before, calls = model_calls(first_sampler, request.steps), model_calls(sampler, steps)
+    finishing, passes = _refined(part.refiner, lambda: refiner(first.model, before), lambda: refiner(model, calls))
     own = {name: text for name in TEMPLATES if (text := getattr(part, name)).strip()}
     try:
         drawn = wordings(request.model_copy(update=own), library, seed)[0]
-        second = {name: (drawn[name].strip() if name in own else "") or text for name, text in worded.items()}
+        second = {name: (drawn[name].strip() if name in own else "") or text for name, text in first.worded.items()}
         positive, negative = prompt_plans(second, calls, request, before)
-        loras = find_loras(second["prompt"], model, library)
+        loras = _loras(second["prompt"], model, first, library)
     except StudioError as error:
         error.field = f"hires.{error.field}" if error.field in own else error.field
         raise
@@ -94,6 +106,7 @@ def hires_plan(
         height=size.final[1],
         covering=size.covering,
         upscaler=UPSCALERS.get(part.upscaler, field="hires.upscaler").name,
+        model=model,
         steps=steps,
         steps_given=part.steps > 0,
         denoising_strength=part.denoising_strength,
@@ -103,8 +116,21 @@ def hires_plan(
         positive=positive,
         negative=negative,
         loras=loras,
-        refiner=None if part.refiner == "first pass" else finishing,
-        refiner_passes=part.refiner if finishing else "second pass",
+        refiner=finishing,
+        refiner_passes=passes,
+    )
+
+
+def left_out(plan: HiresPlan, first: FirstPass) -> tuple[str, ...]:
+    """A sentence about the LoRAs of the prompt that the checkpoint of the second pass goes without."""
+    if plan.positive.text != first.worded["prompt"]:
+        return ()
+    names = dict.fromkeys(use.name for use in first.loras if use not in plan.loras)
+    if not names:
+        return ()
+    return (
+        f"{plan.model.name} ({family(plan.model.family).title}) paints the second pass without "
+        f"{', '.join(names)}: LoRAs are for one family of checkpoints.",
     )
 
 
@@ -123,6 +149,7 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
         upscaler=plan.upscaler,
         steps=plan.steps if plan.steps_given else 0,
         denoising_strength=plan.denoising_strength,
+        checkpoint="" if plan.model.path == resolved.model.path else plan.model.name,
         sampler="" if plan.sampler == resolved.sampler else plan.sampler,
         schedule=_named_schedule(plan, schedule),
         cfg_scale=0.0 if plan.cfg_scale == resolved.cfg_scale else plan.cfg_scale,
@@ -130,6 +157,54 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
         negative_prompt="" if plan.negative.text == resolved.negative.text else plan.negative.text,
         refiner=plan.refiner_passes,
     )
+
+
+def _painter(part: HiresPass, first: FirstPass, library: ModelLookup) -> ModelInfo:
+    """The checkpoint of the second pass: the first one's where none is named, and where nothing is painted.
+
+    One of another latent space takes over by way of a picture only. Raises `UnknownModel` and `IncompatibleFile`.
+    """
+    if not part.checkpoint:
+        return first.model
+    try:
+        model = usable(library.checkpoint(part.checkpoint))
+    except StudioError as error:
+        error.field = "hires.checkpoint"
+        raise
+    before, after = family(first.model.family), family(model.family)
+    if model.path == first.model.path or part.denoising_strength == 0:
+        return first.model
+    if before.latent_space == after.latent_space:
+        return model
+    if UPSCALERS.get(part.upscaler, field="hires.upscaler").latents is not None:
+        raise IncompatibleFile(
+            f"{model.name!r} ({after.title}) cannot go on from the latents of {first.model.name!r} ({before.title}): they mean "
+            f"something else to it. Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}.",
+            field="hires.checkpoint",
+        )
+    if first.vae is not None:
+        raise IncompatibleFile(
+            f"VAE {first.vae.name!r} cannot be that of {first.model.name!r} ({before.title}) and of {model.name!r} ({after.title}): "
+            "their latents differ. Choose Automatic, which is each one's own.",
+            field="vae",
+        )
+    return model
+
+
+def _refined(
+    asked: RefinerPasses, first: Callable[[], RefinerPlan | None], second: Callable[[], RefinerPlan | None]
+) -> tuple[RefinerPlan | None, RefinerPasses]:
+    """The refiner of the second pass, and which passes one finishes in the end: none does what its own checkpoint began."""
+    before = first() if asked != "second pass" else None
+    after = second() if asked != "first pass" else None
+    return after, "second pass" if before is None else "both passes" if after else "first pass"
+
+
+def _loras(prompt: str, model: ModelInfo, first: FirstPass, library: ModelLookup) -> tuple[LoraUse, ...]:
+    """Those of a prompt of its own, which must fit; of the first pass's prompt those that do, see `left_out`."""
+    if prompt != first.worded["prompt"]:
+        return find_loras(prompt, model, library)
+    return tuple(use for use in first.loras if use.model.family in ("unknown", model.family))
 
 
 def _sampling(part: HiresPass, sampler: SamplerSpec, schedule: ScheduleSpec) -> tuple[SamplerSpec, ScheduleSpec]:

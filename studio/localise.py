@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, Any]:
     """`request` with the names that things have here; what is not here stays as it was written.
 
-    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoint, refiner and VAE
+    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoints and VAE
     become names of the library.
     """
     found = dict(request)
@@ -26,10 +26,11 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
         with contextlib.suppress(StudioError):
             info = find(found[field]) if found.get(field) else None
             found[field] = info.name if info else found.get(field)
-    if found.get("refiner"):
-        with contextlib.suppress(StudioError):
-            info = library.checkpoint(found["refiner"]["checkpoint"])
-            found["refiner"] = {**found["refiner"], "checkpoint": info.name}
+    for part in ("refiner", "hires"):
+        if (found.get(part) or {}).get("checkpoint"):
+            with contextlib.suppress(StudioError):
+                info = library.checkpoint(found[part]["checkpoint"])
+                found[part] = {**found[part], "checkpoint": info.name}
     return {key: value for key, value in found.items() if key in request or key == "styles"}
 
 

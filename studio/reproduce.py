@@ -103,7 +103,15 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             texts = {name: text.replace(str(tag), "") for name, text in texts.items()}
             missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
     if request.hires:
-        changes["hires"] = request.hires.model_copy(update={"prompt": texts["hires"]})
+        second = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
+        try:
+            library.checkpoint(second["checkpoint"] or None)
+        except UnknownName:
+            missing.append(
+                f"Hires checkpoint {second['checkpoint']!r} is not here: both passes painted with the same one."
+            )
+            second["checkpoint"] = ""
+        changes["hires"] = request.hires.model_copy(update=second)
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
 
 

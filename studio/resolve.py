@@ -10,7 +10,7 @@ from functools import partial
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
-from studio.hires import PIXEL_STEP, fixed_hires, hires_plan
+from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
@@ -100,16 +100,19 @@ def _answered(
     seeds, variation = _seeds(request, seed, draw_seed)
     calls = model_calls(sampler, request.steps)
     positive, negative = prompt_plans(worded, calls, request)
-    hires, embeddings, notes = _second_pass(request, worded, model, library, seed, (positive, negative))
+    embeddings, notes = _embeddings((positive, negative), model, library)
+    loras = find_loras(worded["prompt"], model, library)
+    hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
+    families = {model.family, hires.model.family if hires else model.family}
     return ResolvedRequest(
         positive=positive,
         negative=negative,
         embeddings=embeddings,
-        notes=notes,
-        loras=find_loras(worded["prompt"], model, library),
+        notes=tuple(dict.fromkeys((*notes, *more))),
+        loras=loras,
         model=model,
-        refiner=_refiner(request.refiner, model, library, calls) if refined else None,
+        refiner=_refiner(request.refiner, library, model, calls) if refined else None,
         vae=usable(vae) if vae else None,
         sampler=sampler.name,
         schedule=running.label,
@@ -122,28 +125,29 @@ def _answered(
         padding=padding_of(request, positive, negative, embeddings),
         hires=hires,
         **{name: getattr(request, name) for name in AS_ASKED},
-        **{name: getattr(request, name) for name in CROP if family(model.family).size_conditioning},
+        **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
     )
 
 
 def _second_pass(
-    request: GenerationRequest,
-    worded: dict[str, str],
-    model: ModelInfo,
-    library: ModelLookup,
-    seed: int,
-    first: tuple[PromptPlan, PromptPlan],
-) -> tuple[HiresPlan | None, tuple[EmbeddingUse, ...], tuple[str, ...]]:
-    """The second pass, if there is one, and the embeddings that the prompts of both passes name, with notes about those that are not used."""
-    hires = hires_plan(request, worded, model, library, seed, partial(_refiner, request.refiner, model, library))
-    prompts = (*first, hires.positive, hires.negative) if hires else first
-    embeddings, notes = find_embeddings((branch for plan in prompts for branch in plan.branches), model, library)
-    if hires:
-        _check_budget(*hires.covering, request.batch_size)
-        padding = padding_of(request, hires.positive, hires.negative, embeddings)
-        hires = hires.model_copy(update={"padding": padding})
-    return hires, embeddings, notes
+    request: GenerationRequest, first: FirstPass, library: ModelLookup, seed: int
+) -> tuple[HiresPlan | None, tuple[str, ...]]:
+    """The second pass, if there is one, and notes about what is not used in it."""
+    plan = hires_plan(request, first, library, seed, partial(_refiner, request.refiner, library))
+    if plan is None:
+        return None, ()
+    _check_budget(*plan.covering, request.batch_size)
+    embeddings, notes = _embeddings((plan.positive, plan.negative), plan.model, library)
+    padding = padding_of(request, plan.positive, plan.negative, embeddings)
+    return plan.model_copy(update={"embeddings": embeddings, "padding": padding}), (*notes, *left_out(plan, first))
+
+
+def _embeddings(
+    prompts: tuple[PromptPlan, PromptPlan], model: ModelInfo, library: ModelLookup
+) -> tuple[tuple[EmbeddingUse, ...], tuple[str, ...]]:
+    """What `find_embeddings` finds in the prompts of a pass."""
+    return find_embeddings((branch for plan in prompts for branch in plan.branches), model, library)
 
 
 def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRequest:
@@ -229,8 +233,8 @@ def _check_budget(width: int, height: int, batch_size: int) -> None:
         )
 
 
-def _refiner(part: Refiner | None, base: ModelInfo, library: ModelLookup, calls: int) -> RefinerPlan | None:
-    """The checkpoint that finishes; None where it is the one that begins. It must paint in the same latent space."""
+def _refiner(part: Refiner | None, library: ModelLookup, base: ModelInfo, calls: int) -> RefinerPlan | None:
+    """The checkpoint that finishes what `base` began; None where it is the one that begins. It must paint in the same latent space."""
     if part is None:
         return None
     try:

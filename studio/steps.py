@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from studio.errors import NotFound
+from studio.jobs.latents import painter_of
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -13,16 +14,21 @@ if TYPE_CHECKING:
 def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) -> bytes:
     """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text. A refined
     picture is decoded by the VAE that its finished picture is decoded by, before the switch of a running job by that of the
-    first checkpoint.
+    first checkpoint. Where the second pass has a checkpoint of its own, each step is decoded by that which painted it: the
+    latents of one may mean nothing to the other.
 
     Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
     `Engine.decode` raises.
     """
     request, latents = studio.queue.job(job_id).request, studio.queue.step_latents(job_id, batch, step)
     model, vae = studio.library.checkpoint(request.model), studio.library.vae(request.vae)
-    if request.refiner:
-        refiner = studio.library.checkpoint(request.refiner.checkpoint)
-        model = refiner if refiner.path == studio.queue.last_painter(job_id, batch) else model
+    names = [request.refiner.checkpoint] if request.refiner else []
+    painter = studio.queue.last_painter(job_id, batch)
+    if request.hires and request.hires.checkpoint:
+        names.append(request.hires.checkpoint)
+        painter = painter_of(latents)
+    others = (studio.library.checkpoint(name) for name in names)
+    model = next((other for other in others if other.path == painter), model)
     return studio.engine.decode(model, vae, latents, index)
 
 

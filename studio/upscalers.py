@@ -41,3 +41,6 @@ for _row in (
     Upscaler("Nearest", pixels="nearest"),
 ):
     UPSCALERS.add(_row.name, _row)
+
+ON_PIXELS = tuple(row.name for row in UPSCALERS if row.latents is None)
+"""Those that what is between the passes goes through as a picture: any two checkpoints may paint before and after them."""

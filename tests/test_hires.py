@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from studio.errors import IncompatibleFile, InvalidRequest, UnknownName
+from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
 from studio.hires import hires_size
 from studio.resolve import fixed
 from studio.samplers.planning import ENDLESS, img2img_steps
@@ -86,14 +86,23 @@ def test_automatic_is_the_own_schedule_of_either_sampler() -> None:
 
 
 @pytest.mark.parametrize(
-    "hires", [{"sampler": "k_euler"}, {"schedule": "Uniform"}, {"steps": 0, "cfg_scale": 7.0}, {"prompt": "a fox"}]
+    "hires",
+    [
+        {"sampler": "k_euler"},
+        {"schedule": "Uniform"},
+        {"steps": 0, "cfg_scale": 7.0},
+        {"prompt": "a fox"},
+        {"checkpoint": "base"},
+    ],
 )
 def test_what_is_the_same_anyway_is_left_out_of_the_stored_request(hires: dict[str, Any]) -> None:
     request = asked(hires, sampler="Euler", cfg_scale=7.0)
     assert fixed(request, run(request)).hires == HiresPass()
 
 
-@pytest.mark.parametrize("hires", [{}, {"width": 640, "scale": 3.0}, {"steps": 20}, {"refiner": "both passes"}])
+@pytest.mark.parametrize(
+    "hires", [{}, {"width": 640, "scale": 3.0}, {"steps": 20}, {"refiner": "both passes"}, {"checkpoint": "two"}]
+)
 def test_a_stored_request_is_the_same_again(hires: dict[str, Any]) -> None:
     request = asked(hires, refiner={"checkpoint": "other"})
     once = fixed(request, run(request))
@@ -117,6 +126,11 @@ def test_at_the_same_size_it_still_paints() -> None:
     "hires, error, field",
     [
         ({"upscaler": "4x-UltraSharp"}, UnknownName, "hires.upscaler"),
+        ({"checkpoint": "gone"}, UnknownModel, "hires.checkpoint"),
+        ({"checkpoint": "gone", "denoising_strength": 0}, UnknownModel, "hires.checkpoint"),
+        ({"checkpoint": "broken"}, IncompatibleFile, "hires.checkpoint"),
+        ({"checkpoint": "xl"}, IncompatibleFile, "hires.checkpoint"),
+        ({"checkpoint": "xl", "upscaler": "Lanczos", "prompt": "<lora:ink:1>"}, IncompatibleFile, "hires.prompt"),
         ({"sampler": "Oiler"}, UnknownName, "hires.sampler"),
         ({"schedule": "Karas"}, UnknownName, "hires.schedule"),
         ({"prompt": "<lora:gone:1>"}, UnknownName, "hires.prompt"),
@@ -146,9 +160,86 @@ def test_loras_are_those_of_its_own_prompt() -> None:
     assert [use.name for use in resolved.all_loras] == ["ink", "odd"]
 
 
+def test_another_checkpoint_is_found_and_the_same_one_is_none() -> None:
+    resolved = run(asked({"checkpoint": "other"}))
+    assert resolved.hires is not None
+    assert (resolved.model.name, resolved.hires.model.name) == ("base", "other")
+    assert [model.name for model in resolved.checkpoints] == ["base", "other"]
+    for same in ({}, {"checkpoint": "base"}, {"checkpoint": "other", "denoising_strength": 0}):
+        resolved = run(asked(same))
+        assert resolved.hires is not None
+        assert resolved.hires.model == resolved.model
+        assert resolved.checkpoints == (resolved.model,)
+
+
+def test_one_of_another_latent_space_takes_over_a_picture_only() -> None:
+    with pytest.raises(IncompatibleFile) as caught:
+        run(asked({"checkpoint": "xl"}))
+    for words in ("'xl' (Stable Diffusion XL)", "'base' (Stable Diffusion 1.x)", "None, Lanczos, Nearest"):
+        assert words in caught.value.message
+    for upscaler in ("Lanczos", "None", "nearest"):
+        assert plan_of({"checkpoint": "xl", "upscaler": upscaler}).model.name == "xl"
+    with pytest.raises(IncompatibleFile, match="VAE 'soft' cannot be that of 'base'") as caught:
+        run(asked({"checkpoint": "xl", "upscaler": "None"}, vae="soft"))
+    assert caught.value.field == "vae"
+    assert plan_of({"checkpoint": "two"}, vae="soft").model.name == "two", "SD 2's latents are SD 1's"
+    assert plan_of({"checkpoint": "finisher"}, model="xl").model.name == "finisher"
+
+
+def test_a_lora_of_the_first_prompt_that_does_not_fit_is_left_out_and_told() -> None:
+    resolved = run(asked({"checkpoint": "xl", "upscaler": "None"}, prompt="a fox <lora:ink:1> <lora:odd:1>"))
+    assert resolved.hires is not None
+    assert [use.name for use in resolved.loras] == ["ink", "odd"]
+    assert [use.name for use in resolved.hires.loras] == ["odd"]
+    assert resolved.notes == (
+        "xl (Stable Diffusion XL) paints the second pass without ink: LoRAs are for one family of checkpoints.",
+    )
+    own = run(asked({"checkpoint": "xl", "upscaler": "None", "prompt": "<lora:big:1>"}, prompt="a <lora:ink:1>"))
+    assert own.hires is not None
+    assert [use.name for use in own.hires.loras] == ["big"]
+    assert own.notes == ()
+    assert run(asked({"checkpoint": "other"}, prompt="a fox <lora:ink:1>")).notes == ()
+
+
+def test_embeddings_are_those_that_fit_the_checkpoint_of_the_pass() -> None:
+    resolved = run(asked({"checkpoint": "xl", "upscaler": "None"}, prompt="a wash, grand"))
+    assert resolved.hires is not None
+    found = [[use.model.name for use in part.embeddings] for part in (resolved, resolved.hires)]
+    assert found == [["wash"], ["xl/wash", "grand"]]
+    assert len(resolved.notes) == 1 and "'grand' was made for" in resolved.notes[0], "of the first pass"
+
+
+def test_sdxl_is_told_what_was_cut_off_in_whichever_pass_it_paints() -> None:
+    crop = {"sdxl_crop_top": 8, "sdxl_crop_left": 16}
+    assert run(asked({"checkpoint": "xl", "upscaler": "None"}, **crop)).sdxl_crop_left == 16
+    assert run(asked({}, **crop)).sdxl_crop_left == 0
+
+
+def test_a_refiner_is_none_where_it_is_the_checkpoint_of_the_pass() -> None:
+    def finishing(refiner: str, which: str) -> tuple[bool, bool, str]:
+        request = asked({"checkpoint": "other", "refiner": which}, refiner={"checkpoint": refiner, "switch_at": 0.5})
+        resolved = run(request)
+        assert run(fixed(request, resolved)) == resolved
+        assert resolved.hires is not None
+        return bool(resolved.refiner), bool(resolved.hires.refiner), resolved.hires.refiner_passes
+
+    assert finishing("other", "both passes") == (True, False, "first pass")
+    assert finishing("other", "second pass") == (False, False, "second pass")
+    assert finishing("base", "both passes") == finishing("base", "second pass") == (False, True, "second pass")
+    assert finishing("base", "first pass") == (False, False, "second pass")
+    assert finishing("two", "both passes") == (True, True, "both passes")
+    with pytest.raises(IncompatibleFile) as caught:
+        run(asked({"checkpoint": "xl", "upscaler": "None"}, refiner={"checkpoint": "other", "switch_at": 0.5}))
+    assert caught.value.field == "refiner.checkpoint"
+    first = {"checkpoint": "xl", "upscaler": "None", "refiner": "first pass"}
+    assert run(asked(first, refiner={"checkpoint": "other", "switch_at": 0.5})).refiner is not None
+
+
 def test_embeddings_of_both_passes_are_found() -> None:
     resolved = run(asked({"prompt": "a wash"}, prompt="a fox"))
-    assert [use.name for use in resolved.embeddings] == ["wash"]
+    assert resolved.hires is not None
+    assert [use.name for use in resolved.hires.embeddings] == ["wash"] == [use.name for use in resolved.all_embeddings]
+    assert resolved.embeddings == ()
 
 
 def test_styles_wildcards_and_comments_act_on_its_prompts_too() -> None:

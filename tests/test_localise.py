@@ -21,6 +21,14 @@ STYLES = [Style("ink", "ink drawing of {prompt}", ""), Style("photo", "35mm", "b
 SHELF = cast(Library, SimpleNamespace(styles=SimpleNamespace(styles=lambda: STYLES), checkpoint=nothing, vae=nothing))
 
 
+def test_checkpoints_of_parts_become_names_of_the_library() -> None:
+    known = SimpleNamespace(**{**vars(SHELF), "checkpoint": lambda name: SimpleNamespace(name=f"sub/{name[:3]}")})
+    request = {"refiner": {"checkpoint": "oak [0123456789]"}, "hires": {"checkpoint": "elm [9876543210]", "steps": 3}}
+    found = in_local_words(request, cast(Library, known))
+    assert found == {"refiner": {"checkpoint": "sub/oak"}, "hires": {"checkpoint": "sub/elm", "steps": 3}}
+    assert in_local_words(request, SHELF) == request
+
+
 def words(first: str, negative: str = "", **hires: str) -> dict[str, Any]:
     request: dict[str, Any] = {"prompt": first, "negative_prompt": negative}
     return in_local_words(request | ({"hires": {"steps": 5, **hires}} if hires else {}), SHELF)

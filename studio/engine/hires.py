@@ -2,6 +2,7 @@
 
 The noise is drawn at the new size from the same seeds, as for a picture of that size. The schedule is lengthened so that exactly the
 steps asked for are run: n steps of strength s are the last n of int(n / s) (`studio.samplers.planning`). Steps are counted on.
+Another checkpoint may paint the second pass: then what reads the prompts, the noise levels and the VAE are that one's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from torch import Tensor
 from studio.engine.branching import BranchPass
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.passes import TextToImage
+from studio.engine.upscale import Enlarged
 from studio.samplers.types import Step
 from studio.schema.resolved import ResolvedRequest
 
-Enlarge = Callable[[Tensor, LoadedCheckpoint], Tensor]
-"""Finished latents, and the checkpoint that painted them, to latents of the second pass."""
+Enlarge = Callable[[Tensor, LoadedCheckpoint], Enlarged]
+"""Finished latents, and the checkpoint that painted them, to what is between the passes."""
+Begin = Callable[[Enlarged, LoadedCheckpoint], Tensor]
+"""What is between the passes, and the checkpoint that goes on, to latents of the second pass."""
 
 
 class TwoPasses:
@@ -27,8 +31,9 @@ class TwoPasses:
 
     Args:
         first: makes the first pass, which may be a branch; `second` the second, with its strength. Each is called when its turn
-            comes, once a batch: loading and merging LoRAs may happen there.
-        enlarge: what stands between them.
+            comes, once a batch: loading and merging LoRAs may happen there, and the first checkpoint may be gone afterwards.
+        enlarge: the first half of what stands between them, before the second is made.
+        begin: the other half, after it is made.
         steps: how many the second pass has, known before it is made.
     """
 
@@ -37,11 +42,13 @@ class TwoPasses:
         first: Callable[[], TextToImage | BranchPass],
         second: Callable[[], TextToImage],
         enlarge: Enlarge,
+        begin: Begin,
         steps: int,
     ) -> None:
         self._first = first
         self._second = second
         self._enlarge = enlarge
+        self._begin = begin
         self._steps = steps
         self._done = 0
         self._in_use: TextToImage | BranchPass | None = None
@@ -67,18 +74,21 @@ class TwoPasses:
             yield last
         assert last is not None, "a plan has at least one step"
         with torch.inference_mode():
-            latents = self._enlarge(last.x, first.painter)
+            large = self._enlarge(last.x, first.painter)
         second = self._in_use = self._second()
         self._done = last.index + 1
+        with torch.inference_mode():
+            latents = self._begin(large, second.painter)
         for step in second.steps(seeds, subseeds, init=latents):
             yield replace(step, index=step.index + self._done)
 
 
 def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
-    """The second pass of `resolved`, which has one, as a request of its own."""
+    """The second pass of `resolved`, which has one, as a request of its own. What another checkpoint predicts is what its file says."""
     plan = resolved.hires
     assert plan is not None
     own = (
+        "model",
         "width",
         "height",
         "steps",
@@ -88,7 +98,11 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "positive",
         "negative",
         "loras",
+        "embeddings",
         "refiner",
         "padding",
     )
-    return resolved.model_copy(update={**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None})
+    changes = {**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None}
+    if plan.model.path != resolved.model.path:
+        changes["prediction_type"] = "Automatic"
+    return resolved.model_copy(update=changes)

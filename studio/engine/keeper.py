@@ -6,7 +6,7 @@ time. Room for another one is made before it is loaded, by putting away those wh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class ModelKeeper:
 
     Args:
         hardware: where to.
-        limit: how many checkpoints may be loaded at once, 1 at least; a refiner beside its first checkpoint does not count.
+        limit: how many checkpoints may be loaded at once, 1 at least; those of one job count as one.
     """
 
     def __init__(self, hardware: Hardware, limit: int = 1) -> None:
@@ -92,24 +92,24 @@ class ModelKeeper:
         """The checkpoint if it is loaded; nothing is put away for it. Raises `NotFound` when the file is gone."""
         return self._find(fingerprint(info))
 
-    def has_room(self, info: ModelInfo, beside: ModelInfo) -> bool:
-        """Whether both can be loaded at once, when all others are put away: by the size of the file, which is taken for 16-bit."""
-        stays = fingerprint(beside)
-        return self.has(info) or self._fits(info, [held for held in self._held if held.fingerprint != stays])
+    def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo]) -> bool:
+        """Whether it can be loaded without putting one of `beside` away: by the size of the file, which is taken for 16-bit."""
+        stay = {fingerprint(other) for other in beside}
+        return self.has(info) or self._fits(info, [held for held in self._held if held.fingerprint not in stay])
 
     def holds(self, loaded: LoadedCheckpoint) -> bool:
         """Whether `loaded` can still be painted with."""
         return loaded in self._held
 
-    def checkpoint(self, info: ModelInfo, beside: ModelInfo | None = None) -> LoadedCheckpoint:
-        """The checkpoint, loaded if need be. Room is made first; `beside` goes last, and only if there is none without.
+    def checkpoint(self, info: ModelInfo, beside: Iterable[ModelInfo] = ()) -> LoadedCheckpoint:
+        """The checkpoint, loaded if need be. Room is made first; those of `beside` go last, and only if there is none without.
 
         Raises `NotFound` and what `load_checkpoint` raises; then it is not loaded.
         """
         current = fingerprint(info)
         found = self._find(current)
         if found is None:
-            self._make_room(info, None if beside is None else fingerprint(beside))
+            self._make_room(info, {fingerprint(other) for other in beside})
             found = self._loaded(info, current)
         else:
             self._held.remove(found)
@@ -141,14 +141,14 @@ class ModelKeeper:
             current,
         )
 
-    def _make_room(self, info: ModelInfo, beside: Fingerprint | None) -> None:
+    def _make_room(self, info: ModelInfo, beside: Set[Fingerprint]) -> None:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
         self._put_away([held for held in self._held if held.model.info.path == info.path])
-        first = [held for held in self._held if held.fingerprint != beside]
+        first = [held for held in self._held if held.fingerprint not in beside]
         while first and (len(first) >= self._limit or not self._fits(info, ())):
             self._put_away([first.pop(0)])
-        if not self._fits(info, ()):
-            self._put_away(self._held)
+        while self._held and not self._fits(info, ()):
+            self._put_away(self._held[:1])
 
     def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint]) -> bool:
         """Whether there is memory for `info` once `without` are put away."""

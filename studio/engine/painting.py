@@ -19,7 +19,7 @@ from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.latents import pack_step
-from studio.engine.loading import LoadedVae
+from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import TextToImage
 from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
@@ -41,7 +41,6 @@ class Painting:
         resolved: what to paint.
         cancel: asked between two steps.
         painter: the pass; may be replaced between two batches.
-        previewer: draws the steps.
         vae: what decodes the pictures of a checkpoint.
         hardware: where.
         saving: how memory is saved; grows when it runs out.
@@ -52,7 +51,6 @@ class Painting:
         resolved: ResolvedRequest,
         cancel: CancelToken,
         painter: Painter,
-        previewer: Previewer,
         vae: Callable[[LoadedCheckpoint], LoadedVae],
         hardware: Hardware,
         saving: Saving,
@@ -63,7 +61,6 @@ class Painting:
         self.began = time.monotonic()
         self._resolved = resolved
         self._cancel = cancel
-        self._previewer = previewer
         self._vae = vae
         self._hardware = hardware
         self._saving = saving
@@ -116,14 +113,17 @@ class Painting:
         """All steps of a batch; gives the last one back, None when the job was left."""
         last: Step | None = None
         named, shown = self._resolved.model.path, deque[Callable[[], Progress]]()
+        hires = self._resolved.hires
+        begin = {self._resolved.model.path, *([hires.model.path] if hires else [])}
         for step in self.painter.steps(*self._seeds(number)):
-            painter = self.painter.painter.model.info
-            if painter.path != named:
-                named = painter.path
-                doing = "Painting" if named == self._resolved.model.path else "Refining"
-                yield Status(message=f"{doing} with {painter.name}")
+            model = self.painter.painter.model
+            info, latent = model.info, model.latent
+            del model  # what the next pass needs room for
+            if info.path != named:
+                named = info.path
+                yield Status(message=f"{'Painting' if named in begin else 'Refining'} with {info.name}")
             yield from self._ready()
-            shown.append(partial(self._progress, number, bring(step), named))
+            shown.append(partial(self._progress, number, bring(step), named, latent))
             if len(shown) > lag(self._hardware.device):
                 yield shown.popleft()()
             if self._left():
@@ -144,17 +144,18 @@ class Painting:
         variation = self._resolved.variation
         return self._resolved.seeds[part], variation.seeds[part] if variation else ()
 
-    def _progress(self, number: int, brought: Callable[[], Step], painter: str) -> Progress:
-        """What is told of a step; `painter` is the path of the checkpoint that painted it."""
+    def _progress(self, number: int, brought: Callable[[], Step], painter: str, latent: LatentFacts) -> Progress:
+        """What is told of a step; `painter` is the path of the checkpoint that painted it, `latent` what its latents mean."""
         step, options = brought(), self._resolved.options
         wanted = options.preview_every > 0 and (step.index + 1) % options.preview_every == 0
+        previewer = Previewer(latent.preview.factors, latent.preview.bias, latent.scale)
         return Progress(
             batch=number,
             batches=self._resolved.batch_count,
             step=step.index + 1,
             total=max(self.painter.total, step.index + 1),
             sigma=step.sigma_next,
-            previews=self._previewer.draw(step.denoised) if wanted else (),
+            previews=previewer.draw(step.denoised) if wanted else (),
             latents=self._kept(step, painter) if options.keep_latents else b"",
             seconds=time.monotonic() - self.began,
         )

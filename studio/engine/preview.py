@@ -17,7 +17,7 @@ JPEG_QUALITY = 80
 
 
 class Previewer:
-    """Draws previews of one job, whose passes may differ in size.
+    """Draws previews of one latent space; pictures may differ in size.
 
     Args:
         factors: [C][3], RGB value per unit of each latent channel, on latents as the U-Net sees them.

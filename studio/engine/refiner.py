@@ -103,14 +103,17 @@ def gone(sigma: float, table: NoiseTable) -> float:
     return (len(table) - 1 - nearest) / len(table)
 
 
-def check_latents(one: LatentFacts, second: LoadedModel) -> None:
-    """Raise `IncompatibleFile` unless the latents of the first model, `one`, mean the same to the second."""
+def check_latents(one: LatentFacts, second: LoadedModel, field: str = "refiner.checkpoint", instead: str = "") -> None:
+    """Raise `IncompatibleFile` unless the latents of the first model, `one`, mean the same to the second.
+
+    `field` is what names the second in a request; `instead` a sentence about what could be done.
+    """
     other = second.latent
     facts = [(latent.channels, latent.scale, latent.scaling_factor, latent.shift_factor) for latent in (one, other)]
     if facts[0] != facts[1]:
         raise IncompatibleFile(
             f"{second.info.name} cannot finish what the checkpoint began: its latents have {other.channels} channels at "
             f"1/{other.scale} of the size, scaled by {other.scaling_factor:g}; the first one's have {one.channels} at "
-            f"1/{one.scale}, scaled by {one.scaling_factor:g}.",
-            field="refiner.checkpoint",
+            f"1/{one.scale}, scaled by {one.scaling_factor:g}. {instead}".rstrip(),
+            field=field,
         )

@@ -25,18 +25,20 @@ from studio.engine.loading import LatentFacts
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import TextToImage, sampling_plan
-from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
-from studio.engine.upscale import enlarged
+from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.infotext import encode_png
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
+from studio.upscalers import ON_PIXELS
 
 WAIT_SECONDS = 0.05
+OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}."
+"""What helps where the checkpoint of a second pass cannot read the latents of the first."""
 log = logging.getLogger(__name__)
 
 
@@ -148,14 +150,13 @@ class DiffusersEngine:
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
-        latent = self._keeper.vae(resolved.vae, loaded).latent
+        self._keeper.vae(resolved.vae, loaded)  # one that does not fit is told before anything is painted
         self._activity, self._saving = "", Saving()
         with contextlib.closing(
             Painting(
                 resolved,
                 cancel,
                 self._painter(loaded, resolved, kept),
-                Previewer(latent.preview.factors, latent.preview.bias, latent.scale),
                 partial(self._keeper.vae, resolved.vae),
                 self._hardware,
                 self._saving,
@@ -173,7 +174,7 @@ class DiffusersEngine:
         self, job: Painting, loaded: LoadedCheckpoint, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes
     ) -> Iterator[Event]:
         for batch in range(resolved.batch_count):
-            if not self._keeper.holds(loaded):  # its refiner needed the room
+            if not self._keeper.holds(loaded):  # another one of the job needed the room
                 loaded = yield from self._prepare(resolved)
                 self._activity = ""
                 job.painter = self._painter(loaded, resolved, kept)
@@ -184,45 +185,64 @@ class DiffusersEngine:
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
-        refiner = resolved.refiner.model if resolved.refiner else None
-        loaded = yield from self._load(resolved.model, refiner)
+        loaded = yield from self._load(resolved.model, resolved.checkpoints)
         self._model_name = resolved.model.name
         loras = _loras(resolved)
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
-        if refiner and self._keeper.has_room(refiner, resolved.model):
-            second = yield from self._load(refiner, resolved.model)
-            check_latents(loaded.model.latent, second.model)
+        for other in resolved.checkpoints[1:]:
+            if self._keeper.has_room(other, resolved.checkpoints):
+                yield from self._load(other, resolved.checkpoints)
+        self._check_latents(resolved)
+        refiner = resolved.refiner.model if resolved.refiner else None
         if refiner and loras and refiner.family != resolved.model.family:
             yield self._status(f"The LoRAs do not fit {refiner.name}, which goes on without them")
         return loaded
 
-    def _load(self, model: ModelInfo, beside: ModelInfo | None) -> Generator[Event, None, LoadedCheckpoint]:
+    def _check_latents(self, resolved: ResolvedRequest) -> None:
+        """Raise `IncompatibleFile` where latents would go from one checkpoint to another that they mean nothing to; of the loaded ones."""
+
+        def check(first: ModelInfo, second: ModelInfo, *told: str) -> None:
+            one, other = self._keeper.held(first), self._keeper.held(second)
+            if one and other:
+                check_latents(one.model.latent, other.model, *told)
+
+        plan = resolved.hires
+        for part in (resolved, plan) if plan and plan.denoising_strength else (resolved,):
+            if part.refiner:
+                check(part.model, part.refiner.model)
+        if plan and plan.denoising_strength and plan.upscaler not in ON_PIXELS:
+            check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
+
+    def _load(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> Generator[Event, None, LoadedCheckpoint]:
         fresh = not self._keeper.has(model)
         if fresh:
             yield self._status(f"Loading {model.name}")
-        loaded = self._keeper.checkpoint(model, beside)
+        loaded = self._keeper.checkpoint(model, job)
         for note in loaded.model.notes if fresh else ():
             yield self._status(note)
         return loaded
 
-    def _pass(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, strength: float | None = None) -> TextToImage:
-        """A pass of a job, with its refiner; one with a `strength` goes on from given latents."""
+    def _pass(
+        self,
+        loaded: LoadedCheckpoint,
+        resolved: ResolvedRequest,
+        job: tuple[ModelInfo, ...],
+        strength: float | None = None,
+    ) -> TextToImage:
+        """A pass of a job, with its refiner; one with a `strength` goes on from given latents. `job` are all its checkpoints."""
         if resolved.refiner is None:
             return TextToImage(loaded, resolved, self._hardware, self._saving, strength=strength)
-        open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, loaded.model.latent)
+        open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, job, loaded.model.latent)
         refiner = RefinerPass(resolved.refiner, open_pass)
         return TextToImage(loaded, resolved, self._hardware, self._saving, refiner, strength=strength)
 
     def _open_refiner(
-        self, resolved: ResolvedRequest, model: ModelInfo, latent: LatentFacts
+        self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, TextToImage]:
         """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
-        if not self._keeper.has(model):
-            self._activity = f"Loading {model.name}"
-        loaded = self._keeper.checkpoint(model, beside=resolved.model)
-        self._activity = ""
+        loaded = self._needed(model, job)
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
         loaded.loras.apply(_loras(resolved) if same else ())
@@ -232,15 +252,23 @@ class DiffusersEngine:
         )
         return loaded, TextToImage(loaded, finishing, self._hardware, self._saving)
 
+    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> LoadedCheckpoint:
+        """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
+        if not self._keeper.has(model):
+            self._activity = f"Loading {model.name}"
+        loaded = self._keeper.checkpoint(model, job)
+        self._activity = ""
+        return loaded
+
     def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
 
         def make(part: ResolvedRequest, strength: float | None = None) -> TextToImage:
             current = loaded
-            if not self._keeper.holds(loaded):  # a refiner needed the room
-                current = self._keeper.checkpoint(part.model, part.refiner.model if part.refiner else None)
+            if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
+                current = self._needed(part.model, resolved.checkpoints)
             current.loras.apply(_loras(part))
-            return self._pass(current, part, strength)
+            return self._pass(current, part, resolved.checkpoints, strength)
 
         def first() -> TextToImage | BranchPass:
             if resolved.branch is None:
@@ -257,11 +285,19 @@ class DiffusersEngine:
         table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
         steps = sampling_plan(part, table, strength).steps
 
-        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
+        latent = loaded.model.latent
+
+        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Enlarged:
             vae = self._keeper.vae(resolved.vae, painter)
             return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
-        return TwoPasses(first, partial(make, part, strength), enlarge, steps)
+        def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
+            if isinstance(large, Tensor):
+                check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
+            vae = self._keeper.vae(resolved.vae, painter)
+            return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+
+        return TwoPasses(first, partial(make, part, strength), enlarge, begin, steps)
 
     def _status(self, message: str) -> Status:
         self._activity = message

@@ -1,5 +1,7 @@
 """Enlarging between two passes: latents by interpolation, or the decoded picture, which is then encoded again.
 
+In two halves, because the two checkpoints need not be loaded at once: what the first one leaves, and what the second begins with.
+
 Encoding takes the mode of the VAE's distribution; AUTOMATIC1111 draws a sample of it with noise of its own, so its pictures of the
 upscalers on pixels differ slightly. What is enlarged beyond the final size is cut off evenly, as there.
 """
@@ -19,22 +21,28 @@ from studio.errors import EngineError
 from studio.schema.resolved import HiresPlan
 from studio.upscalers import UPSCALERS
 
+Enlarged = Tensor | list[Image.Image]
+"""What stands between the passes, at the size that covers the final one: latents [B, C, h, w], or as many pictures."""
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
-def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
-    """Finished latents [B, C, h, w] at the size of the second pass, in the same format.
+def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Enlarged:
+    """Finished latents [B, C, h, w], enlarged as the plan's upscaler does it.
 
-    `vae` decodes and encodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`. Raises `EngineError` when it gives no numbers.
+    `vae` is that of the first pass and decodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`. Raises
+    `EngineError` when it gives no numbers.
     """
-    scale = vae.latent.scale
     if _on_latents(plan):
-        return _cut(_interpolated(x, plan, scale), plan, scale)
+        return _interpolated(x, plan, vae.latent.scale)
     decoder = Decoder(vae, tiled=tiled, wraps=wraps)
-    pictures = [_resized(decoder.picture(latents), plan) for latents in x]
-    return _cut(
-        torch.stack([_encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in pictures]).to(x), plan, scale
-    )
+    return [_resized(decoder.picture(latents), plan) for latents in x]
+
+
+def begun(large: Enlarged, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
+    """The latents [B, C, h, w], float32, that the second pass goes on from. `vae` is its own, and encodes pictures. Raises as `enlarged`."""
+    if not isinstance(large, Tensor):
+        large = torch.stack([_encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in large])
+    return _cut(large, plan, vae.latent.scale)
 
 
 def final_picture(
@@ -46,7 +54,7 @@ def final_picture(
     if plan is None or plan.denoising_strength > 0:
         return decoder.picture(latents)
     if _on_latents(plan):
-        return decoder.picture(enlarged(latents[None], plan, vae)[0])
+        return decoder.picture(begun(enlarged(latents[None], plan, vae), plan, vae)[0])
     picture = _resized(decoder.picture(latents), plan)
     left, top = (picture.width - plan.width) // 2, (picture.height - plan.height) // 2
     return picture.crop((left, top, left + plan.width, top + plan.height))

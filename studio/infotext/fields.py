@@ -18,6 +18,7 @@ from studio.infotext.keys import (
     PART_FIELDS,
     PROGRAM,
     TEMPLATE_KEYS,
+    TITLE_KEYS,
 )
 from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
@@ -120,7 +121,7 @@ class _Reader:
         if annotation is bool or get_origin(annotation) is Literal:
             value = self._choice(key, text, [True, False] if annotation is bool else list(get_args(annotation)))
         elif annotation is str:
-            value = self._title(key) if key == "Refiner" else self.pairs[key]
+            value = self._title(key) if key in TITLE_KEYS else self.pairs[key]
         else:
             value = self._number(key, text, model, name)
         if value is not None:

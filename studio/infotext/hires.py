@@ -29,6 +29,7 @@ def hires_pairs(resolved: ResolvedRequest) -> dict[str, object]:
         return {}
     resize = None if plan.resize is None else "x".join(str(side) for side in plan.resize)
     pairs = {
+        "Hires checkpoint": plan.model.short_title if plan.model.path != resolved.model.path else None,
         "Hires sampler": plan.sampler if plan.sampler != resolved.sampler else None,
         "Hires prompt": plan.positive.text if plan.positive.text != resolved.positive.text else None,
         "Hires negative prompt": plan.negative.text if plan.negative.text != resolved.negative.text else None,

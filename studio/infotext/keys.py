@@ -69,6 +69,7 @@ PART_FIELDS = {
     "Hires resize-1": "hires.width",
     "Hires resize-2": "hires.height",
     "Hires steps": "hires.steps",
+    "Hires checkpoint": "hires.checkpoint",
     "Hires CFG Scale": "hires.cfg_scale",
     "Hires prompt": "hires.prompt",
     "Hires negative prompt": "hires.negative_prompt",
@@ -78,6 +79,9 @@ PART_FIELDS = {
 }
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
 whole text of the picture that was branched from, in quotes."""
+
+TITLE_KEYS = frozenset({"Refiner", "Hires checkpoint"})
+"""Keys of checkpoints that are written `name [hash]`."""
 
 HIRES_NAMES = ("Hires upscaler", "Hires sampler", "Hires schedule type")
 """What is looked up by name for the second pass; see `studio.infotext.hires`."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
-    "other checkpoint for the second pass": ("Hires checkpoint", "Hires Module", "Hires VAE"),
+    "other VAE or text encoder for the second pass": ("Hires Module", "Hires VAE"),
     "hires. fix without its strength and its size": ("Hires ", "First pass size"),
     "inpainting": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "img2img": ("Denoising strength", "Init image hash", "Noise multiplier", "Extra noise", "Image CFG scale"),

@@ -128,10 +128,7 @@ def _refiner(plan: RefinerPlan | None) -> Pairs:
     """Its title, and where it took over."""
     if plan is None:
         return {}
-    model = plan.model
-    name = model.name if model.layout == "folder" else model.name.rpartition("/")[2]
-    pairs: Pairs = {"Refiner": f"{name} [{model.short_hash}]" if model.short_hash else name}
-    pairs["Refiner switch at"] = plan.switch_at
+    pairs: Pairs = {"Refiner": plan.model.short_title, "Refiner switch at": plan.switch_at}
     return {"Refiner switch by sampling steps": True, **pairs} if plan.from_call is not None else pairs
 
 
@@ -160,7 +157,7 @@ def _embeddings(resolved: ResolvedRequest) -> Pairs:
     """`word: hash` of every embedding whose hash is known, the word without the separators."""
     hashes = {
         use.name.replace(":", "").replace(",", ""): use.model.short_hash
-        for use in resolved.embeddings
+        for use in resolved.all_embeddings
         if use.model.short_hash
     }
     return {"TI hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}

@@ -184,9 +184,8 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     their hashes, which may become known between two jobs.
     """
     refiner, hires = resolved.refiner, resolved.hires
-    finisher = resolved.any_refiner
-    files = [resolved.model, *([resolved.vae] if resolved.vae else []), *([finisher.model] if finisher else [])]
-    files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.embeddings)]
+    files = [*resolved.checkpoints, *([resolved.vae] if resolved.vae else [])]
+    files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.all_embeddings)]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),
@@ -203,8 +202,13 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
 
 
 def _hires_without_hashes(plan: HiresPlan) -> HiresPlan:
-    loras = tuple(_without_hash(use) for use in plan.loras)
-    return plan.model_copy(update={"loras": loras, "refiner": plan.refiner and _without_hash(plan.refiner)})
+    changes = {
+        "model": _unhashed(plan.model),
+        "loras": tuple(_without_hash(use) for use in plan.loras),
+        "embeddings": tuple(_without_hash(use) for use in plan.embeddings),
+        "refiner": plan.refiner and _without_hash(plan.refiner),
+    }
+    return plan.model_copy(update=changes)
 
 
 def _without_hash(use: _Use) -> _Use:

@@ -57,3 +57,9 @@ class ModelInfo(BaseModel):
     def title(self) -> str:
         """`name [hash]` once the hash is known, the form A1111 clients send back."""
         return f"{self.name} [{self.short_hash}]" if self.short_hash else self.name
+
+    @property
+    def short_title(self) -> str:
+        """The same as A1111's infotext has it: of a file without the sub-folder."""
+        name = self.name if self.layout == "folder" else self.name.rpartition("/")[2]
+        return f"{name} [{self.short_hash}]" if self.short_hash else name

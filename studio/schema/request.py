@@ -161,6 +161,9 @@ class HiresPass(_Frozen):
     denoising_strength: float = Field(
         0.7, ge=0, le=1, description="How much is painted anew; 0 only enlarges, 1 keeps next to nothing"
     )
+    checkpoint: Text = Field(
+        "", max_length=300, description="Checkpoint of the second pass: name, title or hash; empty: the same"
+    )
     sampler: str = Field("", max_length=100, description="Sampling method of the second pass; empty: the same")
     schedule: str = Field("", max_length=100, description="Schedule type of the second pass; empty: the same")
     cfg_scale: float = Field(0.0, ge=0, le=100, description="CFG scale of the second pass; 0 is the same")
@@ -169,6 +172,13 @@ class HiresPass(_Frozen):
         "", max_length=MAX_PROMPT, description="Negative prompt of the second pass; empty: the same"
     )
     refiner: RefinerPasses = Field("second pass", description="Which pass a refiner finishes, where there is one")
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _same_is_empty(cls, name: str) -> str:
+        """What A1111 calls the checkpoint of the first pass."""
+        bare = name.strip().casefold()
+        return "" if bare in ("", "none") or bare.startswith("use same") else name
 
 
 class BranchPoint(_Frozen):

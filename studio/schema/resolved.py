@@ -97,6 +97,7 @@ class HiresPlan(_Frozen):
     height: int
     covering: tuple[int, int]
     upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`")
+    model: ModelInfo = Field(description="That of the first pass, unless another one paints this one")
     steps: int = Field(description="How many are run")
     steps_given: bool = Field(description="Whether the request says how many; the infotext then does")
     denoising_strength: float = Field(description="0 is no painting, only enlarging")
@@ -106,6 +107,7 @@ class HiresPlan(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
+    embeddings: tuple[EmbeddingUse, ...] = Field((), description="Those of this pass's prompts that fit `model`")
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
     padding: Padding = Field("off", description="As in the first pass, by the lengths of this one's prompts")
@@ -125,7 +127,9 @@ class ResolvedRequest(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
-    embeddings: tuple[EmbeddingUse, ...] = Field((), description="Each once, in the order the prompts name them")
+    embeddings: tuple[EmbeddingUse, ...] = Field(
+        (), description="Of the first pass, each once, in the order the prompts name them"
+    )
     model: ModelInfo
     refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
     vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
@@ -177,3 +181,17 @@ class ResolvedRequest(_Frozen):
         """The LoRAs of both passes, each use once."""
         more = self.hires.loras if self.hires else ()
         return (*self.loras, *(use for use in more if use not in self.loras))
+
+    @property
+    def all_embeddings(self) -> tuple[EmbeddingUse, ...]:
+        """The embeddings of both passes, each use once."""
+        more = self.hires.embeddings if self.hires else ()
+        return (*self.embeddings, *(use for use in more if use not in self.embeddings))
+
+    @property
+    def checkpoints(self) -> tuple[ModelInfo, ...]:
+        """All that paint, each once, in the order of their first turns; that of the first pass is the first."""
+        passes: list[ResolvedRequest | HiresPlan] = [self]
+        passes += [self.hires] if self.hires and self.hires.denoising_strength else []
+        models = [model for part in passes for model in (part.model, part.refiner and part.refiner.model) if model]
+        return tuple({model.path: model for model in models}.values())

@@ -90,6 +90,7 @@ LOOKS: dict[str, Look] = {
     "hires.denoising_strength": Look(
         "Denoising strength", "txt2img_denoising_strength", {"slider": True, "step": 0.01}
     ),
+    "hires.checkpoint": Look("Checkpoint of the second pass", "txt2img_hr_checkpoint"),
     "hires.sampler": Look("Hires sampling method", "txt2img_hr_sampler"),
     "hires.schedule": Look("Hires schedule type", "txt2img_hr_scheduler"),
     "hires.cfg_scale": Look("Hires CFG scale", "txt2img_hr_cfg", {"slider": True, "step": 0.5, "soft_maximum": 30}),
@@ -179,6 +180,11 @@ def refiner_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("None", ""), *model_choices(models)]
 
 
+def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`Use same checkpoint`, then the checkpoints that can be used."""
+    return [("Use same checkpoint", ""), *model_choices(models)]
+
+
 def style_choices(studio: Studio) -> list[str]:
     """Names of the styles; none while a file of them is damaged."""
     try:
@@ -254,7 +260,7 @@ def possible(request: Mapping[str, Any], lookups: Mapping[str, Lookup]) -> tuple
 
     `request` comes from a picture, a saved form or another page: anything may be in it. `lookups` has, for each field
     that names something, the function that gives its name on this form and raises `StudioError` where there is no such
-    thing.
+    thing. A dotted field then gets its default, any other is left as it is on the form.
     """
     data = _known_fields(request)
     whole, notes = _validated(data)
@@ -264,12 +270,17 @@ def possible(request: Mapping[str, Any], lookups: Mapping[str, Lookup]) -> tuple
         if part in shown and isinstance(asked, Mapping) and asked.get(SWITCH) is False:
             shown[part] = {**shown[part], SWITCH: False}
     for name, look_up in lookups.items():
-        if name not in shown:
+        part, _, bare = name.rpartition(".")
+        if (part or bare) not in shown:
             continue
+        owner = shown
+        if part:
+            owner = shown[part] = dict(shown[part])
         try:
-            shown[name] = look_up(shown[name])
+            owner[bare] = look_up(owner[bare])
         except StudioError as error:
-            del shown[name]
+            del owner[bare]
+            owner |= {bare: PARTS[part].model_fields[bare].default} if part else {}
             notes.append(f"{error.message} The picture will not come out the same.")
     return shown, notes
 

@@ -27,6 +27,7 @@ from studio.ui.form import (
     model_choices,
     possible,
     refiner_choices,
+    second_choices,
     style_choices,
     vae_choices,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "vae", "styles")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles")
 """Fields whose choices are what the library has."""
 
 
@@ -127,6 +128,7 @@ class Handlers:
         lists: dict[str, Choices] = {
             "model": model_choices(models),
             "refiner.checkpoint": refiner_choices(models),
+            "hires.checkpoint": second_choices(models),
             "vae": vae_choices(self.studio.library.vaes()),
             "styles": style_choices(self.studio),
         }
@@ -141,6 +143,7 @@ class Handlers:
             "model": self._usable_checkpoint,
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "hires": _known_hires,
+            "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,

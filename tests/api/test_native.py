@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from studio.app import Studio
 from studio.engine.fake import FakeEngine
@@ -455,6 +457,26 @@ def test_a_refined_picture_is_decoded_by_the_checkpoint_that_painted_last(
         monkeypatch.setattr(studio.queue, "last_painter", lambda *key, path=path: path)
         assert client.get(f"{V1}/jobs/{job['id']}/steps/0/2/0.png").content == b"png"
     assert asked == ["oak/old", "sprout", "sprout"]
+
+
+def test_a_step_is_decoded_by_its_own_painter_where_the_second_pass_has_another_checkpoint(
+    client: httpx.Client, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def decode(model: ModelInfo, *rest: Any) -> bytes:
+        asked.append(model.name)
+        return b"png"
+
+    monkeypatch.setattr(studio.engine, "decode", decode)
+    hires = {"checkpoint": "oak/old", "upscaler": "None", "steps": 1}
+    job = ended(client, generate(client, hires=hires, options=KEPT)["id"])
+    for painter in ("sprout", "oak/old"):
+        facts = {"painter": studio.library.checkpoint(painter).path}
+        latents = save({"x": np.zeros(1)}, facts)
+        monkeypatch.setattr(studio.queue, "step_latents", lambda *key, latents=latents: latents)
+        assert client.get(f"{V1}/jobs/{job['id']}/steps/0/1/0.png").content == b"png"
+    assert asked == ["sprout", "oak/old"]
 
 
 def test_a_branch_is_its_origin_but_for_what_is_said(client: httpx.Client, studio: Studio) -> None:

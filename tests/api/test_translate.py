@@ -71,9 +71,12 @@ def order(**fields: Any) -> Order:
         ({"hr_scale": 3, "hr_upscaler": "Latent"}, {}),
         ({"enable_hr": True}, {"hires": HiresPass(denoising_strength=0.75)}),
         ({"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "hr_second_pass_steps": 5, "denoising_strength": 0.4,
-          "hr_prompt": "a", "hr_negative_prompt": "b", "hr_cfg": 3, "hr_checkpoint_name": "Use same checkpoint"},
+          "hr_prompt": "a", "hr_negative_prompt": "b", "hr_cfg": 3, "hr_checkpoint_name": "oak [0123456789]"},
          {"hires": HiresPass(scale=1.5, upscaler="Lanczos", steps=5, denoising_strength=0.4, prompt="a", negative_prompt="b",
-                             cfg_scale=3)}),
+                             cfg_scale=3, checkpoint="oak [0123456789]")}),
+        *(({"enable_hr": True, "hr_checkpoint_name": name}, {"hires": HiresPass(denoising_strength=0.75)})
+          for name in ("Use same checkpoint", "use same", "None", "", " ", None)),
+        ({"enable_hr": False, "hr_checkpoint_name": "oak"}, {}),
         ({"enable_hr": True, "hr_resize_x": 640, "hr_resize_y": -1, "hr_sampler_name": "Use same sampler",
           "hr_scheduler": "Use same scheduler"}, {"hires": HiresPass(width=640, denoising_strength=0.75)}),
         ({"enable_hr": True, "hr_sampler_name": "DPM++ 2M Karras"},
@@ -101,7 +104,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("hr_checkpoint_name", "other"), ("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -115,6 +118,7 @@ def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
     [({"n_iter": 0}, "n_iter"), ({"width": 63}, "width"), ({"eta": 7}, "eta"), ({"subseed_strength": 2}, "subseed_strength"),
      ({"subseed": -2}, "subseed"), ({"seed_resize_from_w": 5, "seed_resize_from_h": 64}, "seed_resize_from_w"), ({"s_noise": -1}, "s_noise"),
      ({"refiner_checkpoint": "x", "refiner_switch_at": 1.1}, "refiner_switch_at"), ({"refiner_checkpoint": "x" * 301}, "refiner_checkpoint"),
+     ({"enable_hr": True, "hr_checkpoint_name": "x" * 301}, "hr_checkpoint_name"),
      ({"override_settings": {"CLIP_stop_at_last_layers": 99}}, "override_settings.CLIP_stop_at_last_layers"),
      ({"override_settings": {"sigma_min": -1}}, "override_settings.sigma_min"), ({"cfg_scale": float("nan")}, "cfg_scale")],
 )  # fmt: skip

@@ -51,6 +51,7 @@ def test_both_passes_are_on_the_strip_and_the_picture_fills_the_form(page: Page,
     set_number(page, "hr_scale", 1.5)
     set_number(page, "denoising_strength", 0.45)
     choose(page, "txt2img_hr_upscaler", "Lanczos")
+    choose(page, "txt2img_hr_checkpoint", "ash")
     choose(page, "txt2img_hr_sampler", "Euler a")
     page.locator("#txt2img_hires_prompt textarea").fill("a lighthouse, sharp")
     generate(page, "a lighthouse")
@@ -77,16 +78,20 @@ def test_both_passes_are_on_the_strip_and_the_picture_fills_the_form(page: Page,
         0.45,
     )
     assert plan.positive.text == "a lighthouse, sharp"
+    assert plan.model.name == "ash"
     page.locator(SWITCH).uncheck()
     page.locator(PROMPT).fill("something else")
     tab(page, "PNG Info")
     drop(page, ".ls-drop", server.pictures[-1])
-    expect(page.locator("#tab_pnginfo, [data-panel=pnginfo]").last).to_contain_text("Hires. fix")
+    expect(page.locator("#tab_pnginfo, [data-panel=pnginfo]").last).to_contain_text(
+        "Lanczos, strength 0.45, 3 steps, ash"
+    )
     shot(page, "hires-pnginfo")
     page.locator("#pnginfo_send").click()
     expect(page.locator(SWITCH)).to_be_checked()
     expect(number(page, "hr_scale")).to_have_value("1.5")
     expect(page.locator("#txt2img_hr_upscaler input")).to_have_value("Lanczos")
+    expect(page.locator("#txt2img_hr_checkpoint input")).to_have_value(re.compile("^ash"))
     expect(page.locator("#txt2img_hires_prompt textarea")).to_have_value("a lighthouse, sharp")
     generate(page)
     done(page, server)

@@ -120,6 +120,40 @@ CASES: dict[str, dict[str, Any]] = {
         "styles": ["ink"],
         "hires": {"prompt": "a {red|blue} __colour__ fox # big", "width": 128},
     },
+    "hires with another checkpoint": {
+        "prompt": "a fox",
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "hires": {"checkpoint": "finisher.safetensors", "upscaler": "Lanczos", "scale": 1.5},
+    },
+    "hires with a checkpoint of another family": {
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "sdxl_crop_top": 8,
+        "refiner": {"checkpoint": "finisher", "switch_at": 0.5},
+        "hires": {"checkpoint": "grand", "upscaler": "None", "refiner": "first pass"},
+    },
+    "hires with a checkpoint and a refiner that is the first one": {
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "refiner": {"checkpoint": "sprout-v1", "switch_at": 0.5},
+        "hires": {"checkpoint": "finisher", "upscaler": "None", "refiner": "both passes"},
+    },
+    "hires with the same checkpoint": {
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "hires": {"checkpoint": "Use same checkpoint", "scale": 1.5},
+    },
+    "hires with another checkpoint that has nothing to paint": {
+        "seed": 18,
+        "width": 64,
+        "height": 64,
+        "hires": {"checkpoint": "grand", "denoising_strength": 0.0},
+    },
     "hires that neither enlarges nor paints": {"seed": 18, "hires": {"scale": 1.0, "denoising_strength": 0.0}},
     "hires of the same size that does not paint": {
         "seed": 18,
@@ -183,6 +217,7 @@ HIRES = {
     "hr_sampler_name": "sampler",
     "hr_scheduler": "schedule",
     "hr_cfg": "cfg_scale",
+    "hr_checkpoint_name": "checkpoint",
     "hr_prompt": "prompt",
     "hr_negative_prompt": "negative_prompt",
 }

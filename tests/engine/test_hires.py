@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,15 +14,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import studio.engine.keeper as keeper_module
+from studio.engine.decode import Decoder
 from studio.engine.hardware import choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
-from studio.engine.latents import unpack_step
+from studio.engine.latents import rounded, unpack_step
+from studio.engine.loading import LoadedVae
+from studio.engine.lora import LoraWeights
 from studio.engine.passes import TextToImage
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
-from studio.engine.upscale import enlarged
-from studio.errors import InvalidRequest
+from studio.engine.upscale import begun, enlarged
+from studio.errors import IncompatibleFile, InvalidRequest
+from studio.jobs.latents import painter_of
 from studio.resolve import resolve
 from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
@@ -29,7 +36,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import BranchPoint, RunOptions, make_request
 from studio.schema.resolved import ResolvedRequest
 from tests.engine.by_hand import noise_prediction
-from tests.tiny_models import tiny_file, tiny_info, tiny_lora
+from tests.tiny_models import FAMILIES, tiny_file, tiny_info, tiny_lora
 
 HARDWARE = choose_hardware("cpu", precision="fp32")
 LORA = "<lora:sd1-kohya-4-2.0-unet-te-0:1>"
@@ -52,19 +59,21 @@ def engine() -> Iterator[DiffusersEngine]:
 
 
 class Library:
-    """One tiny checkpoint and its LoRA; any other name is the same weights in a file."""
+    """The tiny checkpoints and LoRAs by family; `twin` are SD 1's weights in a file, any other name is the checkpoint of `family`."""
 
     def __init__(self, family: str = "sd1") -> None:
         self.info = tiny_info(family)
 
     def checkpoint(self, name: str | None) -> ModelInfo:
+        if name in FAMILIES:
+            return tiny_info(name)
         return tiny_info(tiny_file("sd1")) if name == "twin" else self.info
 
     def vae(self, name: str) -> None:
         return None
 
     def lora(self, name: str) -> ModelInfo:
-        return tiny_info(tiny_lora("sd1"), "lora")
+        return tiny_info(tiny_lora("sdxl" if name.startswith("sdxl") else "sd1"), "lora")
 
     def lora_hashes(self) -> dict[str, str]:
         return {}
@@ -131,20 +140,20 @@ def drawn(seed: int, height: int, width: int) -> Tensor:
     return torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def own_vae(loaded: LoadedCheckpoint) -> LoadedVae:
+    return LoadedVae(loaded.model.vae, loaded.model.latent)
+
+
 def final_latents(resolved: ResolvedRequest, seeds: list[int]) -> Tensor:
     loaded = ModelKeeper(HARDWARE).checkpoint(resolved.model)
     plan = resolved.hires
     assert plan is not None
 
-    def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
-        from studio.engine.loading import LoadedVae
-
-        return enlarged(x, plan, LoadedVae(painter.model.vae, painter.model.latent))
-
     both = TwoPasses(
         lambda: TextToImage(loaded, resolved, HARDWARE, Saving()),
         lambda: TextToImage(loaded, second_pass(resolved), HARDWARE, Saving(), strength=plan.denoising_strength),
-        enlarge,
+        lambda x, painter: enlarged(x, plan, own_vae(painter)),
+        lambda large, painter: begun(large, plan, own_vae(painter)),
         plan.steps,
     )
     *_, last = both.steps(seeds)
@@ -261,6 +270,126 @@ def test_a_refiner_with_the_same_weights_changes_nothing(
     assert all(np.array_equal(a, b) for a, b in zip(alone, pictures(events), strict=True))
     switches = [event.message for event in events if event.type == "status" and event.message.startswith("Refining")]
     assert len(switches) == (4 if which == "both passes" else 2)
+
+
+# -- another checkpoint -----------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def carried_over(x: Tensor, first: LoadedCheckpoint, second: LoadedCheckpoint, upscaler: str) -> Tensor:
+    """Latents of one checkpoint as latents of another, at twice the size, by the two autoencoders themselves."""
+    if upscaler == "Latent (nearest)":
+        return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    vae, latent = first.model.vae, first.model.latent
+    sample = vae.decode(x / latent.scaling_factor).sample[0]
+    pixels = ((sample * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0)
+    large = Image.fromarray(pixels.numpy()).resize((128, 128), Image.Resampling.LANCZOS)
+    vae, latent = second.model.vae, second.model.latent
+    encoded = vae.encode(torch.tensor(np.asarray(large)).permute(2, 0, 1)[None] / 127.5 - 1).latent_dist.mode()
+    return encoded * latent.scaling_factor
+
+
+def painted_apart(first: str, second: str, upscaler: str, **own: Any) -> tuple[np.ndarray[Any, Any], list[Tensor]]:
+    """Two jobs of one pass each, one checkpoint after the other, that know nothing of each other; and the steps of the first."""
+    one, two = (ModelKeeper(HARDWARE).checkpoint(tiny_info(family)) for family in (first, second))
+    alone = TextToImage(one, asked(first, hires=None, steps=2, prediction_type="epsilon"), HARDWARE, Saving())
+    small = [step.x for step in alone.steps([7])]
+    request = asked(second, hires=None, width=128, height=128, steps=2, **own)
+    two.loras.apply([LoraWeights.of(use) for use in request.loras])
+    going_on = TextToImage(two, request, HARDWARE, Saving(), strength=0.5)
+    *_, last = going_on.steps([7], init=carried_over(small[-1], one, two, upscaler))
+    with torch.inference_mode():
+        return np.asarray(Decoder(own_vae(two)).picture(last.x[0])).astype(int), small
+
+
+@pytest.mark.parametrize(
+    "first, second, upscaler, prompt",
+    [
+        ("sd1", "sd2", "Latent (nearest)", ""),
+        ("sprout", "sd1", "None", f"an owl {LORA}"),
+        ("sd1", "sdxl", "Lanczos", "an owl <lora:sdxl:1>"),
+    ],
+)
+def test_another_checkpoint_paints_as_it_would_by_itself(
+    engine: DiffusersEngine, first: str, second: str, upscaler: str, prompt: str
+) -> None:
+    """Its prediction (SD 2's is v), noise levels, text encoders, LoRAs and autoencoder; the first pass is as without it, bit for bit."""
+    hires = {"upscaler": upscaler, "checkpoint": second, "denoising_strength": 0.5, "prompt": prompt}
+    events = paint(engine, asked(first, hires=hires, steps=2, keep=True, prediction_type="epsilon"))
+    expected, small = painted_apart(first, second, upscaler, **({"prompt": prompt} if prompt else {}))
+    assert np.array_equal(pictures(events)[0], expected)
+    steps = [event for event in events if isinstance(event, Progress)]
+    kept = [unpack_step(event.latents) for event in steps]
+    assert all(torch.equal(step.x, rounded(x)) for step, x in zip(kept[:2], small, strict=True))
+    assert [painter_of(event.latents) for event in steps] == [
+        tiny_info(name).path for name in (first, first, second, second)
+    ]
+    sizes = [Image.open(io.BytesIO(event.previews[0])).size for event in steps]
+    assert sizes == [(64, 64)] * 2 + [(128, 128)] * 2
+    words = [event.message for event in events if event.type == "status"]
+    assert f"Painting with {tiny_info(second).name}" in words
+
+
+def test_both_checkpoints_stay_where_there_is_room_and_take_turns_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without room the first is gone before the second is loaded, and is loaded again for the next batch."""
+    engine, seen, alive = DiffusersEngine("cpu", precision="fp32", checkpoints=1), list[weakref.ref[Any]](), list[int]()
+    load = keeper_module.load_checkpoint
+
+    def watched(*rest: Any, **more: Any) -> Any:
+        if engine._hardware.free_memory() < 2**50:
+            gc.collect()
+        alive.append(sum(unet() is not None for unet in seen))
+        model = load(*rest, **more)
+        seen.append(weakref.ref(model.unet))
+        return model
+
+    monkeypatch.setattr(keeper_module, "load_checkpoint", watched)
+    hires = {"checkpoint": "sd2", "scale": 1}
+    resolved = asked("sd1", batch_count=2, steps=1, hires=hires)
+    found = []
+    for room, loads in ((2**50, [0, 1]), (2**30, [0, 0, 0, 0])):
+        monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self, room=room: room)
+        found.append(pictures(paint(engine, resolved)))
+        assert alive == loads
+        assert all(engine._keeper.has(model) for model in resolved.checkpoints) == (room == 2**50)
+        engine.close()
+        alive.clear()
+    assert all(np.array_equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_a_refiner_finishes_what_the_second_checkpoint_began(engine: DiffusersEngine) -> None:
+    """Here it is the first checkpoint and takes over at once: the second pass is then painted as without another one."""
+    refiner = {"checkpoint": "sd1", "switch_at": 0.0}
+    hires = {"checkpoint": "sd2", "scale": 1.25}
+    without, at_once, late = (
+        one(engine, **parts)
+        for parts in (
+            {"hires": {"scale": 1.25}},
+            {"hires": hires, "refiner": refiner},
+            {"hires": hires, "refiner": {**refiner, "switch_at": 0.7}},
+        )
+    )
+    assert np.array_equal(without, at_once)
+    assert not np.array_equal(without, late)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_latents_that_mean_nothing_to_it_are_refused(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """Of one family, so it shows only when both are read; where there is room before the first step."""
+    monkeypatch.setattr(type(engine._hardware), "free_memory", lambda self: 2**50 if room else 2**30)
+    engine.close()
+    told: list[Event] = []
+    events = engine.run(asked("sprout", hires={"checkpoint": "sd1"}), CancelToken())
+    with pytest.raises(
+        IncompatibleFile, match=r"1/8 of the size.* Choose an upscaler .*: None, Lanczos, Nearest\."
+    ) as caught:
+        told.extend(events)
+    assert caught.value.field == "hires.checkpoint"
+    assert sum(isinstance(event, Progress) for event in told) == (0 if room else 3)
 
 
 def test_without_strength_it_only_enlarges(engine: DiffusersEngine) -> None:

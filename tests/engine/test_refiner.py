@@ -152,7 +152,7 @@ def final_latents(request: ResolvedRequest, seeds: list[int]) -> Tensor:
     first, model = keeper.checkpoint(request.model), request.refiner.model
 
     def open_pass() -> tuple[LoadedCheckpoint, TextToImage]:
-        second = keeper.checkpoint(model, beside=request.model)
+        second = keeper.checkpoint(model, beside=[request.model])
         return second, TextToImage(second, request.model_copy(update={"model": model}), HARDWARE, Saving())
 
     *_, last = TextToImage(first, request, HARDWARE, Saving(), RefinerPass(request.refiner, open_pass)).steps(seeds)

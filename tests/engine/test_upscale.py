@@ -13,7 +13,7 @@ from studio.engine.decode import Decoder, to_samples
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
-from studio.engine.upscale import enlarged
+from studio.engine.upscale import begun, enlarged
 from studio.schema.resolved import HiresPlan
 from studio.upscalers import DEFAULT_UPSCALER, UPSCALERS
 from tests.plans import prompt_plan
@@ -37,6 +37,7 @@ def plan_of(upscaler: str, covering: tuple[int, int], final: tuple[int, int] | N
         "height": height,
         "covering": covering,
         "upscaler": upscaler,
+        "model": tiny_info("sd1"),
         "steps": 4,
         "steps_given": False,
         "denoising_strength": 0.5,
@@ -48,6 +49,11 @@ def plan_of(upscaler: str, covering: tuple[int, int], final: tuple[int, int] | N
         "loras": (),
     }
     return HiresPlan(**values)
+
+
+def through(x: torch.Tensor, plan: HiresPlan, vae: LoadedVae) -> torch.Tensor:
+    """Both halves, with the autoencoder of one checkpoint."""
+    return begun(enlarged(x, plan, vae), plan, vae)
 
 
 def kernel(distance: float, mode: str) -> float:
@@ -79,7 +85,7 @@ def matrix(new: int, old: int, mode: str, *, antialias: bool) -> torch.Tensor:
 def test_latents_are_interpolated(vae: LoadedVae, mode: str, antialias: bool) -> None:
     (row,) = [row for row in UPSCALERS if (row.latents, row.antialias) == (mode, antialias)]
     x = torch.randn(2, 4, 8, 6, generator=torch.Generator().manual_seed(1))
-    got = enlarged(x, plan_of(row.name, (88, 120)), vae)
+    got = through(x, plan_of(row.name, (88, 120)), vae)
     down, across = matrix(15, 8, mode, antialias=antialias), matrix(11, 6, mode, antialias=antialias)
     torch.testing.assert_close(got.double(), down @ x.double() @ across.T, rtol=0, atol=1e-5)
 
@@ -87,8 +93,7 @@ def test_latents_are_interpolated(vae: LoadedVae, mode: str, antialias: bool) ->
 def test_nearest_latents(vae: LoadedVae) -> None:
     x = torch.arange(3.0).reshape(1, 1, 1, 3).expand(1, 4, 1, 3)
     plain, exact = (
-        enlarged(x, plan_of(f"Latent ({name})", (40, 8)), vae)[0, 0, 0].tolist()
-        for name in ("nearest", "nearest-exact")
+        through(x, plan_of(f"Latent ({name})", (40, 8)), vae)[0, 0, 0].tolist() for name in ("nearest", "nearest-exact")
     )
     assert plain == [0, 0, 1, 1, 2], "the place is rounded down"
     assert exact == [0, 0, 1, 2, 2], "the middle of the new one decides"
@@ -96,7 +101,7 @@ def test_nearest_latents(vae: LoadedVae) -> None:
 
 def test_what_is_over_is_cut_off_evenly(vae: LoadedVae) -> None:
     x = torch.arange(8.0).reshape(1, 1, 1, 8).expand(1, 4, 8, 8)
-    got = enlarged(x, plan_of("Latent", (64, 64), (40, 64)), vae)
+    got = through(x, plan_of("Latent", (64, 64), (40, 64)), vae)
     assert got.shape == (1, 4, 8, 5)
     assert got[0, 0, 0].tolist() == [1, 2, 3, 4, 5], "of three, one at the left and two at the right, as A1111 cuts"
 
@@ -105,7 +110,7 @@ def test_what_is_over_is_cut_off_evenly(vae: LoadedVae) -> None:
 @torch.no_grad()
 def test_pictures_are_enlarged_by_pillow_and_encoded(vae: LoadedVae, name: str) -> None:
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    got = enlarged(x, plan_of(name, (96, 128)), vae)
+    got = through(x, plan_of(name, (96, 128)), vae)
     for latents, result in zip(x, got, strict=True):
         kind = Image.Resampling.NEAREST if name == "Nearest" else Image.Resampling.LANCZOS
         large = Decoder(vae).picture(latents).resize((96, 128), kind)

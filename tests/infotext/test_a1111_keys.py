@@ -23,6 +23,7 @@ Token merging ratio hr: 0.5 | Init image hash: abcdef | RNG: NV | Tiling: True
 """
 HIRES = """
 Hires upscale: 2 | Hires resize: 1024x1024 | Hires steps: 5 | Hires upscaler: Latent | Hires checkpoint: elm | Hires sampler: Euler
+Denoising strength: 0.5 + Hires upscale: 2 + Hires checkpoint: elm [0123456789]
 Hires schedule type: Karras | Hires prompt: a dog | Hires negative prompt: fog | Hires CFG Scale: 3 | Hires refiner: elm
 Hires Module 1: clip_l
 """
@@ -75,6 +76,14 @@ def test_it_changes_the_request_or_is_named(pair: str) -> None:
     make_request(parsed.request)
     changed = parsed.request != without.request
     assert changed or any(key in note for note in parsed.notes), parsed.notes
+
+
+def test_a_checkpoint_of_the_second_pass_changes_the_request() -> None:
+    on = ("Denoising strength: 0.5", "Hires upscale: 2")
+    parsed = read(*on, "Hires checkpoint: elm [0123456789]")
+    assert parsed.request["hires"] == {**read(*on).request["hires"], "checkpoint": "elm [0123456789]"}
+    assert parsed.notes == read(*on).notes
+    assert read(*on, "Hires checkpoint: Use same checkpoint").request == read(*on).request
 
 
 def test_the_check_can_fail() -> None:

@@ -35,14 +35,32 @@ def test_only_what_was_asked_for_is_written() -> None:
 
 
 def test_everything_in_a1111s_order() -> None:
-    part = {"width": 1000, "height": 0, "steps": 20, "sampler": "Euler", "schedule": "Beta", "cfg_scale": 5,
+    part = {"width": 1000, "height": 0, "steps": 20, "checkpoint": "two", "sampler": "Euler", "schedule": "Beta", "cfg_scale": 5,
             "prompt": "an owl, big", "negative_prompt": "noise", "refiner": "both passes", "upscaler": "Lanczos"}  # fmt: skip
     refiner = {"checkpoint": "other", "switch_at": 0.5}
     assert (
-        'Hires sampler: Euler, Hires prompt: "an owl, big", Hires negative prompt: noise, Hires CFG Scale: 5.0, '
+        'Hires checkpoint: two, Hires sampler: Euler, Hires prompt: "an owl, big", Hires negative prompt: noise, Hires CFG Scale: 5.0, '
         "Hires schedule type: Beta, Hires resize: 1000x0, Hires steps: 20, Hires upscaler: Lanczos, Hires refiner: both passes, "
         "Refiner: other, Refiner switch at: 0.5"
     ) in written(part, refiner=refiner)
+
+
+def test_a_checkpoint_is_written_as_its_short_title() -> None:
+    """A file without its sub-folder and with its hash, once that is known; a folder by its name."""
+
+    def title(**changes: Any) -> str:
+        resolved = run(make_request({"seed": 5, "hires": {"checkpoint": "two"}}))
+        assert resolved.hires is not None
+        model = resolved.hires.model.model_copy(update={"name": "sub/two", **changes})
+        plan = resolved.hires.model_copy(update={"model": model})
+        text = write_infotext(resolved.model_copy(update={"hires": plan}), 0, "1")
+        return parse_infotext(text).pairs["Hires checkpoint"]
+
+    assert title() == "two"
+    assert title(short_hash="0123456789") == "two [0123456789]"
+    assert title(layout="folder") == "sub/two"
+    assert "Hires checkpoint" not in written({"checkpoint": "base"})
+    assert "Hires checkpoint" not in written({"checkpoint": "two", "denoising_strength": 0})
 
 
 def test_options_of_either_sampler_are_written() -> None:
@@ -63,6 +81,8 @@ def test_options_of_either_sampler_are_written() -> None:
          {"denoising_strength": 0.5, "prompt": "an owl, big", "negative_prompt": "512x512"}),
         ("Hires sampler: Use same sampler, Hires schedule type: Use same scheduler, Hires checkpoint: Use same checkpoint",
          {"denoising_strength": 0.5}),
+        ("Hires checkpoint: elm [0123456789]", {"denoising_strength": 0.5, "checkpoint": "elm [0123456789]"}),
+        ("Hires checkpoint: elm.safetensors", {"denoising_strength": 0.5, "checkpoint": "elm"}),
         ("Hires sampler: Euler, Hires schedule type: Beta", {"denoising_strength": 0.5, "sampler": "Euler", "schedule": "Beta"}),
         ("Hires sampler: DPM++ SDE Karras", {"denoising_strength": 0.5, "sampler": "DPM++ SDE", "schedule": "Karras"}),
         ("Hires schedule type: Exponential", {"denoising_strength": 0.5, "schedule": "Exponential"}),
@@ -89,7 +109,9 @@ def test_it_is_on_only_with_a_strength_and_a_size(pairs: str) -> None:
 
 
 def test_what_is_not_here_is_told_and_replaced() -> None:
-    text = f"a fox\n{ON}, Hires upscaler: R-ESRGAN 4x+, Hires sampler: Oiler, Hires schedule type: Karas, Hires checkpoint: other [0123456789]"
+    text = (
+        f"a fox\n{ON}, Hires upscaler: R-ESRGAN 4x+, Hires sampler: Oiler, Hires schedule type: Karas, Hires VAE: soft"
+    )
     parsed = parse_infotext(text)
     assert parsed.request["hires"] == HiresPass(denoising_strength=0.5).model_dump()
     notes = "\n".join(parsed.notes)
@@ -97,7 +119,7 @@ def test_what_is_not_here_is_told_and_replaced() -> None:
         "no upscaler named 'R-ESRGAN 4x+' here; Latent is used",
         "'Oiler'",
         "'Karas'",
-        "Hires checkpoint other",
+        "Hires VAE soft",
     ):
         assert words in notes
     assert len(parsed.notes) == 4

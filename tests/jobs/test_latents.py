@@ -84,13 +84,18 @@ def test_the_name_knows_the_refiner_and_the_embeddings(paths: Paths) -> None:
                 }
             ),
         }
-        names = [picture_name(request().model_copy(update={part: value}), 0) for part, value in parts.items()]
+        own = {"model": other, "embeddings": (EmbeddingUse(name="e", model=other),)}
+        parts = {
+            **{part: {part: value} for part, value in parts.items()},
+            **{f"hires.{part}": {"hires": second.model_copy(update={part: value})} for part, value in own.items()},
+        }
+        names = [picture_name(request().model_copy(update=changes), 0) for changes in parts.values()]
         return " ".join([*names, picture_name(request(), 0)])
 
     plain, hashed, replaced = named(), named(short_hash="0123456789"), named(mtime=9.0)
-    assert len(set(plain.split())) == 4
+    assert len(set(plain.split())) == 6
     assert hashed == plain
-    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [False, False, False, True]
+    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [*[False] * 5, True]
 
 
 @pytest.mark.parametrize("on_disk", [True, False])

@@ -73,6 +73,9 @@ def test_parts_that_change_nothing_are_none() -> None:
     assert make_request({"hires": {"scale": 1, "denoising_strength": 0}}).hires is None
     assert make_request({"hires": {}}).hires == HiresPass(), "its presence means on"
     assert make_request({"hires": {"scale": 1}}).hires == HiresPass(scale=1), "at the same size it still paints"
+    for same in ("", " ", "None", "Use same checkpoint"):
+        assert make_request({"hires": {"checkpoint": same}}).hires == HiresPass()
+    assert make_request({"hires": {"checkpoint": "user"}}).hires == HiresPass(checkpoint="user")
     assert make_request({"refiner": {"checkpoint": "x"}}).refiner == Refiner(checkpoint="x", switch_at=0.8)
     assert make_request({"variation": {"strength": 0.1}}).variation == Variation(seed=-1, strength=0.1)
 

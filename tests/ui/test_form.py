@@ -67,6 +67,7 @@ REQUESTS = st.builds(
         scale=st.floats(1, 4),
         width=st.just(0) | st.integers(64, 4096),
         steps=st.integers(0, 150),
+        checkpoint=st.sampled_from(["", "sprout"]),
         denoising_strength=st.floats(0, 1),
         sampler=st.sampled_from(["", *sampler_choices()]),
         prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
@@ -183,6 +184,17 @@ def lookup(name: str) -> str:
 
 def test_possible_finds_names_in_any_spelling() -> None:
     assert possible({"model": "sprout [0123]", "steps": 5}, {"model": lookup}) == ({"model": "sprout", "steps": 5}, [])
+
+
+def test_of_a_part_only_the_name_that_is_not_there_gets_its_default() -> None:
+    lookups = {"hires.checkpoint": lookup}
+    part = {"checkpoint": "elm", "scale": 3.0}
+    shown, notes = possible({"hires": part}, lookups)
+    assert shown == {"hires": HiresPass(scale=3).model_dump()}
+    assert len(notes) == 1 and "'elm'" in notes[0]
+    shown, notes = possible({"hires": {**part, "checkpoint": "sprout [0123]"}}, lookups)
+    assert (shown["hires"]["checkpoint"], notes) == ("sprout", [])
+    assert possible({"steps": 5}, lookups) == ({"steps": 5}, [])
 
 
 def test_possible_drops_and_says_so() -> None:

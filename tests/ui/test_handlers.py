@@ -115,6 +115,22 @@ def test_a_pictures_refiner_is_shown_by_its_name_here(handlers: Handlers) -> Non
         assert name in told(handlers, updates)["notes"][0]
 
 
+def test_a_pictures_second_checkpoint_is_shown_by_its_name_here_and_an_unknown_one_is_the_same(
+    handlers: Handlers,
+) -> None:
+    for name, shown in (("sprout [0123456789]", "sprout"), ("", ""), ("elm", ""), ("broken", "")):
+        part = {"checkpoint": name, "scale": 1.5}
+        updates = send(handlers, request={"steps": 5, "hires": part}, whole=True)
+        assert value(handlers, updates, "hires.checkpoint") == shown
+        assert value(handlers, updates, "hires.on") is True
+        assert value(handlers, updates, "hires.scale") == 1.5
+        notes = told(handlers, updates)["notes"]
+        assert [name in note for note in notes] == ([True] if name in ("elm", "broken") else [])
+    updates = handlers.refresh()
+    offered = [name for _, name in updates[handlers.form.controls["hires.checkpoint"]]["choices"]]
+    assert offered == ["", *(name for _, name in updates[handlers.form.controls["model"]]["choices"])]
+
+
 def test_refiners_on_offer_are_none_and_the_checkpoints_that_can_be_used(handlers: Handlers) -> None:
     updates = handlers.refresh()
     offered = [name for _, name in updates[handlers.form.controls["refiner.checkpoint"]]["choices"]]

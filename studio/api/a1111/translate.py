@@ -101,10 +101,6 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _own_checkpoint(value: Any) -> bool:
-    return _named(value) and not value.casefold().startswith("use same")
-
-
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "firstphase_width",
@@ -117,7 +113,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "the size of the first pass (old hires. fix); width and height are that, hr_scale enlarges",
     ),
     ("firstpass_image", _named, "a given first pass"),
-    ("hr_checkpoint_name", _own_checkpoint, "another checkpoint for the hires pass"),
     ("init_images", bool, "img2img"),
     ("mask", bool, "inpainting"),
     ("script_name", _named, "scripts"),
@@ -154,6 +149,7 @@ _HIRES_FIELDS = {
     "hr_resize_y": "height",
     "hr_upscaler": "upscaler",
     "hr_second_pass_steps": "steps",
+    "hr_checkpoint_name": "checkpoint",
     "denoising_strength": "denoising_strength",
     "hr_sampler_name": "sampler",
     "hr_scheduler": "schedule",

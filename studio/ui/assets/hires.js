@@ -10,6 +10,7 @@ export const HIRES_IDS = {
   "hires.upscaler": "txt2img_hr_upscaler",
   "hires.steps": "txt2img_hires_steps",
   "hires.denoising_strength": "txt2img_denoising_strength",
+  "hires.checkpoint": "txt2img_hr_checkpoint",
   "hires.sampler": "txt2img_hr_sampler",
   "hires.schedule": "txt2img_hr_scheduler",
   "hires.cfg_scale": "txt2img_hr_cfg",
@@ -33,7 +34,7 @@ export function finalSize({ width, height, hires }) {
 /** A second pass in a few words: "× 2, Latent, strength 0.7, 15 steps". */
 export function hiresWords(hires) {
   const size = hires.width || hires.height ? `to ${hires.width || "…"}×${hires.height || "…"}` : `× ${hires.scale}`;
-  const more = [hires.steps && `${hires.steps} steps`, hires.sampler, hires.schedule, hires.cfg_scale && `CFG ${hires.cfg_scale}`];
+  const more = [hires.steps && `${hires.steps} steps`, hires.checkpoint, hires.sampler, hires.schedule, hires.cfg_scale && `CFG ${hires.cfg_scale}`];
   const prompts = [hires.prompt && `prompt “${hires.prompt}”`, hires.negative_prompt && `negative prompt “${hires.negative_prompt}”`];
   return [size, hires.upscaler, `strength ${hires.denoising_strength}`, ...more, ...prompts].filter(Boolean).join(", ");
 }

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
+from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, SamplerOptions
 from studio.ui.fields import Choices
-from studio.ui.form import OPTIONS, Form, sampler_choices, schedule_choices
+from studio.ui.form import OPTIONS, Form, refiner_choices, sampler_choices, schedule_choices, second_choices
 from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
 from studio.upscalers import UPSCALERS
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], refiners: Choices) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and `refiners` are the names on offer.
+def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo]) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and the checkpoints `models` are on offer.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh, refiners)
+            _settings(form, fresh, models)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -50,14 +53,14 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
+def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo]) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
-        _hires(form)
-        _refiner(form, refiners)
+        _hires(form, second_choices(models))
+        _refiner(form, refiner_choices(models))
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
             swap = _icon("Swap width and height", "txt2img_res_switch_btn", "swap")
@@ -78,7 +81,7 @@ def _settings(form: Form, fresh: GenerationRequest, refiners: Choices) -> None:
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
 
 
-def _hires(form: Form) -> None:
+def _hires(form: Form, checkpoints: Choices) -> None:
     """The second pass: its switch, the size it comes to, and, while it is on, all that can be said about it."""
     same_sampler, same_schedule = ("Use same sampler", ""), ("Use same schedule", "")
     with gr.Column(elem_id="txt2img_hr", elem_classes=["ls-hires"]):
@@ -95,9 +98,11 @@ def _hires(form: Form) -> None:
                 form.place("hires.width", scale=5, min_width=120)
                 form.place("hires.height", scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
+                form.place("hires.checkpoint", choices=checkpoints, scale=5, min_width=120)
+                form.place("hires.cfg_scale", scale=5, min_width=120)
+            with gr.Row(elem_classes=["ls-row"]):
                 form.place("hires.sampler", choices=[same_sampler, *sampler_choices()], scale=5, min_width=120)
                 form.place("hires.schedule", choices=[same_schedule, *schedule_choices()], scale=5, min_width=120)
-                form.place("hires.cfg_scale", scale=5, min_width=120)
             form.place("hires.prompt")
             form.place("hires.negative_prompt")
 
