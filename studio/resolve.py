@@ -46,7 +46,7 @@ from studio.wording import (
 ORIGIN = "The picture that is branched from"
 AS_ASKED = (
     "sampler_options", "steps", "cfg_scale", "batch_size", "batch_count", "clip_skip", "emphasis", "old_prompt_editing",
-    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "rng",
+    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "rng",
 )  # fmt: skip
 """Fields that leave no question open."""
 CROP = ("sdxl_crop_top", "sdxl_crop_left")

@@ -90,5 +90,6 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "loras",
         "refiner",
         "padding",
+        "token_merging_ratio",
     )
     return resolved.model_copy(update={**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None})

@@ -28,6 +28,7 @@ from studio.engine.passes import TextToImage, sampling_plan
 from studio.engine.preview import Previewer
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
+from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.infotext import encode_png
@@ -191,6 +192,8 @@ class DiffusersEngine:
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
+        if _merges(resolved) and not has_fine_attention(loaded.model.unet):
+            yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         if refiner and self._keeper.has_room(refiner, resolved.model):
             second = yield from self._load(refiner, resolved.model)
             check_latents(loaded.model.latent, second.model)
@@ -279,6 +282,10 @@ class DiffusersEngine:
             traceback.clear_frames(error.__traceback__)
             self._hardware.free()
         return explained
+
+
+def _merges(resolved: ResolvedRequest) -> bool:
+    return resolved.token_merging_ratio > 0 or (resolved.hires is not None and resolved.hires.token_merging_ratio > 0)
 
 
 def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:

@@ -9,6 +9,7 @@ NUMBER_FIELDS = {
     "Size-1": "width",
     "Size-2": "height",
     "Clip skip": "clip_skip",
+    "Token merging ratio": "token_merging_ratio",
     "SDXL crop top": "sdxl_crop_top",
     "SDXL crop left": "sdxl_crop_left",
     "DeepCache interval": "deep_cache",
@@ -73,6 +74,7 @@ PART_FIELDS = {
     "Hires prompt": "hires.prompt",
     "Hires negative prompt": "hires.negative_prompt",
     "Hires refiner": "hires.refiner",
+    "Token merging ratio hr": "hires.token_merging_ratio",
     "Branch step": "branch.step",
     "Branch origin": "branch.origin",
 }

@@ -19,7 +19,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "ADetailer": ("ADetailer",),
     "face restoration": ("Face restoration",),
     "scripts": ("Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed ", "SD upscale"),
-    "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "other VAE coders": ("VAE Encoder", "VAE Decoder"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),

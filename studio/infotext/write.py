@@ -49,6 +49,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Clip skip"] = resolved.clip_skip
     if resolved.sampler_options.ensd and any(_stirred(resolved.sampler_options, sampler) for _, sampler in passes):
         pairs["ENSD"] = resolved.sampler_options.ensd
+    merging = {"Token merging ratio": resolved, "Token merging ratio hr": resolved.hires}
+    pairs.update({key: part.token_merging_ratio for key, part in merging.items() if part and part.token_merging_ratio})
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
     if resolved.tiling:

@@ -168,6 +168,7 @@ class HiresPass(_Frozen):
         "", max_length=MAX_PROMPT, description="Negative prompt of the second pass; empty: the same"
     )
     refiner: RefinerPasses = Field("second pass", description="Which pass a refiner finishes, where there is one")
+    token_merging_ratio: float = Field(0.0, ge=0, le=0.9, description="Token merging of the second pass; 0 is the same")
 
 
 class BranchPoint(_Frozen):
@@ -247,6 +248,12 @@ class GenerationRequest(_Frozen):
         ge=1,
         le=5,
         description="DeepCache: compute the deep part of the U-Net at every n-th model call only; 1 is exact, 2 and 3 are faster",
+    )
+    token_merging_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

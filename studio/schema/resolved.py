@@ -109,6 +109,7 @@ class HiresPlan(_Frozen):
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
     padding: Padding = Field("off", description="As in the first pass, by the lengths of this one's prompts")
+    token_merging_ratio: float = 0.0
 
 
 class BranchPlan(_Frozen):
@@ -155,6 +156,9 @@ class ResolvedRequest(_Frozen):
     sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
     sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
     deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
+    token_merging_ratio: float = Field(
+        0.0, description="Part of the tokens that are merged; see `studio.engine.token_merging`"
+    )
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     branch: BranchPlan | None = Field(None, description="None begins with noise")

@@ -24,6 +24,7 @@ APPLIED = {
     "VAE: a.safetensors, VAE hash: 0123456789": {"vae": "a [0123456789]"},
     "Clip skip: 2": {"clip_skip": 2},
     "DeepCache interval: 3": {"deep_cache": 3},
+    "Token merging ratio: 0.5": {"token_merging_ratio": 0.5},
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -70,7 +71,7 @@ OPTIONS = {
 NAMED = [
     *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
-    *("Token merging ratio: 0.5", "Token merging ratio hr: 0.5", "Extra noise: 0.1"),
+    *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),
     *("Hires sampler: Euler", "Hires schedule type: Karras", 'Hires prompt: "a, b"', "Hires negative prompt: c"),
     *(

@@ -29,6 +29,7 @@ const LABELS = {
   prediction_type: "Prediction type",
   noise_schedule: "Noise schedule",
   deep_cache: "DeepCache interval",
+  token_merging_ratio: "Token merging",
   rng: "Random numbers from",
   branch: "Branched from",
 };
