@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
@@ -32,6 +33,7 @@ from studio.schema.resolved import (
     ResolvedRequest,
     VariationPlan,
 )
+from studio.upscalers import UPSCALERS
 from studio.wording import (
     ModelLookup,
     find_embeddings,
@@ -67,7 +69,7 @@ def resolve(
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
-    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
@@ -111,6 +113,7 @@ def _answered(
         model=model,
         refiner=_refiner(request.refiner, model, library, calls) if refined else None,
         vae=usable(vae) if vae else None,
+        **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
         schedule=running.label,
         schedule_label=running.label if sampler.default_schedule else asked.label,
@@ -171,12 +174,27 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and request.refiner.model_copy(update={"checkpoint": refiner.model.name}),
         "hires": fixed_hires(request.hires, resolved, schedule),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
+        "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
+        "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
         "sampler": resolved.sampler,
         "schedule": schedule,
         "width": resolved.width,
         "height": resolved.height,
     }
     return request.model_copy(update=answers)
+
+
+def _tiny_vaes(
+    request: GenerationRequest, latent_space: str, hires: HiresPlan | None, library: ModelLookup
+) -> dict[str, Any]:
+    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels encodes anything."""
+    encodes = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    found = {}
+    if request.vae_encoder == "TAESD" and encodes:
+        found["tiny_encoder"] = str(library.tiny_vae(latent_space, "encoder"))
+    if request.vae_decoder == "TAESD":
+        found["tiny_decoder"] = str(library.tiny_vae(latent_space, "decoder"))
+    return found
 
 
 def _branch_plan(

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterator
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, cho
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
-from studio.engine.loading import LatentFacts
+from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import TextToImage, sampling_plan
@@ -31,6 +32,7 @@ from studio.engine.saving import Saving
 from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
+from studio.families.tiny_vae import Half
 from studio.infotext import encode_png
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
@@ -150,6 +152,8 @@ class DiffusersEngine:
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
         latent = self._keeper.vae(resolved.vae, loaded).latent
+        for half in get_args(Half):
+            self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         self._activity, self._saving = "", Saving()
         with contextlib.closing(
             Painting(
@@ -157,7 +161,7 @@ class DiffusersEngine:
                 cancel,
                 self._painter(loaded, resolved, kept),
                 Previewer(latent.preview.factors, latent.preview.bias, latent.scale),
-                partial(self._keeper.vae, resolved.vae),
+                partial(self._coder, "decoder", resolved),
                 self._hardware,
                 self._saving,
             )
@@ -261,10 +265,15 @@ class DiffusersEngine:
         steps = sampling_plan(part, table, strength).steps
 
         def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Tensor:
-            vae = self._keeper.vae(resolved.vae, painter)
-            return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+            decoder, encoder = self._coder("decoder", resolved, painter), self._coder("encoder", resolved, painter)
+            return enlarged(x, plan, decoder, encoder, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, strength), enlarge, steps)
+
+    def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
+        """What decodes, or encodes, pictures of the checkpoint in this job."""
+        tiny = resolved.tiny_decoder if half == "decoder" else resolved.tiny_encoder
+        return self._keeper.tiny_vae(tiny, half, loaded) if tiny else self._keeper.vae(resolved.vae, loaded)
 
     def _status(self, message: str) -> Status:
         self._activity = message

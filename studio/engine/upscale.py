@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
@@ -22,19 +23,27 @@ from studio.upscalers import UPSCALERS
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
-def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
+def enlarged(
+    x: Tensor,
+    plan: HiresPlan,
+    vae: LoadedVae,
+    encoder: LoadedVae | None = None,
+    *,
+    tiled: bool = False,
+    wraps: bool = False,
+) -> Tensor:
     """Finished latents [B, C, h, w] at the size of the second pass, in the same format.
 
-    `vae` decodes and encodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`. Raises `EngineError` when it gives no numbers.
+    `vae` decodes for the upscalers on pixels, and encodes unless there is an `encoder`; see `Decoder` for `tiled` and `wraps`. Raises
+    `EngineError` when one gives no numbers.
     """
     scale = vae.latent.scale
     if _on_latents(plan):
         return _cut(_interpolated(x, plan, scale), plan, scale)
     decoder = Decoder(vae, tiled=tiled, wraps=wraps)
     pictures = [_resized(decoder.picture(latents), plan) for latents in x]
-    return _cut(
-        torch.stack([_encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in pictures]).to(x), plan, scale
-    )
+    codes = [_encoded(picture, encoder or vae, tiled=tiled, wraps=wraps) for picture in pictures]
+    return _cut(torch.stack(codes).to(x), plan, scale)
 
 
 def final_picture(
@@ -74,16 +83,23 @@ def _encoded(picture: Image.Image, vae: LoadedVae, *, tiled: bool, wraps: bool) 
     set_wrapping(module, wraps)
     sample = to_samples(picture)[None].to(module.device, module.dtype)
     with tiling(module) if tiled else nullcontext():
-        encoded = module.encode(sample).latent_dist.mode()[0].float()
+        encoded = _codes(module, sample).float()
         if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
             module.to(dtype=torch.float32)
-            encoded = module.encode(sample.float()).latent_dist.mode()[0]
+            encoded = _codes(module, sample.float())
     if not bool(torch.isfinite(encoded).all()):
         raise EngineError(
             "The VAE gave no numbers (NaN) for the enlarged picture, in float32 as well. The VAE file may be damaged: choose another one."
         )
     scaled: Tensor = (encoded - latent.shift_factor) * latent.scaling_factor
     return scaled
+
+
+def _codes(module: AutoencoderKL | AutoencoderTiny, sample: Tensor) -> Tensor:
+    """What the module makes of one sample [1, 3, H, W]: [C, h, w]. The tiny one has no distribution."""
+    encoded = module.encode(sample)
+    codes: Tensor = encoded.latents if isinstance(module, AutoencoderTiny) else encoded.latent_dist.mode()
+    return codes[0]
 
 
 def _cut(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:

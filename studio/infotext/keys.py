@@ -25,6 +25,8 @@ CHOICE_FIELDS = {
     "Pad conds v0": "pad_conds_v0",
     "Noise Schedule": "noise_schedule",
     "Downcast alphas_cumprod": "downcast_alphas",
+    "VAE Encoder": "vae_encoder",
+    "VAE Decoder": "vae_decoder",
     "Prediction type": "prediction_type",
 }
 """Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""

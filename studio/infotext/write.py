@@ -79,7 +79,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
 
 
 def _conditions(resolved: ResolvedRequest) -> Pairs:
-    """How prompts and noise levels are read, where that is not the usual way."""
+    """How prompts, noise levels and latents are read, where that is not the usual way."""
     pairs: Pairs = {}
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
@@ -91,6 +91,10 @@ def _conditions(resolved: ResolvedRequest) -> Pairs:
         pairs["Noise Schedule"] = resolved.noise_schedule
     if resolved.downcast_alphas:
         pairs["Downcast alphas_cumprod"] = True
+    if resolved.tiny_encoder:
+        pairs["VAE Encoder"] = "TAESD"
+    if resolved.tiny_decoder:
+        pairs["VAE Decoder"] = "TAESD"
     if resolved.deep_cache > 1:
         pairs["DeepCache interval"] = resolved.deep_cache
     if resolved.prediction_type != "Automatic":

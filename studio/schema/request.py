@@ -33,6 +33,7 @@ RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
+VaeMethod = Literal["Full", "TAESD"]
 RefinerPasses = Literal["first pass", "second pass", "both passes"]
 
 
@@ -214,6 +215,14 @@ class GenerationRequest(_Frozen):
     refiner: Refiner | None = Field(None, description="Finish with another checkpoint; empty: do not")
     hires: HiresPass | None = Field(None, description="Enlarge and paint again (hires. fix); empty: do not")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
+    vae_encoder: VaeMethod = Field(
+        "Full",
+        description="What encodes an enlarged picture for the second pass: Full is the VAE, TAESD a tiny one, faster and less exact",
+    )
+    vae_decoder: VaeMethod = Field(
+        "Full",
+        description="What turns latents into the picture: Full is the VAE, TAESD a tiny one, faster and less exact",
+    )
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
     old_prompt_editing: bool = Field(

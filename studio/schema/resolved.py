@@ -130,6 +130,10 @@ class ResolvedRequest(_Frozen):
     model: ModelInfo
     refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
     vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
+    tiny_encoder: str | None = Field(
+        None, description="File of TAESD's encoder; None where the VAE encodes, or nothing is encoded"
+    )
+    tiny_decoder: str | None = Field(None, description="File of TAESD's decoder; None where the VAE decodes")
     sampler: str = Field(description="A1111 display name, known to the table")
     schedule: str = Field(description="Label of the schedule that runs, never Automatic")
     schedule_label: str = Field(

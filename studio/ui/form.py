@@ -107,6 +107,8 @@ LOOKS: dict[str, Look] = {
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
+    "vae_encoder": Look("VAE type for encode", "setting_sd_vae_encode_method"),
+    "vae_decoder": Look("VAE type for decode", "setting_sd_vae_decode_method"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
     "emphasis": Look("Emphasis", "setting_emphasis"),
     "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),

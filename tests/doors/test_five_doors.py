@@ -63,6 +63,17 @@ CASES: dict[str, dict[str, Any]] = {
         "token_merging_ratio": 0.25,
         "hires": {"scale": 1.5, "token_merging_ratio": 0.25},
     },
+    "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
+    "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
+    "both halves of SDXL's tiny autoencoder": {
+        "model": "grand",
+        "seed": 23,
+        "width": 64,
+        "height": 64,
+        "vae_encoder": "TAESD",
+        "vae_decoder": "TAESD",
+        "hires": {"upscaler": "Lanczos"},
+    },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
     "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
@@ -221,6 +232,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
     shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
+    (folder / "vae_approx").mkdir()
+    for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
+        (folder / "vae_approx" / f"{name}.safetensors").touch()
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -304,6 +318,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "sd_noise_schedule": request.noise_schedule,
             "use_downcasted_alpha_bar": request.downcast_alphas,
             "prediction_type": request.prediction_type,
+            "sd_vae_encode_method": request.vae_encoder,
+            "sd_vae_decode_method": request.vae_decoder,
             "deep_cache": request.deep_cache,
             "token_merging_ratio": request.token_merging_ratio,
         },

@@ -183,6 +183,8 @@ _PICTURE_OVERRIDES = {
     "sdxl_crop_top": "sdxl_crop_top",
     "sdxl_crop_left": "sdxl_crop_left",
     "token_merging_ratio": "token_merging_ratio",
+    "sd_vae_encode_method": "vae_encoder",
+    "sd_vae_decode_method": "vae_decoder",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }

@@ -23,6 +23,8 @@ const LABELS = {
   hires: "Hires. fix",
   model: "Checkpoint",
   vae: "VAE",
+  vae_encoder: "VAE type for encode",
+  vae_decoder: "VAE type for decode",
   clip_skip: "Clip skip",
   emphasis: "Emphasis",
   old_prompt_editing: "Old prompt editing timelines",

@@ -137,6 +137,8 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         form.place("emphasis", value=fresh.emphasis, min_width=100)
         form.place("prediction_type", min_width=100)
         form.place("noise_schedule", min_width=100)
+        form.place("vae_encoder", min_width=100)
+        form.place("vae_decoder", min_width=100)
         form.place("deep_cache", min_width=100)
         form.place("token_merging_ratio", min_width=100)
         form.place("hires.token_merging_ratio", min_width=100)
