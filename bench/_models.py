@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import UnknownModel
+from studio.families.tiny_vae import Half
 from studio.library import Library
 from studio.library.scan import describe, find_models
 from studio.paths import REPOSITORY, Paths
@@ -28,6 +29,10 @@ class OneModel:
 
     def vae(self, name: str) -> None:
         """No separate VAE."""
+
+    def tiny_vae(self, latent_space: str, half: Half) -> Path:
+        """No tiny autoencoder is asked for."""
+        raise NotImplementedError(half)
 
     def lora(self, name: str) -> ModelInfo:
         """No LoRA is asked for."""

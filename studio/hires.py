@@ -118,6 +118,7 @@ def hires_plan(
         loras=loras,
         refiner=finishing,
         refiner_passes=passes,
+        token_merging_ratio=part.token_merging_ratio or request.token_merging_ratio,
     )
 
 
@@ -156,6 +157,9 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
         prompt="" if plan.positive.text == resolved.positive.text else plan.positive.text,
         negative_prompt="" if plan.negative.text == resolved.negative.text else plan.negative.text,
         refiner=plan.refiner_passes,
+        token_merging_ratio=0.0
+        if plan.token_merging_ratio == resolved.token_merging_ratio
+        else plan.token_merging_ratio,
     )
 
 

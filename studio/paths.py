@@ -53,6 +53,11 @@ class Paths:
         return self.checkpoints / "vae"
 
     @property
+    def vae_approx(self) -> Path:
+        """The tiny autoencoder (TAESD)."""
+        return self.root / "vae_approx"
+
+    @property
     def wildcards(self) -> Path:
         """Text files that `__name__` in a prompt draws lines from. Styles lie in `root` itself: styles.csv."""
         return self.root / "wildcards"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
@@ -32,6 +33,7 @@ from studio.schema.resolved import (
     ResolvedRequest,
     VariationPlan,
 )
+from studio.upscalers import UPSCALERS
 from studio.wording import (
     ModelLookup,
     find_embeddings,
@@ -46,7 +48,7 @@ from studio.wording import (
 ORIGIN = "The picture that is branched from"
 AS_ASKED = (
     "sampler_options", "steps", "cfg_scale", "batch_size", "batch_count", "clip_skip", "emphasis", "old_prompt_editing",
-    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "rng",
+    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "rng",
 )  # fmt: skip
 """Fields that leave no question open."""
 CROP = ("sdxl_crop_top", "sdxl_crop_left")
@@ -67,7 +69,7 @@ def resolve(
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
-    Raises `UnknownModel`, `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
@@ -114,6 +116,7 @@ def _answered(
         model=model,
         refiner=_refiner(request.refiner, library, model, calls) if refined else None,
         vae=usable(vae) if vae else None,
+        **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
         schedule=running.label,
         schedule_label=running.label if sampler.default_schedule else asked.label,
@@ -175,12 +178,37 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and request.refiner.model_copy(update={"checkpoint": refiner.model.name}),
         "hires": fixed_hires(request.hires, resolved, schedule),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
+        "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
+        "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
         "sampler": resolved.sampler,
         "schedule": schedule,
         "width": resolved.width,
         "height": resolved.height,
     }
     return request.model_copy(update=answers)
+
+
+def _tiny_vaes(
+    request: GenerationRequest, latent_space: str, hires: HiresPlan | None, library: ModelLookup
+) -> dict[str, Any]:
+    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels encodes anything.
+
+    Raises `UnknownModel` for a file that is not there, and `IncompatibleFile` where the passes have latents of two kinds: a half is for one.
+    """
+    encodes = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    asked = [field for field in ("vae_encoder", "vae_decoder") if getattr(request, field) == "TAESD"]
+    if asked and hires is not None and family(hires.model.family).latent_space != latent_space:
+        raise IncompatibleFile(
+            f"{asked[0]} = 'TAESD' is not possible when {hires.model.name!r} paints the second pass: its latents are of another kind "
+            "than those of the first. Choose Full, which is each checkpoint's own.",
+            field=asked[0],
+        )
+    found = {}
+    if request.vae_encoder == "TAESD" and encodes:
+        found["tiny_encoder"] = str(library.tiny_vae(latent_space, "encoder"))
+    if request.vae_decoder == "TAESD":
+        found["tiny_decoder"] = str(library.tiny_vae(latent_space, "decoder"))
+    return found
 
 
 def _branch_plan(

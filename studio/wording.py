@@ -6,9 +6,11 @@ The functions of `studio.resolve` that both passes of a picture, and the prompt 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
+from studio.families.tiny_vae import Half
 from studio.library.embeddings import embedding_words
 from studio.prompt.composition import split_composition
 from studio.prompt.lengths import lengths_differ
@@ -35,6 +37,10 @@ class ModelLookup(Protocol):
 
     def vae(self, name: str) -> ModelInfo | None:
         """None for "Automatic" and "None". Raises `UnknownModel`."""
+        ...
+
+    def tiny_vae(self, latent_space: str, half: Half) -> Path:
+        """The file of TAESD's `half`. Raises `UnknownModel`, `IncompatibleFile`."""
         ...
 
     def lora(self, name: str) -> ModelInfo:

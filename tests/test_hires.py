@@ -183,6 +183,11 @@ def test_one_of_another_latent_space_takes_over_a_picture_only() -> None:
         run(asked({"checkpoint": "xl", "upscaler": "None"}, vae="soft"))
     assert caught.value.field == "vae"
     assert plan_of({"checkpoint": "two"}, vae="soft").model.name == "two", "SD 2's latents are SD 1's"
+    with pytest.raises(
+        IncompatibleFile, match="vae_decoder = 'TAESD' is not possible when 'xl' paints the second"
+    ) as caught:
+        run(asked({"checkpoint": "xl", "upscaler": "None"}, vae_decoder="TAESD"))
+    assert caught.value.field == "vae_decoder"
     assert plan_of({"checkpoint": "finisher"}, model="xl").model.name == "finisher"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,9 @@ class Shelf:
 
     def vae(self, name: str) -> ModelInfo | None:
         return None if name in ("Automatic", "None") else self.models["vae", name]
+
+    def tiny_vae(self, latent_space: str, half: str) -> Path:
+        return Path("/m") / f"{latent_space}_{half}.safetensors"
 
     def lora(self, name: str) -> ModelInfo:
         found = self.models.get(("lora", name))
@@ -236,6 +240,27 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
 def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         run(GenerationRequest.model_validate(change))
+
+
+@pytest.mark.parametrize(
+    "hires, encodes",
+    [
+        (None, False),
+        ({"upscaler": "Latent"}, False),
+        ({"upscaler": "Lanczos"}, True),
+        ({"upscaler": "None", "denoising_strength": 0.0}, False),
+    ],
+)
+def test_the_tiny_autoencoder_stands_in_where_something_is_encoded(hires: dict[str, Any] | None, encodes: bool) -> None:
+    request = GenerationRequest.model_validate(
+        {"vae_encoder": "TAESD", "vae_decoder": "TAESD", "seed": 1, "hires": hires}
+    )
+    resolved = run(request)
+    assert resolved.tiny_decoder == "/m/sd_decoder.safetensors"
+    assert resolved.tiny_encoder == ("/m/sd_encoder.safetensors" if encodes else None)
+    assert fixed(request, resolved).vae_encoder == ("TAESD" if encodes else "Full")
+    plain = run(GenerationRequest(seed=1))
+    assert (plain.tiny_encoder, plain.tiny_decoder) == (None, None)
 
 
 @given(st.integers(-1, MAX_SEED), st.integers(64, 2048), st.sampled_from(["Euler", "dpm++ 2m", "DDIM"]))

@@ -17,7 +17,7 @@ from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
 MARGIN = 16
 """Latents from beyond an edge that decide what is decoded before it."""
@@ -70,7 +70,7 @@ class Decoder:
 
 
 @contextmanager
-def tiling(module: AutoencoderKL) -> Iterator[None]:
+def tiling(module: AutoencoderKL | AutoencoderTiny) -> Iterator[None]:
     """While this lasts the autoencoder works in tiles."""
     module.enable_tiling()
     try:

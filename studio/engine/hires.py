@@ -101,6 +101,7 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "embeddings",
         "refiner",
         "padding",
+        "token_merging_ratio",
     )
     changes = {**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None}
     if plan.model.path != resolved.model.path:

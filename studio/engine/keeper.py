@@ -18,8 +18,10 @@ from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack
+from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import NotFound
 from studio.families import folder_weight_files
+from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
 from studio.samplers.noise_table import NoiseTable
 from studio.schema.models import ModelInfo, PredictionType
@@ -78,6 +80,7 @@ class ModelKeeper:
         self._tokenizer = shipped_tokenizer()
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vae: tuple[Hashable, LoadedVae] | None = None
+        self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -128,6 +131,17 @@ class ModelKeeper:
             self._vae = (current, vae)
         return self._vae[1]
 
+    def tiny_vae(self, file: str, half: Half, loaded: LoadedCheckpoint) -> LoadedVae:
+        """A half of the tiny autoencoder for the checkpoint. Raises `NotFound` and what `load_tiny_vae` raises."""
+        try:
+            # It is checked against what it is to decode.
+            current = (_states([Path(file)]), loaded.model.family.latent_space, loaded.model.latent)
+        except OSError:
+            raise NotFound(f"{file} is gone. Put it back, or choose Full.", field=f"vae_{half}") from None
+        if half not in self._tiny or self._tiny[half][0] != current:
+            self._tiny[half] = (current, load_tiny_vae(Path(file), half, loaded.model, self._hardware.vae_dtype))
+        return self._tiny[half][1]
+
     def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
         hardware = self._hardware
         model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
@@ -171,6 +185,7 @@ class ModelKeeper:
             loaded.release()
         if not self._held:
             self._vae = None
+            self._tiny.clear()
         self._hardware.free()
 
 
@@ -184,9 +199,15 @@ def fingerprint(info: ModelInfo) -> Fingerprint:
     path = Path(info.path)
     try:
         files = (*folder_weight_files(path), *sorted(path.rglob("*.json"))) if info.layout == "folder" else (path,)
-        stats = [(file, file.stat()) for file in files]
+        states = _states(files)
     except OSError:
-        stats = []
-    if not stats:
+        states = ()
+    if not states:
         raise NotFound(f"{info.name} is gone: there is no {path} any more. Refresh the list of models.", field="model")
+    return states
+
+
+def _states(files: Iterable[Path]) -> Fingerprint:
+    """Raises OSError for a file that is gone."""
+    stats = [(file, file.stat()) for file in files]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from studio.engine.loading_schedule import alphas_cumprod
@@ -67,9 +67,9 @@ class LatentFacts:
 
 @dataclass
 class LoadedVae:
-    """A separate autoencoder that fits a model."""
+    """An autoencoder that fits a model: its own, a separate one, or a half of the tiny one."""
 
-    module: AutoencoderKL
+    module: AutoencoderKL | AutoencoderTiny
     latent: LatentFacts
 
 

@@ -20,6 +20,7 @@ from studio.engine.loading import LoadedModel
 from studio.engine.padding import evened
 from studio.engine.refiner import HandOver, RefinerPass
 from studio.engine.saving import Saving
+from studio.engine.token_merging import set_merging
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
@@ -154,6 +155,7 @@ class TextToImage:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
         unet, interval = self.loaded.model.unet, self._resolved.deep_cache
         set_wrapping(unet, self._resolved.tiling)
+        set_merging(unet, self._resolved.token_merging_ratio, *self._shape[1:])
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterator
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -21,14 +22,16 @@ from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, cho
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
-from studio.engine.loading import LatentFacts
+from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import TextToImage, sampling_plan
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
+from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
+from studio.families.tiny_vae import Half
 from studio.infotext import encode_png
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
@@ -150,14 +153,15 @@ class DiffusersEngine:
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         loaded = yield from self._prepare(resolved)
-        self._keeper.vae(resolved.vae, loaded)  # one that does not fit is told before anything is painted
+        for half in get_args(Half):
+            self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         self._activity, self._saving = "", Saving()
         with contextlib.closing(
             Painting(
                 resolved,
                 cancel,
                 self._painter(loaded, resolved, kept),
-                partial(self._keeper.vae, resolved.vae),
+                partial(self._coder, "decoder", resolved),
                 self._hardware,
                 self._saving,
             )
@@ -191,6 +195,8 @@ class DiffusersEngine:
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
+        if _merges(resolved) and not has_fine_attention(loaded.model.unet):
+            yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:
             if self._keeper.has_room(other, resolved.checkpoints):
                 yield from self._load(other, resolved.checkpoints)
@@ -288,16 +294,21 @@ class DiffusersEngine:
         latent = loaded.model.latent
 
         def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Enlarged:
-            vae = self._keeper.vae(resolved.vae, painter)
+            vae = self._coder("decoder", resolved, painter)
             return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):
                 check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-            vae = self._keeper.vae(resolved.vae, painter)
+            vae = self._coder("encoder", resolved, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, strength), enlarge, begin, steps)
+
+    def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
+        """What decodes, or encodes, pictures of the checkpoint in this job."""
+        tiny = resolved.tiny_decoder if half == "decoder" else resolved.tiny_encoder
+        return self._keeper.tiny_vae(tiny, half, loaded) if tiny else self._keeper.vae(resolved.vae, loaded)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -315,6 +326,10 @@ class DiffusersEngine:
             traceback.clear_frames(error.__traceback__)
             self._hardware.free()
         return explained
+
+
+def _merges(resolved: ResolvedRequest) -> bool:
+    return resolved.token_merging_ratio > 0 or (resolved.hires is not None and resolved.hires.token_merging_ratio > 0)
 
 
 def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:

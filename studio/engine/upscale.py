@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
@@ -82,16 +83,23 @@ def _encoded(picture: Image.Image, vae: LoadedVae, *, tiled: bool, wraps: bool) 
     set_wrapping(module, wraps)
     sample = to_samples(picture)[None].to(module.device, module.dtype)
     with tiling(module) if tiled else nullcontext():
-        encoded = module.encode(sample).latent_dist.mode()[0].float()
+        encoded = _codes(module, sample).float()
         if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
             module.to(dtype=torch.float32)
-            encoded = module.encode(sample.float()).latent_dist.mode()[0]
+            encoded = _codes(module, sample.float())
     if not bool(torch.isfinite(encoded).all()):
         raise EngineError(
             "The VAE gave no numbers (NaN) for the enlarged picture, in float32 as well. The VAE file may be damaged: choose another one."
         )
     scaled: Tensor = (encoded - latent.shift_factor) * latent.scaling_factor
     return scaled
+
+
+def _codes(module: AutoencoderKL | AutoencoderTiny, sample: Tensor) -> Tensor:
+    """What the module makes of one sample [1, 3, H, W]: [C, h, w]. The tiny one has no distribution."""
+    encoded = module.encode(sample)
+    codes: Tensor = encoded.latents if isinstance(module, AutoencoderTiny) else encoded.latent_dist.mode()
+    return codes[0]
 
 
 def _cut(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:

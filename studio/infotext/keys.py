@@ -9,6 +9,7 @@ NUMBER_FIELDS = {
     "Size-1": "width",
     "Size-2": "height",
     "Clip skip": "clip_skip",
+    "Token merging ratio": "token_merging_ratio",
     "SDXL crop top": "sdxl_crop_top",
     "SDXL crop left": "sdxl_crop_left",
     "DeepCache interval": "deep_cache",
@@ -24,6 +25,8 @@ CHOICE_FIELDS = {
     "Pad conds v0": "pad_conds_v0",
     "Noise Schedule": "noise_schedule",
     "Downcast alphas_cumprod": "downcast_alphas",
+    "VAE Encoder": "vae_encoder",
+    "VAE Decoder": "vae_decoder",
     "Prediction type": "prediction_type",
 }
 """Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""
@@ -74,6 +77,7 @@ PART_FIELDS = {
     "Hires prompt": "hires.prompt",
     "Hires negative prompt": "hires.negative_prompt",
     "Hires refiner": "hires.refiner",
+    "Token merging ratio hr": "hires.token_merging_ratio",
     "Branch step": "branch.step",
     "Branch origin": "branch.origin",
 }

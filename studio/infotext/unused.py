@@ -19,9 +19,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "ADetailer": ("ADetailer",),
     "face restoration": ("Face restoration",),
     "scripts": ("Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed ", "SD upscale"),
-    "token merging": ("Token merging",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
-    "other VAE coders": ("VAE Encoder", "VAE Decoder"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""
@@ -38,7 +36,6 @@ SILENT = frozenset(
 NEUTRAL = frozenset({"", "0", "0.0", "false", "none", "off"})
 """Values that say a feature was not used."""
 NEUTRAL_VALUES = {
-    **dict.fromkeys(("VAE Encoder", "VAE Decoder"), "Full"),
     "Mask mode": "Inpaint masked",
     "Masked content": "original",
     "Inpaint area": "Whole picture",

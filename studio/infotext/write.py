@@ -49,6 +49,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Clip skip"] = resolved.clip_skip
     if resolved.sampler_options.ensd and any(_stirred(resolved.sampler_options, sampler) for _, sampler in passes):
         pairs["ENSD"] = resolved.sampler_options.ensd
+    merging = {"Token merging ratio": resolved, "Token merging ratio hr": resolved.hires}
+    pairs.update({key: part.token_merging_ratio for key, part in merging.items() if part and part.token_merging_ratio})
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
     if resolved.tiling:
@@ -77,7 +79,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
 
 
 def _conditions(resolved: ResolvedRequest) -> Pairs:
-    """How prompts and noise levels are read, where that is not the usual way."""
+    """How prompts, noise levels and latents are read, where that is not the usual way."""
     pairs: Pairs = {}
     if resolved.emphasis != "Original" and _has_syntax(resolved):
         pairs["Emphasis"] = resolved.emphasis
@@ -89,6 +91,10 @@ def _conditions(resolved: ResolvedRequest) -> Pairs:
         pairs["Noise Schedule"] = resolved.noise_schedule
     if resolved.downcast_alphas:
         pairs["Downcast alphas_cumprod"] = True
+    if resolved.tiny_encoder:
+        pairs["VAE Encoder"] = "TAESD"
+    if resolved.tiny_decoder:
+        pairs["VAE Decoder"] = "TAESD"
     if resolved.deep_cache > 1:
         pairs["DeepCache interval"] = resolved.deep_cache
     if resolved.prediction_type != "Automatic":

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from studio.errors import UnknownModel, UnknownName
+from studio.families.tiny_vae import Half
 from studio.library.embeddings import word_of
 from studio.library.hashes import (
     CHECKPOINT_DIGITS,
@@ -25,6 +26,7 @@ from studio.library.hashes import (
 from studio.library.lookup import find_model
 from studio.library.shelf import Entry, File, Place, Shelf
 from studio.library.styles import StyleBook
+from studio.library.tiny_vae import find_tiny_vae
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt.styles import Style
@@ -107,6 +109,10 @@ class Library:
         if info is None:
             raise UnknownModel.of("VAE", name, [model.name for model in self.vaes()], field="vae")
         return info
+
+    def tiny_vae(self, latent_space: str, half: Half) -> Path:
+        """The file of the tiny autoencoder's half; see `find_tiny_vae`."""
+        return find_tiny_vae(self._paths.vae_approx.absolute(), latent_space, half)
 
     def lora(self, name: str) -> ModelInfo:
         """The LoRA called `name`, which may also be its alias. Raises `UnknownName` with near matches."""

@@ -34,6 +34,7 @@ RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
+VaeMethod = Literal["Full", "TAESD"]
 RefinerPasses = Literal["first pass", "second pass", "both passes"]
 
 
@@ -172,6 +173,7 @@ class HiresPass(_Frozen):
         "", max_length=MAX_PROMPT, description="Negative prompt of the second pass; empty: the same"
     )
     refiner: RefinerPasses = Field("second pass", description="Which pass a refiner finishes, where there is one")
+    token_merging_ratio: float = Field(0.0, ge=0, le=0.9, description="Token merging of the second pass; 0 is the same")
 
     @field_validator("checkpoint")
     @classmethod
@@ -224,6 +226,14 @@ class GenerationRequest(_Frozen):
     refiner: Refiner | None = Field(None, description="Finish with another checkpoint; empty: do not")
     hires: HiresPass | None = Field(None, description="Enlarge and paint again (hires. fix); empty: do not")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
+    vae_encoder: VaeMethod = Field(
+        "Full",
+        description="What encodes an enlarged picture for the second pass: Full is the VAE, TAESD a tiny one, faster and less exact",
+    )
+    vae_decoder: VaeMethod = Field(
+        "Full",
+        description="What turns latents into the picture: Full is the VAE, TAESD a tiny one, faster and less exact",
+    )
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
     old_prompt_editing: bool = Field(
@@ -258,6 +268,12 @@ class GenerationRequest(_Frozen):
         ge=1,
         le=5,
         description="DeepCache: compute the deep part of the U-Net at every n-th model call only; 1 is exact, 2 and 3 are faster",
+    )
+    token_merging_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

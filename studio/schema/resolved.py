@@ -111,6 +111,7 @@ class HiresPlan(_Frozen):
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
     padding: Padding = Field("off", description="As in the first pass, by the lengths of this one's prompts")
+    token_merging_ratio: float = 0.0
 
 
 class BranchPlan(_Frozen):
@@ -133,6 +134,10 @@ class ResolvedRequest(_Frozen):
     model: ModelInfo
     refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
     vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
+    tiny_encoder: str | None = Field(
+        None, description="File of TAESD's encoder; None where the VAE encodes, or nothing is encoded"
+    )
+    tiny_decoder: str | None = Field(None, description="File of TAESD's decoder; None where the VAE decodes")
     sampler: str = Field(description="A1111 display name, known to the table")
     schedule: str = Field(description="Label of the schedule that runs, never Automatic")
     schedule_label: str = Field(
@@ -159,6 +164,9 @@ class ResolvedRequest(_Frozen):
     sdxl_crop_top: int = Field(0, description="Pixels; 0 for families that are not told")
     sdxl_crop_left: int = Field(0, description="Pixels; 0 for families that are not told")
     deep_cache: int = Field(1, description="Every n-th call of the U-Net is computed as a whole")
+    token_merging_ratio: float = Field(
+        0.0, description="Part of the tokens that are merged; see `studio.engine.token_merging`"
+    )
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     branch: BranchPlan | None = Field(None, description="None begins with noise")

@@ -48,6 +48,32 @@ CASES: dict[str, dict[str, Any]] = {
         "sampler_options": {"s_min_uncond": 2.5, "s_min_uncond_all": True, "skip_early_cond": 0.15},
     },
     "a cache of deep features": {"deep_cache": 3, "seed": 21},
+    "merged tokens": {"token_merging_ratio": 0.5, "seed": 22},
+    "merged tokens in the second pass": {
+        "seed": 22,
+        "width": 64,
+        "height": 64,
+        "token_merging_ratio": 0.2,
+        "hires": {"scale": 1.5, "token_merging_ratio": 0.6},
+    },
+    "merged tokens in both passes alike": {
+        "seed": 22,
+        "width": 64,
+        "height": 64,
+        "token_merging_ratio": 0.25,
+        "hires": {"scale": 1.5, "token_merging_ratio": 0.25},
+    },
+    "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
+    "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
+    "both halves of SDXL's tiny autoencoder": {
+        "model": "grand",
+        "seed": 23,
+        "width": 64,
+        "height": 64,
+        "vae_encoder": "TAESD",
+        "vae_decoder": "TAESD",
+        "hires": {"upscaler": "Lanczos"},
+    },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
     "variation of no strength": {"seed": 11, "variation": {"seed": 12, "strength": 0}, "batch_size": 2},
@@ -221,6 +247,7 @@ HIRES = {
     "hr_prompt": "prompt",
     "hr_negative_prompt": "negative_prompt",
 }
+HIRES_SETTINGS = {"hires_fix_refiner_pass": "refiner", "token_merging_ratio_hr": "token_merging_ratio"}
 PARTS = {
     "sampler_options": "",
     "variation": "variation-",
@@ -240,6 +267,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
     shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
+    (folder / "vae_approx").mkdir()
+    for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
+        (folder / "vae_approx" / f"{name}.safetensors").touch()
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -307,7 +337,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "enable_hr": request.hires is not None,
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         "override_settings": {
-            **({"hires_fix_refiner_pass": request.hires.refiner} if request.hires else {}),
+            **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES_SETTINGS.items() if request.hires},
             "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
             "s_min_uncond_all": options.s_min_uncond_all,
             "skip_early_cond": options.skip_early_cond,
@@ -323,7 +353,10 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "sd_noise_schedule": request.noise_schedule,
             "use_downcasted_alpha_bar": request.downcast_alphas,
             "prediction_type": request.prediction_type,
+            "sd_vae_encode_method": request.vae_encoder,
+            "sd_vae_decode_method": request.vae_decoder,
             "deep_cache": request.deep_cache,
+            "token_merging_ratio": request.token_merging_ratio,
         },
     }
     answer = client.post("/sdapi/v1/txt2img", json=body)

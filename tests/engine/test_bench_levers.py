@@ -1,4 +1,4 @@
-"""`bench levers` and `bench switching` run, and say what they promise. The figures are no matter for tests."""
+"""`bench levers`, `bench merging` and `bench switching` run, and say what they promise. The figures are no matter for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-levers, switching = (importlib.import_module(f"bench.{name}") for name in ("levers", "switching"))
+levers, merging, switching = (importlib.import_module(f"bench.{name}") for name in ("levers", "merging", "switching"))
 
 
 def run(module: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -34,6 +34,12 @@ def test_every_lever_has_its_error_and_the_reference_has_none(
     assert text.endswith("after\n")
     assert "old" not in text
     assert all(f"| {name} |" in text for name in levers.LEVERS)
+
+
+def test_merging_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(merging, capsys, "--quick")["rows"]
+    assert [row["ratio"] for row in rows] == list(merging.RATIOS)
+    assert rows[0]["gain"] == 1 and all(row["seconds"] > 0 for row in rows)
 
 
 def test_switching_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

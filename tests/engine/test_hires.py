@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import studio.engine.keeper as keeper_module
+import studio.engine.passes
 from studio.engine.decode import Decoder
 from studio.engine.hardware import choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -186,6 +187,17 @@ def test_a_step_of_the_whole_picture_counts_on_in_prompts() -> None:
     assert plan is not None
     (branch,) = plan.positive.branches
     assert branch.stretches[0] == (2, 0), "step 5 of both passes is step 2 of the second"
+
+
+@pytest.mark.parametrize("own, second", [(0.6, 0.6), (0, 0.2)])
+def test_each_pass_merges_its_own_part_of_the_tokens(
+    monkeypatch: pytest.MonkeyPatch, own: float, second: float
+) -> None:
+    said: list[tuple[float, int, int]] = []
+    monkeypatch.setattr(studio.engine.passes, "set_merging", lambda unet, *what: said.append(what))
+    hires = {"scale": 1.5, "steps": 1, "token_merging_ratio": own}
+    final_latents(asked(steps=1, token_merging_ratio=0.2, hires=hires), [1])
+    assert said == [(0.2, 8, 8), (second, 12, 12)]
 
 
 # -- through the engine -----------------------------------------------------------------------------------------------

@@ -63,6 +63,15 @@ def test_a_checkpoint_is_written_as_its_short_title() -> None:
     assert "Hires checkpoint" not in written({"checkpoint": "two", "denoising_strength": 0})
 
 
+def test_token_merging_is_told_of_both_passes() -> None:
+    """As in A1111: a second pass that merges has its key, also where it only follows the first."""
+    told = "Denoising strength: 0.7, ENSD: 7, Token merging ratio: 0.5, Token merging ratio hr: 0.5, RNG: CPU"
+    assert told in written({}, token_merging_ratio=0.5, sampler="Euler a", sampler_options={"ensd": 7})
+    assert "0.7, Token merging ratio hr: 0.25, RNG" in written({"token_merging_ratio": 0.25})
+    assert "Token merging" not in written({})
+    assert read("Token merging ratio hr: 0.25") == {"denoising_strength": 0.5, "token_merging_ratio": 0.25}
+
+
 def test_options_of_either_sampler_are_written() -> None:
     options = {"eta": 0.5, "s_churn": 3.0, "ensd": 7}
     text = written({"sampler": "Euler a"}, sampler="Euler", sampler_options=options)

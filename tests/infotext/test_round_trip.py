@@ -7,6 +7,7 @@ makes no difference to the pixels.
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hypothesis import HealthCheck, assume, given, settings
@@ -60,6 +61,9 @@ class Library:
 
     def vae(self, name: str) -> ModelInfo | None:
         return None if name == "Automatic" else VAE
+
+    def tiny_vae(self, latent_space: str, half: str) -> Path:
+        return Path("/m") / f"{latent_space}_{half}.safetensors"
 
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"

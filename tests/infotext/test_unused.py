@@ -24,6 +24,8 @@ APPLIED = {
     "VAE: a.safetensors, VAE hash: 0123456789": {"vae": "a [0123456789]"},
     "Clip skip: 2": {"clip_skip": 2},
     "DeepCache interval: 3": {"deep_cache": 3},
+    "VAE Encoder: TAESD, VAE Decoder: TAESD": {"vae_encoder": "TAESD", "vae_decoder": "TAESD"},
+    "Token merging ratio: 0.5": {"token_merging_ratio": 0.5},
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -70,7 +72,7 @@ OPTIONS = {
 NAMED = [
     *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
-    *("Token merging ratio: 0.5", "Token merging ratio hr: 0.5", "Extra noise: 0.1"),
+    *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),
     *("Hires sampler: Euler", "Hires schedule type: Karras", 'Hires prompt: "a, b"', "Hires negative prompt: c"),
     *(
@@ -85,7 +87,7 @@ NAMED = [
         "Hypernet strength: 0.5",
         "Noise Schedule: Zero Terminal",
     ),
-    *("VAE Encoder: TAESD", "VAE Decoder: TAESD", "Script: X/Y/Z plot"),
+    *("VAE Encoder: Approx", "VAE Decoder: Approx", "Script: X/Y/Z plot"),
     *("X Type: Seed", 'X Values: "1, 2"', 'Fixed X Values: "1, 2"', "Y Type: Steps", "Z Values: 1"),
     *("SD upscale upscaler: Lanczos", "SD upscale overlap: 64", "ADetailer model: face.pt", "Distilled CFG Scale: 3.5"),
     *('ControlNet 0: "Module: canny, Model: c [0123456789], Weight: 1"', "Sharpness: 2", "Some new thing: 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,9 @@ class Shelf:
 
     def vae(self, name: str) -> ModelInfo | None:
         return None if name == "Automatic" else VAE
+
+    def tiny_vae(self, latent_space: str, half: str) -> Path:
+        return Path("/m") / f"{latent_space}_{half}.safetensors"
 
     def lora(self, name: str) -> ModelInfo:
         if name != "style":
@@ -96,6 +100,14 @@ def test_the_whole_text() -> None:
         'RNG: CPU, Lora hashes: "style: 0123456789ab", Emphasis: No norm, Discard penultimate sigma: True, '
         "Schedule min sigma: 0.1, SGM noise multiplier: True, Eta: 0.5, Version: Latent Studio 1.2.3"
     )
+
+
+def test_the_tiny_autoencoder_is_told_where_it_acts() -> None:
+    taesd = {"vae_encoder": "TAESD", "vae_decoder": "TAESD"}
+    assert "VAE Encoder" not in parameters(**taesd)
+    assert parameters(**taesd)["VAE Decoder"] == "TAESD"
+    assert parameters(**taesd, hires={"upscaler": "Lanczos"})["VAE Encoder"] == "TAESD"
+    assert not {"VAE Encoder", "VAE Decoder"} & parameters(hires={"upscaler": "Lanczos"}).keys()
 
 
 def test_hashes_of_embeddings() -> None:

@@ -160,7 +160,7 @@ _HIRES_FIELDS = {
 """Fields of the second pass, which `enable_hr` turns on."""
 HIRES_STRENGTH = 0.75
 """A1111's strength of the second pass where none is given."""
-_HIRES_OVERRIDES = {"hires_fix_refiner_pass": "refiner"}
+_HIRES_OVERRIDES = {"hires_fix_refiner_pass": "refiner", "token_merging_ratio_hr": "token_merging_ratio"}
 """What A1111 keeps in its settings about the second pass."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")}
 _OVERRIDES = {
@@ -178,6 +178,9 @@ _PICTURE_OVERRIDES = {
     "use_downcasted_alpha_bar": "downcast_alphas",
     "sdxl_crop_top": "sdxl_crop_top",
     "sdxl_crop_left": "sdxl_crop_left",
+    "token_merging_ratio": "token_merging_ratio",
+    "sd_vae_encode_method": "vae_encoder",
+    "sd_vae_decode_method": "vae_decoder",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }

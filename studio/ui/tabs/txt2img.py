@@ -142,7 +142,11 @@ def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
         form.place("emphasis", value=fresh.emphasis, min_width=100)
         form.place("prediction_type", min_width=100)
         form.place("noise_schedule", min_width=100)
+        form.place("vae_encoder", min_width=100)
+        form.place("vae_decoder", min_width=100)
         form.place("deep_cache", min_width=100)
+        form.place("token_merging_ratio", min_width=100)
+        form.place("hires.token_merging_ratio", min_width=100)
         for name in (*names, "sdxl_crop_top", "sdxl_crop_left"):
             form.place(name, min_width=100)
     with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):

@@ -1,0 +1,101 @@
+"""What token merging gains: `python launch.py bench merging [--quick] [--rounds N] [--save]`.
+
+U-Net passes of Stable Diffusion 1.5's shapes with random weights, prompt and negative prompt together (2 rows), in the number format
+and with the attention kernel that the machine chooses, one thread. What is merged depends on the weights, how long it takes does
+not. Each round times every ratio once, forth and back again. Prints one JSON object; with `--save` it is also written to
+bench/results/. For each size and ratio:
+
+    seconds     processor seconds of one pass, median
+    gain        how many times as fast as a pass without
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench._machine import load, machine
+from bench._models import THIN
+from studio.errors import StudioError
+from studio.paths import REPOSITORY, atomic_write
+
+SIDES, QUICK_SIDES = (256, 512), (64,)
+"""Pixels."""
+RATIOS = (0.0, 0.25, 0.5, 0.75)
+ROUNDS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr)."""
+    parser = argparse.ArgumentParser(prog="bench merging", description="Measure what token merging gains.")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model: a check that it runs, not a figure to quote"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="two passes of every ratio each (default: %(default)s)"
+    )
+    parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
+    options = parser.parse_args(argv)
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    result: dict[str, Any] = {"bench": "merging", "quick": options.quick, "machine": machine()}
+    try:
+        result |= measure(
+            QUICK_SIDES if options.quick else SIDES, 1 if options.quick else options.rounds, options.quick
+        )
+    except (StudioError, OSError) as error:
+        print(f"bench merging: {error}", file=sys.stderr)
+        return 1
+    result["load_at_end"] = load()
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.save:
+        atomic_write(REPOSITORY / "bench" / "results" / "merging.json", text.encode() + b"\n")
+    return 0
+
+
+def measure(sides: Sequence[int], rounds: int, tiny: bool) -> dict[str, Any]:
+    """Format, kernel and the rows. Raises `StudioError` as `choose_hardware` does."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from studio.engine.hardware import choose_hardware
+    from studio.families.configs import shipped_config
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    hardware = choose_hardware("cpu")
+    config = shipped_config("sd1", "unet") | (THIN["unet"] if tiny else {})
+    unet = UNet2DConditionModel.from_config(config).to(hardware.dtype).eval().requires_grad_(False)
+    hardware.prepare(unet)
+    rows = [row for side in sides for row in _rows(unet, side, rounds)]
+    return {"dtype": hardware.dtype_label, "attention": hardware.attention, "rows": rows}
+
+
+def _rows(unet: Any, side: int, rounds: int) -> list[dict[str, Any]]:
+    import torch
+
+    from studio.engine.token_merging import set_merging
+
+    x = torch.randn(2, 4, side // 8, side // 8, dtype=unet.dtype)
+    states = torch.randn(2, 77, unet.config.cross_attention_dim, dtype=unet.dtype)
+    seconds: dict[float, list[float]] = {ratio: [] for ratio in RATIOS}
+    with torch.inference_mode():
+        unet(x, 500, states, return_dict=False)  # warms up
+        for ratio in (*RATIOS, *reversed(RATIOS)) * rounds:
+            set_merging(unet, ratio, side // 8, side // 8)
+            began = time.process_time()
+            unet(x, 500, states, return_dict=False)
+            seconds[ratio].append(time.process_time() - began)
+    set_merging(unet, 0, side // 8, side // 8)
+    plain = statistics.median(seconds[0.0])
+    medians = {ratio: statistics.median(taken) for ratio, taken in seconds.items()}
+    return [
+        {"side": side, "ratio": ratio, "seconds": round(median, 3), "gain": round(plain / median, 2)}
+        for ratio, median in medians.items()
+    ]
