@@ -7,6 +7,7 @@ processor's cache; a weight's memory is written once.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,11 +60,11 @@ class TensorFile:
     def read(self, key: str, out: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Fill `out` (on the CPU, any number format and layout) with a tensor's rows from row `first` on.
 
-        `out` has the shape of these rows. Returns the sum of all values, float32 []: it is not finite when a value is not.
+        `out` has the shape of these rows. Returns a sum of all values, float32 []: it is not finite when a value is not, and may overflow where all are.
         Raises `DamagedFile` when the file was changed or cannot be read to the end.
         """
         out = out if out.ndim else out.view(1)
-        stored, row = self.dtype(key), out[0].numel()
+        stored, row = self.dtype(key), math.prod(out.shape[1:])
         plain = out.is_contiguous()
         raw = None if stored == out.dtype and plain else torch.empty(min(len(out), _rows(row)) * row, dtype=stored)
         total = torch.zeros(())
@@ -75,7 +76,7 @@ class TensorFile:
                 for part in out.split(_rows(row)):
                     if raw is None:
                         self._bytes(stream, part)
-                        total += part.sum(dtype=torch.float32)
+                        total += (part.float() if part.dtype.itemsize == 1 else part).sum()
                     else:
                         piece = raw[: part.numel()].view(part.shape)
                         self._bytes(stream, piece)
@@ -100,15 +101,16 @@ def _rows(row: int) -> int:
 
 
 def _converted(piece: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Put `piece` into `out`, which may have another number format and layout; the sum of the result."""
+    """Put `piece` into `out`, which may have another number format and layout; a sum that is not finite when a value of `out` is not."""
     if piece.dtype == torch.float16 and out.dtype == torch.bfloat16:
-        piece = piece.float()  # by way of float32 torch converts with vector instructions
-    if out.is_contiguous():
-        out.copy_(piece)
-        return out.sum(dtype=torch.float32)
-    flat = piece.to(out.dtype)
-    out.copy_(flat)
-    return flat.sum(dtype=torch.float32)
+        # By way of float32 torch converts, and sums, with vector instructions. What float16 holds stays finite in bfloat16.
+        wide = piece.float()
+        total, piece = wide.sum(), wide if out.is_contiguous() else wide.to(out.dtype)
+    else:
+        piece = piece.to(out.dtype)
+        total = piece.sum()
+    out.copy_(piece)
+    return total
 
 
 def _state(stream: BinaryIO) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ class Room:
         """A tensor without values on the CPU; one of four axes is laid out as `layout` says, as `Module.to(memory_format=...)` would."""
         flat = self._bytes(self.size(shape, dtype))[: math.prod(shape) * dtype.itemsize].view(dtype)
         if len(shape) != 4 or layout == torch.contiguous_format:
-            return flat.view(*shape)
+            return flat.view(tuple(shape))
         filters, channels, height, width = shape
         return flat.view(filters, height, width, channels).permute(0, 3, 1, 2)
 

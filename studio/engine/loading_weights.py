@@ -54,7 +54,7 @@ class Weights:
     def read(self, source: Source, out: torch.Tensor) -> torch.Tensor:
         """Fill `out` with the tensor at `source`; it has as many elements, on the CPU, in any number format.
 
-        Returns the sum of the values, float32 []: it is not finite when one of them is not.
+        Returns a sum as `TensorFile.read` does.
         """
         rows = self.shapes[source.key][0] // 3 if source.third is not None else 0
         shape = self.shape(source)
@@ -152,14 +152,14 @@ def check_fit(
 
 def check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise `DamagedFile` if a tensor holds NaN or infinity; `name` is the file's."""
-    _complain(name, tensors, [tensor.sum(dtype=torch.float32) for tensor in tensors.values()])
+    _complain(name, tensors, [tensor.sum().float() for tensor in tensors.values()])
 
 
 def _complain(name: str, tensors: Mapping[str, torch.Tensor], sums: Sequence[torch.Tensor]) -> None:
     """`check_finite` with the sums of the tensors' values.
 
-    A sum costs a tenth of a look at every value and cannot be finite when a value is not. It may overflow for sound weights, so those
-    whose sum is not finite are looked at closely.
+    A sum costs a tenth of a look at every value and cannot be finite when a value is not. A half precision sum may
+    overflow for sound weights, so those whose sum is not finite are looked at closely.
     """
     if not tensors:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     """Zeros of both signs differ here."""
-    return tensor.contiguous().view(torch.uint8)
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def weights(tmp_path: Path, **tensors: torch.Tensor) -> Weights:
@@ -50,10 +51,8 @@ def test_every_number_format_becomes_every_other_as_torch_casts_it(tmp_path: Pat
         for dtype in WANTED:
             for layout in LAYOUTS:
                 place = Room().take(tensor.shape, dtype, layout)
-                total = file.read(Source(name), place)
-                expected = tensor.to(dtype)
-                assert torch.equal(bits(place), bits(expected)), (name, dtype, layout)
-                assert total.isfinite() or not expected.sum(dtype=torch.float32).isfinite()
+                file.read(Source(name), place)
+                assert torch.equal(bits(place), bits(tensor.to(dtype))), (name, dtype, layout)
 
 
 def test_many_pieces_make_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +70,14 @@ def test_many_pieces_make_one_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_parts_and_other_views_of_what_is_stored(tmp_path: Path) -> None:
     fused, scalar = numbers(12, 5).half(), torch.tensor(8.0)
-    file = weights(tmp_path, fused=fused, scalar=scalar, count=torch.tensor([3]), flat=numbers(4, 6))
+    file = weights(
+        tmp_path,
+        fused=fused,
+        scalar=scalar,
+        count=torch.tensor([3]),
+        eight=numbers(4).to(torch.float8_e4m3fn),
+        flat=numbers(4, 6),
+    )
     for third in range(3):
         assert torch.equal(file.tensor(Source("fused", third)), fused[third * 4 : third * 4 + 4])
     assert torch.equal(file.tensor(Source("fused", transposed=True)), fused.T)
@@ -79,6 +85,7 @@ def test_parts_and_other_views_of_what_is_stored(tmp_path: Path) -> None:
     assert file.tensor(Source("scalar")).shape == ()
     assert file.tensor(Source("scalar")) == 8
     assert file.tensor(Source("count")).tolist() == [3]
+    assert file.tensor(Source("eight")).dtype == torch.float8_e4m3fn
     place = torch.empty(4, 6, 1, 1)
     file.read(Source("flat"), place)
     assert torch.equal(place[:, :, 0, 0], numbers(4, 6))
@@ -89,10 +96,13 @@ def test_parts_and_other_views_of_what_is_stored(tmp_path: Path) -> None:
 def test_the_sum_is_not_finite_when_one_number_is_not(tmp_path: Path, bad: float, where: int) -> None:
     tensor = torch.ones(3, PIECE).half()
     tensor.view(-1)[where] = bad
-    file = weights(tmp_path, x=tensor, y=torch.full((3, PIECE), 60_000.0).half())
+    file = weights(tmp_path, x=tensor, y=torch.ones(3, PIECE).half())
     for dtype in WANTED:
         assert not file.read(Source("x"), torch.empty(3, PIECE, dtype=dtype)).isfinite()
-        assert file.read(Source("y"), torch.empty(3, PIECE, dtype=dtype)).isfinite()
+        assert (
+            file.read(Source("y"), torch.empty(3, PIECE, dtype=dtype)) == pytest.approx(3 * PIECE, rel=0.01)
+            or dtype == torch.float16
+        )
 
 
 def test_a_number_that_the_wanted_format_does_not_hold_shows_in_the_sum(tmp_path: Path) -> None:
@@ -128,10 +138,11 @@ def test_number_formats_that_nothing_here_computes_in_are_named(tmp_path: Path) 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
 def test_a_file_is_never_mapped(tmp_path: Path) -> None:
-    file = weights(tmp_path, x=numbers(300, 300))
-    kept = file.tensor(Source("x"))
+    path = tmp_path / "unmapped.safetensors"
+    save_file({"x": numbers(300, 300)}, path)
+    kept = Weights([path]).tensor(Source("x"))
     assert kept.any()
-    assert "w.safetensors" not in Path("/proc/self/maps").read_text()
+    assert path.name not in Path("/proc/self/maps").read_text()
 
 
 def test_weights_lie_as_a_module_would_lay_them() -> None:
@@ -146,7 +157,7 @@ def test_places_are_apart_aligned_and_in_few_blocks() -> None:
     room = Room(sum(Room.size(shape, torch.float32) for shape in shapes))
     places = [room.take(shape, torch.float32, torch.contiguous_format) for shape in shapes]
     spans = sorted((place.data_ptr(), place.data_ptr() + place.nbytes) for place in places)
-    assert all(left[1] <= right[0] for left, right in zip(spans, spans[1:], strict=False))
+    assert all(left[1] <= right[0] for left, right in pairwise(spans))
     assert all(start % 64 == 0 for start, _ in spans)
     blocks = {place.untyped_storage().data_ptr(): place.untyped_storage().nbytes() for place in places}
     assert len(blocks) < 9
