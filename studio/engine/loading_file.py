@@ -73,7 +73,8 @@ class TensorFile:
                 if _state(stream) != self._state:
                     raise DamagedFile(f"{self._name} was changed while it was read.")
                 stream.seek(self._start + self.entries[key]["data_offsets"][0] + first * row * stored.itemsize)
-                for part in out.split(_rows(row)):
+                for start in range(0, len(out), _rows(row)):
+                    part = out[start : start + _rows(row)]
                     if raw is None:
                         self._bytes(stream, part)
                         total += (part.float() if part.dtype.itemsize == 1 else part).sum()
@@ -87,7 +88,7 @@ class TensorFile:
 
     def _bytes(self, stream: BinaryIO, into: torch.Tensor) -> None:
         """Fill a contiguous tensor."""
-        wanted = memoryview(into.view(-1).view(torch.uint8).numpy())
+        wanted = into.view(-1).view(torch.uint8).numpy().data
         while wanted:
             count = stream.readinto(wanted)  # type: ignore[attr-defined]
             if not count:
