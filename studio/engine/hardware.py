@@ -85,15 +85,18 @@ class Hardware:
         else:
             _trim_heap()
 
-    def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
-        """Lay the weights out and install the kernel as this hardware likes them.
+    def layout(self, dtype: torch.dtype) -> torch.memory_format:
+        """How weights of convolutions in `dtype` are to lie in memory.
 
         Convolutions in short formats are faster with channels last; float32 stays as the reference computes it.
         """
+        short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
+        return torch.channels_last if short else torch.contiguous_format
+
+    def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
+        """Install the kernel, and compile where that was chosen."""
         install(self.attention, *modules)
         for module in modules:
-            if module.dtype != torch.float32 and self.device.type in ("cpu", "cuda"):
-                module.to(memory_format=torch.channels_last)
             if self.compiled and isinstance(module, _unet_class()):
                 # The transformer blocks are compiled once for all places where they stand: seconds instead of minutes.
                 module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]

@@ -126,7 +126,7 @@ class ModelKeeper:
         current = (fingerprint(info), loaded.model.family.name, loaded.model.latent)  # it is built to fit these
         if self._vae is None or self._vae[0] != current:
             self._vae = None
-            vae = load_vae(info, loaded.model, self._hardware.vae_dtype)
+            vae = load_vae(info, loaded.model, self._hardware.vae_dtype, self._hardware.layout)
             self._hardware.prepare(vae.module)
             self._vae = (current, vae)
         return self._vae[1]
@@ -144,7 +144,9 @@ class ModelKeeper:
 
     def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
         hardware = self._hardware
-        model = load_checkpoint(info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype)
+        model = load_checkpoint(
+            info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype, layout=hardware.layout
+        )
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(
             model,

@@ -53,6 +53,15 @@ _IDLE = {
 _V_MARKER, _V_SPREAD = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 
 
+Layout = Callable[[torch.dtype], torch.memory_format]
+"""How the weights of convolutions are to lie in memory, by number format."""
+
+
+def in_order(dtype: torch.dtype) -> torch.memory_format:
+    """The `Layout` of the file."""
+    return torch.contiguous_format
+
+
 @dataclass(frozen=True)
 class LatentFacts:
     """The latent space of a model. Decode with `vae.decode(latents / scaling_factor + shift_factor).sample`."""
@@ -144,11 +153,13 @@ def load_checkpoint(
     dtype: torch.dtype,
     *,
     vae_dtype: torch.dtype | None = None,
+    layout: Layout = in_order,
 ) -> LoadedModel:
     """Load a checkpoint onto `device`.
 
-    `vae_dtype` None is `dtype`. What the model predicts is what the file or its scheduler configuration says; where neither
-    says anything, SD 2.x files are judged by their weights and others by the family.
+    `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory. What the model predicts is what
+    the file or its scheduler configuration says; where neither says anything, SD 2.x files are judged by their weights and others by the
+    family.
     Raises `NotFound` (the file is gone), `DamagedFile` (cut off, NaN) and `IncompatibleFile` (unknown or foreign
     architecture, pickles, missing parts, folders with program code). Reads no network.
     """
@@ -160,7 +171,7 @@ def load_checkpoint(
     for part, component in plan.components.items():
         wanted = vae_dtype if part == "vae" and vae_dtype is not None else dtype
         modules[part], keys = fill(
-            _build(part, component.config), component.weights, component.choose, device, wanted, part
+            _build(part, component.config), component.weights, component.choose, device, wanted, part, layout(wanted)
         )
         used |= keys
     predicted, note = _prediction(plan, info)
@@ -179,11 +190,13 @@ def load_checkpoint(
     )
 
 
-def load_vae(info: ModelInfo, model: LoadedModel, dtype: torch.dtype | None = None) -> LoadedVae:
+def load_vae(
+    info: ModelInfo, model: LoadedModel, dtype: torch.dtype | None = None, layout: Layout = in_order
+) -> LoadedVae:
     """A separate autoencoder file (original or diffusers layout) for `model`, on its device.
 
-    `dtype` None is that of the model's own autoencoder. The scaling of the latents stays the model's: its U-Net was
-    trained with it. Raises as `load_checkpoint`, and `IncompatibleFile` when the latent space has another shape.
+    `dtype` None is that of the model's own autoencoder; `layout` as in `load_checkpoint`. The scaling of the latents stays the
+    model's: its U-Net was trained with it. Raises as `load_checkpoint`, and `IncompatibleFile` when the latent space has another shape.
     """
     path = Path(info.path)
     _refuse_pickle(path)
@@ -206,7 +219,8 @@ def load_vae(info: ModelInfo, model: LoadedModel, dtype: torch.dtype | None = No
             f"{model.info.name} needs {model.latent.channels} at 1/{model.latent.scale}."
         )
     choose = _vae_chooser(weights, config, prefix)
-    module, _ = fill(_build("vae", config), weights, choose, model.vae.device, dtype or model.vae.dtype, "autoencoder")
+    wanted = dtype or model.vae.dtype
+    module, _ = fill(_build("vae", config), weights, choose, model.vae.device, wanted, "autoencoder", layout(wanted))
     return LoadedVae(module, model.latent)
 
 

@@ -6,15 +6,16 @@ and copied, so that nothing on disk can change a loaded model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 
-from studio.errors import DamagedFile, IncompatibleFile, NotFound
+from studio.engine.loading_file import FLOATS, TensorFile
+from studio.engine.loading_room import Room
+from studio.errors import DamagedFile, IncompatibleFile
 from studio.families.layout import Source
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -24,7 +25,7 @@ _LISTED = 3
 
 
 class Weights:
-    """One or more .safetensors files as one table of tensors; only headers are read until `tensor` is called.
+    """One or more .safetensors files as one table of tensors; only headers are read until a tensor is asked for.
 
     Messages call a file by its name, or by its path below `below`.
     Raises `NotFound` for a file that is gone and `DamagedFile` for one that is cut off or malformed.
@@ -35,27 +36,38 @@ class Weights:
         self.name = _called(self.paths[0], below)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.header: dict[str, Any] = {}
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, TensorFile] = {}
         for path in self.paths:
-            file = _opened(path, _called(path, below))
-            for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                part = file.get_slice(key)
-                self.shapes[key] = tuple(part.get_shape())
-                self.header[key] = {"dtype": part.get_dtype(), "shape": list(self.shapes[key])}
-                self._files[key] = file
-            self.header["__metadata__"] = {**self.header.get("__metadata__", {}), **(file.metadata() or {})}
+            file = TensorFile(path, _called(path, below))
+            self.header |= file.entries
+            self.header["__metadata__"] = {**self.header.get("__metadata__", {}), **file.metadata}
+            self.shapes |= {key: tuple(entry["shape"]) for key, entry in file.entries.items()}
+            self._files |= dict.fromkeys(file.entries, file)
 
     def tensor(self, source: Source) -> torch.Tensor:
-        """The tensor at `source`, as stored; may be a view of the mapped file."""
-        try:
-            if source.third is None:
-                tensor: torch.Tensor = self._files[source.key].get_tensor(source.key)
-            else:
-                rows = self.shapes[source.key][0] // 3
-                tensor = self._files[source.key].get_slice(source.key)[source.third * rows : (source.third + 1) * rows]
-        except SafetensorError as error:
-            raise DamagedFile(f"{self.name} is damaged: {source.key} cannot be read ({error}).") from None
-        return tensor.T if source.transposed else tensor
+        """The tensor at `source`, in the number format that it is stored in."""
+        shape, dtype = self.shape(source), self._files[source.key].dtype(source.key)
+        found = torch.empty(shape, dtype=dtype)
+        self.read(source, found)
+        return found
+
+    def read(self, source: Source, out: torch.Tensor) -> torch.Tensor:
+        """Fill `out` with the tensor at `source`; it has as many elements, on the CPU, in any number format.
+
+        Returns a sum as `TensorFile.read` does.
+        """
+        rows = self.shapes[source.key][0] // 3 if source.third is not None else 0
+        shape = self.shape(source)
+        if source.transposed:
+            stored = torch.empty(shape[::-1], dtype=out.dtype)
+            total = self._files[source.key].read(source.key, stored, rows * (source.third or 0))
+            out.copy_(stored.T)
+            return total
+        return self._files[source.key].read(source.key, out.view(shape), rows * (source.third or 0))
+
+    def position(self, source: Source) -> tuple[int, int]:
+        """Which file it is in, and where: what comes later on disk is greater."""
+        return self.paths.index(self._files[source.key].path), self.header[source.key]["data_offsets"][0]
 
     def shape(self, source: Source) -> tuple[int, ...]:
         """Shape of `tensor(source)`, without reading it."""
@@ -87,25 +99,31 @@ def empty(make: Callable[[], M], what: str) -> M:
 
 
 def fill(
-    module: M, weights: Weights, choose: Chooser, device: torch.device, dtype: torch.dtype, what: str
+    module: M,
+    weights: Weights,
+    choose: Chooser,
+    device: torch.device,
+    dtype: torch.dtype,
+    what: str,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> tuple[M, frozenset[str]]:
     """Read all parameters of an `empty` module onto `device` as `dtype`; eval mode, no gradients.
 
-    `choose` gives for the module's parameter names where they stand in the file. Returns the module and the keys used.
+    `choose` gives for the module's parameter names where they stand in the file; weights of convolutions are laid out in `layout`.
+    Returns the module and the keys used.
     Raises `IncompatibleFile` naming missing or misshapen weights, `DamagedFile` for NaN or infinite ones.
     """
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     sources = choose(wanted)
     check_fit(weights, sources, wanted, what)
+    room = Room(sum(Room.size(shape, dtype) for shape in wanted.values()) if device.type == "cpu" else 0)
     state: dict[str, torch.Tensor] = {}
-    for key, source in sources.items():
-        tensor = weights.tensor(source)
-        if not tensor.is_floating_point():
-            raise IncompatibleFile(
-                f"{weights.name} is quantised ({source.key} is {tensor.dtype}), which is not supported."
-            )
-        state[key] = tensor.to(device=device, dtype=dtype, copy=True).reshape(wanted[key]).contiguous()
-    check_finite(weights.name, state)
+    sums: list[torch.Tensor] = []
+    for key in sorted(sources, key=lambda key: weights.position(sources[key])):  # as a disk likes it
+        place = room.take(wanted[key], dtype, layout)
+        sums.append(weights.read(sources[key], place))
+        state[key] = place.to(device)
+    _complain(weights.name, state, sums)
     module.load_state_dict(state, assign=True)
     return module.to(device).eval().requires_grad_(False), frozenset(source.key for source in sources.values())
 
@@ -117,6 +135,10 @@ def check_fit(
     missing = [source.key for source in sources.values() if source.key not in weights.shapes]
     if missing:
         raise IncompatibleFile(f"{weights.name} lacks {len(missing)} weights of the {what}: {listed(missing)}.")
+    quantised = [source.key for source in sources.values() if weights.header[source.key]["dtype"] not in FLOATS]
+    if quantised:
+        kind = weights.header[quantised[0]]["dtype"]
+        raise IncompatibleFile(f"{weights.name} is quantised ({quantised[0]} is {kind}), which is not supported.")
     wrong = [
         f"{source.key} is {list(weights.shape(source))}, expected {list(wanted[key])}"
         for key, source in sources.items()
@@ -129,15 +151,19 @@ def check_fit(
 
 
 def check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise `DamagedFile` if a tensor holds NaN or infinity; `name` is the file's.
+    """Raise `DamagedFile` if a tensor holds NaN or infinity; `name` is the file's."""
+    _complain(name, tensors, [tensor.sum().float() for tensor in tensors.values()])
+
+
+def _complain(name: str, tensors: Mapping[str, torch.Tensor], sums: Sequence[torch.Tensor]) -> None:
+    """`check_finite` with the sums of the tensors' values.
 
     A sum costs a tenth of a look at every value and cannot be finite when a value is not. A half precision sum may
     overflow for sound weights, so those whose sum is not finite are looked at closely.
     """
     if not tensors:
         return
-    sums = torch.stack([tensor.sum().float() for tensor in tensors.values()]).isfinite().tolist()
-    for (key, tensor), sound in zip(tensors.items(), sums, strict=True):
+    for (key, tensor), sound in zip(tensors.items(), torch.stack([*sums]).isfinite().tolist(), strict=True):
         if not sound and not bool(tensor.isfinite().all()):
             raise DamagedFile(f"{name} is damaged: {key} holds values that are no finite numbers in {tensor.dtype}.")
 
@@ -153,12 +179,3 @@ def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _called(path: Path, below: Path | None) -> str:
     return path.name if below is None else path.relative_to(below).as_posix()
-
-
-def _opened(path: Path, name: str) -> Any:
-    if not path.is_file():
-        raise NotFound(f"{name} is not there any more.")
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise DamagedFile(f"{name} is damaged or not complete: {error}.") from None

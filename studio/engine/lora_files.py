@@ -129,7 +129,7 @@ def read_lora(path: Path, name: str = "") -> LoraFile:
     signature = describe_lora(weights.header)
     if signature.problem:
         raise IncompatibleFile(f"LoRA {name!r}: {signature.problem}")
-    tensors = {key: weights.tensor(Source(key)).clone() for key in weights.shapes}
+    tensors = {key: weights.tensor(Source(key)) for key in weights.shapes}
     check_finite(path.name, tensors)
     layers = _layers(name, tensors)
     return LoraFile(name, signature, layers, _settings(name, weights.header["__metadata__"], layers))

@@ -36,15 +36,20 @@ def read_header(path: Path) -> dict[str, Any]:
     naming the file and the reason, `OSError` where it cannot be opened.
     """
     with path.open("rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(0)
-        try:
-            length = _length(stream, size)
-            header = _parsed(stream.read(length))
-            _check_metadata(header)
-            _check_tensors(header, size - _LENGTH_BYTES - length)
-        except ValueError as error:
-            raise DamagedFile(f"{path.name} is damaged: {error}.") from None
+        return header_of(stream, path.name)
+
+
+def header_of(stream: BinaryIO, name: str) -> dict[str, Any]:
+    """`read_header` of an open file that messages call `name`; afterwards `stream` stands where the tensors' bytes begin."""
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    try:
+        length = _length(stream, size)
+        header = _parsed(stream.read(length))
+        _check_metadata(header)
+        _check_tensors(header, size - _LENGTH_BYTES - length)
+    except ValueError as error:
+        raise DamagedFile(f"{name} is damaged: {error}.") from None
     return header
 
 

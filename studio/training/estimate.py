@@ -1,13 +1,13 @@
 """How much memory a run will take, from the headers of its checkpoint and its settings, before anything is loaded. Needs no torch.
 
-    while loading   process + the file's bytes, which are mapped + U-Net, text encoders and autoencoder in the run's number formats
+    while loading   process + U-Net, text encoders and autoencoder in the run's number formats
     while training  process + U-Net + what stays beside it + learning numbers x (4 weights where they are not the U-Net's own + 4 gradient + optimizer
                     + 4 average) + activations
 
 Activations are what the backward pass needs of the forward pass: bytes a latent pixel and picture, counted for the U-Nets of ``_ACTIVATIONS`` in bf16 (torch 2.13,
 ``saved_tensors_hooks``, without attention's matrix, which no kernel used here keeps), times two for what kernels take beside it; twice that in fp32.
-Stable Diffusion 1.5 at 256 pixels, batch 1, bf16 on a CPU: 4.7 GiB while loading and 2.8 GiB while training by this. Measured were 4.6 GiB at the peak and
-2.7 to 2.9 GiB between steps; a backward pass once reached 4.8 GiB.
+Stable Diffusion 1.5 at 256 pixels, batch 1, bf16 on a CPU: 2.7 GiB while loading and 2.8 GiB while training by this. Measured were 2.6 GiB after loading, 3.05 GiB
+while pictures were encoded, and 2.7 to 2.9 GiB between steps; a backward pass once reached 4.8 GiB, when model files were still mapped and counted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def estimate(method: TuningMethod, info: ModelInfo, *, short: bool) -> MemoryEst
     beside = (vae_bytes if method.samples.prompts else 0) + (text_bytes if _texts_learn(method) else 0)
     active = _activations(method, info, _numbers(unet), _pixels_a_latent(vae)) * (1 if short else 2)
     return MemoryEstimate(
-        loading=PROCESS + info.size + unet_bytes + text_bytes + vae_bytes,
+        loading=PROCESS + unet_bytes + text_bytes + vae_bytes,
         training=PROCESS + unet_bytes + beside + learning * a_number + active,
         weights=unet_bytes + beside,
         learning=learning * a_number,

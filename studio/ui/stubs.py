@@ -21,7 +21,7 @@ def import_gradio() -> None:
             raise OSError("stubs of Gradio's components are not needed")
         return getfile(what)
 
-    inspect.getfile = no_component
+    inspect.getfile = no_component  # type: ignore[assignment]
     try:
         importlib.import_module("gradio")
     finally:

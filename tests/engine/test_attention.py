@@ -102,7 +102,7 @@ def test_a_broken_kernel_is_noticed(broken: Any) -> None:
 def test_bfloat16_stays_within_two_hundredths() -> None:
     hardware = choose_hardware("cpu", "chunked", "bf16")
     exact = tiny_components("sd1")["unet"]
-    unet = copy.deepcopy(exact).to(hardware.dtype)
+    unet = copy.deepcopy(exact).to(hardware.dtype, memory_format=hardware.layout(hardware.dtype))
     hardware.prepare(unet)
     generator = torch.Generator().manual_seed(5)
     x, states = torch.randn(2, 4, 32, 32, generator=generator), torch.randn(2, 77, 32, generator=generator)

@@ -11,9 +11,10 @@ import torch
 from studio.engine import hardware
 from studio.engine.failure import error_text, explain, is_device_lost, is_out_of_memory
 from studio.engine.hardware import choose_hardware, usable_cores
+from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
 from tests.engine.samples import resolved_request
-from tests.tiny_models import tiny_components
+from tests.tiny_models import tiny_components, tiny_info
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,13 @@ def test_compiling_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(compiled) == {"BasicTransformerBlock"}
 
 
-def test_what_is_prepared_has_channels_last_in_short_formats_only() -> None:
+def test_channels_come_last_in_short_formats_only() -> None:
     for precision, expected in (("fp32", False), ("bf16", True)):
-        chosen = choose_hardware("cpu", precision=precision)
-        unet = copy.deepcopy(tiny_components("sd1")["unet"]).to(chosen.dtype)
-        chosen.prepare(unet)
-        assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last) is expected
+        loaded = ModelKeeper(choose_hardware("cpu", precision=precision)).checkpoint(tiny_info("sd1"))
+        for module in (loaded.model.unet, loaded.model.vae):
+            weights = [weight for weight in module.parameters() if weight.ndim == 4]
+            assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights) is expected
+    assert choose_hardware("cpu").layout(torch.float16) == torch.channels_last
 
 
 @pytest.mark.parametrize(
