@@ -23,6 +23,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor
 
+from studio.engine.attention import TextProjections
+
 CELL = 2
 """Tokens per side of the cells that have one target each."""
 
@@ -100,14 +102,26 @@ class MergingProcessor:
         """A hook before the norm's forward pass."""
         self._features = inputs[0]
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *others: Any, **named: Any) -> Tensor:
-        """As diffusers calls its processors: [B, N, C] to the same shape. Blocks of lower resolution are left as they are."""
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        projections: TextProjections | None = None,
+    ) -> Tensor:
+        """As diffusers calls its processors: [B, N, C] to the same shape. Blocks of lower resolution are left as they are.
+
+        It takes what `KernelProcessor` takes, as diffusers warns of all else; self-attention has no `projections`.
+        """
+        others = (encoder_hidden_states, attention_mask, temb)
         features, self._features = self._features, None
         if features is None or hidden_states.shape[1] != len(self._grid):
-            whole: Tensor = self.inner(attn, hidden_states, *others, **named)
+            whole: Tensor = self.inner(attn, hidden_states, *others)
             return whole
         merging = Merging(self._grid, features, self._count)
-        return merging.unmerge(self.inner(attn, merging.merge(hidden_states), *others, **named))
+        return merging.unmerge(self.inner(attn, merging.merge(hidden_states), *others))
 
 
 def has_fine_attention(unet: UNet2DConditionModel) -> bool:

@@ -126,7 +126,7 @@ def test_the_model_of_one_picture_and_the_model_from_now_on(client: httpx.Client
         ({"width": 63}, 422, "width"),
         ({"n_iter": 101}, 422, "n_iter"),
         ({"steps": "x"}, 422, "steps"),
-        ({"enable_hr": True, "hr_checkpoint_name": "other"}, 422, "hr_checkpoint_name"),
+        ({"enable_hr": True, "hr_checkpoint_name": "other"}, 404, "hr_checkpoint_name"),
         ({"enable_hr": True, "hr_scale": 5}, 422, "hr_scale"),
         ({"enable_hr": True, "hr_upscaler": "4x-Ultra"}, 400, "hr_upscaler"),
         ({"enable_hr": True, "hr_sampler_name": "Eular"}, 400, "hr_sampler_name"),

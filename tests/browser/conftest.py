@@ -71,6 +71,11 @@ class Server:
         """The saved files, oldest first."""
         return sorted((self.studio.paths.outputs / "txt2img-images").rglob("*.png"))
 
+    @property
+    def failed(self) -> list[int]:
+        """The jobs of earlier tests that failed: a new visitor has put them aside."""
+        return [job.id for job in self.studio.queue.jobs(limit=1000) if job.status in ("failed", "interrupted")]
+
     def settle(self, slow: float = 0.0) -> None:
         """Nothing runs or waits any more, and a step takes `slow` seconds from now on."""
         for job in self.studio.queue.jobs(active=True):
@@ -138,6 +143,7 @@ def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iter
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: _local(request.url, server.url, complaints))
         forget(page, server.url)
+        page.evaluate("(ids) => localStorage.setItem('latent-studio-put-aside', JSON.stringify(ids))", server.failed)
         if theme:
             page.add_init_script(f"localStorage.setItem('latent-studio-theme', '{theme}')")
         page.goto(server.url)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import READY, Server
 from tests.browser.steps import PROMPT, choose, done, drop, generate, number, set_number, tab
+from tests.browser.views import picture
 
 SWITCH = "#txt2img_hr_enable input"
 OPTIONS = "#txt2img_hr_options"
 SIZE = "#txt2img_hr_finalres"
 
 
-def shot(page: Page, name: str) -> None:
-    """For a person to look at, where a folder for it is named."""
-    if folder := os.environ.get("STUDIO_SHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
-
-
 def test_the_switch_shows_options_and_the_size(page: Page) -> None:
     expect(page.locator(OPTIONS)).to_be_hidden()
-    shot(page, "hires-off")
+    picture(page, "hires-off")
     page.locator(SWITCH).check()
     expect(page.locator(OPTIONS)).to_be_visible()
     expect(page.locator(SIZE)).to_have_text("from 128×128 to 256×256")
@@ -37,7 +30,7 @@ def test_the_switch_shows_options_and_the_size(page: Page) -> None:
     set_number(page, "height", 64)
     set_number(page, "hr_resize_x", 0)
     expect(page.locator(SIZE)).to_have_text("from 128×64 to 400×200")
-    shot(page, "hires-on")
+    picture(page, "hires-on")
     page.locator(SWITCH).uncheck()
     expect(page.locator(OPTIONS)).to_be_hidden()
     expect(page.locator(SIZE)).to_have_text("")
@@ -63,7 +56,7 @@ def test_both_passes_are_on_the_strip_and_the_picture_fills_the_form(page: Page,
         "(image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
     )
     assert size == [192, 192]
-    shot(page, "hires-done")
+    picture(page, "hires-done")
     for step, possible in ((3, True), (4, False), (6, False)):
         page.locator(".ls-cell").nth(step - 1).click()
         expect(page.locator(".ls-badge")).to_contain_text(f"step {step}")
@@ -86,7 +79,7 @@ def test_both_passes_are_on_the_strip_and_the_picture_fills_the_form(page: Page,
     expect(page.locator("#tab_pnginfo, [data-panel=pnginfo]").last).to_contain_text(
         "Lanczos, strength 0.45, 3 steps, ash"
     )
-    shot(page, "hires-pnginfo")
+    picture(page, "hires-pnginfo")
     page.locator("#pnginfo_send").click()
     expect(page.locator(SWITCH)).to_be_checked()
     expect(number(page, "hr_scale")).to_have_value("1.5")

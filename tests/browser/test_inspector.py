@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import EVIL, Open, Server
 from tests.browser.steps import NEGATIVE, PROMPT, choose, set_number
+from tests.browser.views import picture
 
 PANEL = "#ls_inspector"
 ABOUT = f"{PANEL} .ls-about"
@@ -196,8 +196,7 @@ def test_an_embedding_is_one_chip_and_one_that_does_not_fit_is_red(open_page: Op
     assert page.locator(PROMPT).evaluate(selected) == r"soft \(v2\)"
     colour = chip.evaluate("(node) => getComputedStyle(node).borderLeftColor")
     assert colour != tokens(page).first.evaluate("(node) => getComputedStyle(node).borderLeftColor")
-    if folder := os.environ.get("STUDIO_SHOTS"):
-        panel.screenshot(path=f"{folder}/embedding-{theme}.png")
+    picture(panel, f"embedding-{theme}")
 
 
 def test_vectors_in_the_padding_are_shown(page: Page) -> None:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from functools import partial
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab
-from tests.browser.views import DEVICES, VIEWS, shoot
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("STUDIO_SCREENSHOTS")
-    path = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+from tests.browser.views import DEVICES, VIEWS, look
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
-def test_every_tab(open_page: Open, server: Server, folder: Path, device: str) -> None:
+def test_every_tab(open_page: Open, server: Server, device: str) -> None:
     theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
-    look = partial(shoot, page, folder, device)
     page.locator(NEGATIVE).fill("blurry")
     set_number(page, "batch_size", 4)
     server.engine.step_seconds = 0.2
@@ -35,31 +22,31 @@ def test_every_tab(open_page: Open, server: Server, folder: Path, device: str) -
     generate(page, "a castle at night")
     generate(page, "fail to paint this")
     expect(page.locator(".ls-cell.now")).to_contain_text("5")
-    look("1-painting")
+    look(page, device, "1-painting")
     server.engine.step_seconds = 0.0
     done(page, server, "failed")
     page.locator(".ls-recent .ls-tile").nth(1).click()
     expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("fox")
-    look("2-done")
+    look(page, device, "2-done")
     tab(page, "PNG Info")
-    look("3-pnginfo-empty")
+    look(page, device, "3-pnginfo-empty")
     page.locator("#pnginfo_image").set_input_files(server.pictures[-1])
     expect(page.locator("#pnginfo_text")).to_be_visible()
-    look("4-pnginfo")
+    look(page, device, "4-pnginfo")
     tab(page, "Library")
     page.locator(".ls-gallery .ls-tile").first.click()
-    look("5-library")
+    look(page, device, "5-library")
     page.locator("#library_models").click()
-    look("6-checkpoints")
+    look(page, device, "6-checkpoints")
     tab(page, "Settings")
     expect(page.locator("#setting_page_theme")).to_be_visible()
-    look("7-settings")
+    look(page, device, "7-settings")
     tab(page, "txt2img")
     page.locator("#txt2img_sampler_parameters > button").click()
     page.locator(PROMPT).fill("<lora:unheard-of:1>")
     page.locator("#txt2img_generate").click()
     expect(page.locator(".ls-toast.bad", has_text="unheard-of")).to_be_visible()
-    look("8-error")
+    look(page, device, "8-error")
 
 
 def test_the_theme_toggles_and_stays(page: Page) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from studio.ui.mount import mount_page
 from tests.api.stand_in import serving
 from tests.browser.conftest import READY, forget
 from tests.browser.steps import PROMPT, STAGE, generate, set_number, tab
+from tests.browser.views import picture
 from tests.tiny_models import tiny_folder
 
 SECONDS = 120_000
@@ -53,7 +53,6 @@ def test_from_an_upload_to_a_picture_painted_with_the_result(
     real: tuple[str, Studio], profile: BrowserContext, tmp_path: Path
 ) -> None:
     url, studio = real
-    shots = os.environ.get("STUDIO_SCREENSHOTS")
     page = profile.new_page()
     page.set_default_timeout(SECONDS)
     forget(page, url)
@@ -79,8 +78,7 @@ def test_from_an_upload_to_a_picture_painted_with_the_result(
     expect(page.locator("[data-run]")).to_contain_text("finished · 16 steps", timeout=SECONDS)
     expect(page.locator("#train_run .ls-path.ls-line-epoch")).to_be_visible()
     assert page.locator(".ls-sample-step").all_inner_texts() == ["base", "8", "16"]
-    if shots:
-        page.screenshot(path=Path(shots) / "train-real-finished.png")
+    picture(page, "train-real-finished")
     card = page.locator(".ls-pick-place", has_text="trained in duo")
     expect(card).to_have_count(1)
     expect(card.locator("img")).to_have_attribute("src", re.compile("loras/preview"))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from functools import partial
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, number, set_number, tab
-from tests.browser.views import DEVICES, VIEWS, shoot
+from tests.browser.views import DEVICES, VIEWS, look
 
 CHIP = ".ls-branch-chip"
 INFO = "#txt2img_stage .ls-info"
@@ -180,22 +177,21 @@ def test_an_interrupted_picture_can_be_branched_from(page: Page, server: Server)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_looks(open_page: Open, server: Server, tmp_path: Path, device: str) -> None:
+def test_looks(open_page: Open, server: Server, device: str) -> None:
     theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
-    look = partial(shoot, page, Path(os.environ.get("STUDIO_SCREENSHOTS") or tmp_path), device)
     painted(page, server, "a lighthouse on a cliff, evening light, flat colours", 14)
     at_step(page, 6)
-    look("timeline-1-step")
+    look(page, device, "timeline-1-step")
     page.get_by_role("button", name="full quality").click()
     expect(page.locator(".ls-badge")).to_contain_text("full quality")
-    look("timeline-2-full")
+    look(page, device, "timeline-2-full")
     page.get_by_role("button", name="branch from here").click()
     expect(page.locator(CHIP)).to_be_visible()
-    look("timeline-3-chip")
+    look(page, device, "timeline-3-chip")
     painted(page, server, "a lighthouse in a storm", 14, first=7)
     branch(page, 9)
     painted(page, server, "a lighthouse in a snowstorm", 14, first=10)
     expect(page.locator(".ls-lineage li")).to_have_count(2)
     expect(page.locator(STAGE)).to_have_attribute("data-status", "done")
-    look("timeline-4-lineage")
+    look(page, device, "timeline-4-lineage")

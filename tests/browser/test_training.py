@@ -1,6 +1,6 @@
 """The Train tab: a run from the form to the prompt, curves that follow the folder, and what happens when things go wrong.
 
-The process that trains is the pretended one of `tests.runs.pretend`; screenshots go where `test_looks` puts them.
+The process that trains is the pretended one of `tests.runs.pretend`; for screenshots see `tests.browser.views`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,7 @@ from studio.training.data.scenes.glyphs import FONT_PATH
 from studio.training.runs import Measured, Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import PROMPT, STAGE, done, generate, tab
-from tests.browser.test_looks import folder  # noqa: F401 - a fixture
-from tests.browser.views import DEVICES, VIEWS, shoot
+from tests.browser.views import DEVICES, VIEWS, look, picture
 from tests.library import models
 from tests.runs.pretend import configuration, paint, seated, step_done, trainer
 
@@ -166,7 +164,6 @@ def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, 
 def test_curves_and_samples_follow_the_folder(
     open_page: Open,
     server: Server,
-    folder: Path,  # noqa: F811
 ) -> None:
     with ExitStack() as stack:
         run = written(server, 212, stack=stack)
@@ -181,7 +178,7 @@ def test_curves_and_samples_follow_the_folder(
         chart = page.locator(".ls-chart")
         chart.hover(position={"x": 300, "y": 100})
         expect(page.locator(".ls-chart-tip")).to_contain_text("smoothed")
-        page.screenshot(path=folder / "train-dark.png")
+        picture(page, "train-dark")
         chart.focus()
         page.keyboard.press("End")
         expect(page.locator(".ls-chart-tip b")).to_have_text("step 212")
@@ -210,7 +207,7 @@ def test_curves_and_samples_follow_the_folder(
     expect(page.locator(f"{RUN} .ls-warning")).to_contain_text("ran out of memory")
     page.locator("#train_run details > summary").click()
     expect(page.locator("#train_log")).to_contain_text("reading the data set")
-    page.screenshot(path=folder / "train-failed.png")
+    picture(page, "train-failed-late")
 
 
 @pytest.mark.slow
@@ -283,12 +280,11 @@ def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_looks(open_page: Open, server: Server, folder: Path, device: str) -> None:  # noqa: F811
+def test_looks(open_page: Open, server: Server, device: str) -> None:
     theme, width, height = VIEWS[DEVICES[device][0]]
     page = open_page(theme=theme, width=width, height=height)
-    look = partial(shoot, page, folder, device)
     open_tab(page)
-    look("train-empty")
+    look(page, device, "train-empty")
     with ExitStack() as stack:
         written(server, 212, stack=stack)
         old = written(server, 140, name="pastel")
@@ -303,12 +299,12 @@ def test_looks(open_page: Open, server: Server, folder: Path, device: str) -> No
         page.locator(".ls-run", has_text="duotone").locator(".ls-run-open").click()
         expect(page.locator(FACTS)).to_contain_text("step 212 / 300")
         expect(page.locator(".ls-sample-row")).to_have_count(4)
-        look("train-running")
+        look(page, device, "train-running")
         page.locator("#train_more > summary").click()
-        look("train-more")
+        look(page, device, "train-more")
         page.locator(".ls-run", has_text="pencil").locator(".ls-run-open").click()
         expect(page.locator(f"{RUN} .ls-warning")).to_be_visible()
-        look("train-failed")
+        look(page, device, "train-failed")
 
 
 @pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")

@@ -1,13 +1,15 @@
 """How the page is looked at: wide and narrow, dark and light, and what may never happen in any of them.
 
-The screenshots lie in the folder named by STUDIO_SCREENSHOTS, or in pytest's temporary one.
+With STUDIO_SCREENSHOTS=FOLDER the tests leave pictures of the page there; a full picture takes a second, so otherwise none is made.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 VIEWS = {
     "dark": ("dark", 1440, 960),
@@ -32,8 +34,14 @@ def fits(page: Page) -> None:
     assert wide <= 0
 
 
-def shoot(page: Page, folder: Path, device: str, name: str) -> None:
-    """Look at the page as it is, in every view of the device: it fits, and a picture of it is kept."""
+def picture(of: Page | Locator, name: str, **wishes: Any) -> None:
+    """A screenshot `name`.png, if they are wanted."""
+    if folder := os.environ.get("STUDIO_SCREENSHOTS"):
+        of.screenshot(path=Path(folder) / f"{name}.png", **wishes)
+
+
+def look(page: Page, device: str, name: str) -> None:
+    """Look at the page as it is, in every view of the device: it fits."""
     first, *_ = views = DEVICES[device]
     for view in (*views[1:], first):
         theme, width, height = VIEWS[view]
@@ -42,4 +50,4 @@ def shoot(page: Page, folder: Path, device: str, name: str) -> None:
         page.wait_for_timeout(150)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
         fits(page)
-        page.screenshot(path=folder / f"{name}-{view}.png", full_page=True)
+        picture(page, f"{name}-{view}", full_page=True)

@@ -28,7 +28,8 @@ def test_every_lever_has_its_error_and_the_reference_has_none(
     rows = run(levers, capsys, "--quick", "--save")["rows"]
     assert [row["lever"] for row in rows] == list(levers.LEVERS)
     assert (rows[0]["dtype"], rows[0]["mean"], rows[0]["most"]) == ("float32", 0.0, 0)
-    assert all(row["mean"] > 0 for row in rows[2:])
+    same = {row["lever"] for row in rows[2:] if row["mean"] == 0}
+    assert same <= {"and NGMS 1, every other step"}, "of so few steps none may be left to skip"
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

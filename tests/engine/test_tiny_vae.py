@@ -125,7 +125,7 @@ def test_decoding_is_that_of_diffusers_and_of_the_original(
 def test_encoding_is_that_of_diffusers_and_of_the_original(
     folder: Path, networks: dict[Half, nn.Sequential], loaded: LoadedCheckpoint
 ) -> None:
-    from studio.engine.upscale import enlarged
+    from studio.engine.upscale import begun, enlarged
 
     x = latents(1, 4, 8, 8)
     decoder = load_tiny_vae(files(folder, "decoder")[0], "decoder", loaded.model, torch.float32)
@@ -136,7 +136,8 @@ def test_encoding_is_that_of_diffusers_and_of_the_original(
     assert torch.allclose(theirs, expected, atol=1e-5)
     for file in files(folder, "encoder"):
         encoder = load_tiny_vae(file, "encoder", loaded.model, torch.float32)
-        found = enlarged(x, plan_of("Lanczos", (96, 128)), decoder, encoder)
+        plan = plan_of("Lanczos", (96, 128))
+        found = begun(enlarged(x, plan, decoder), plan, encoder)
         assert torch.allclose(found, expected, atol=1e-5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,10 @@ from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
 from torch import Tensor
 
+from studio.engine.attention import KernelProcessor
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.runner import DiffusersEngine
-from studio.engine.token_merging import Merging, TokenGrid, has_fine_attention, set_merging
+from studio.engine.token_merging import Merging, MergingProcessor, TokenGrid, has_fine_attention, set_merging
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady, Status
 from tests.engine.samples import resolved_request
@@ -131,6 +133,12 @@ def test_a_ratio_of_0_leaves_the_unet_as_it_was_built() -> None:
     assert not torch.allclose(merged, before)
     assert unet.attn_processors == processors
     assert not any(module._forward_pre_hooks for module in unet.modules())
+
+
+def test_the_processor_takes_what_the_one_inside_takes() -> None:
+    """diffusers would warn of anything else, at every call."""
+    outer, inner = (list(inspect.signature(each.__call__).parameters) for each in (MergingProcessor, KernelProcessor))
+    assert outer == inner
 
 
 def test_a_picture_does_not_depend_on_its_neighbours() -> None:
