@@ -17,9 +17,9 @@ from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui.mount import mount_page
 from tests.api.stand_in import serving
+from tests.browser import views
 from tests.browser.conftest import READY, forget
 from tests.browser.steps import PROMPT, STAGE, generate, set_number, tab
-from tests.browser.views import picture
 from tests.tiny_models import tiny_folder
 
 SECONDS = 120_000
@@ -78,7 +78,7 @@ def test_from_an_upload_to_a_picture_painted_with_the_result(
     expect(page.locator("[data-run]")).to_contain_text("finished · 16 steps", timeout=SECONDS)
     expect(page.locator("#train_run .ls-path.ls-line-epoch")).to_be_visible()
     assert page.locator(".ls-sample-step").all_inner_texts() == ["base", "8", "16"]
-    picture(page, "train-real-finished")
+    views.picture(page, "train-real-finished")
     card = page.locator(".ls-pick-place", has_text="trained in duo")
     expect(card).to_have_count(1)
     expect(card.locator("img")).to_have_attribute("src", re.compile("loras/preview"))
