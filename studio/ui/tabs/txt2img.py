@@ -7,12 +7,41 @@ from collections.abc import Sequence
 import gradio as gr
 
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, SamplerOptions
+from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
 from studio.ui.form import OPTIONS, Form, refiner_choices, sampler_choices, schedule_choices, second_choices
 from studio.ui.html import panel
 from studio.ui.wiring import listen_js, script
 from studio.upscalers import UPSCALERS
+
+
+def _options(*names: str) -> tuple[str, ...]:
+    return tuple(f"{OPTIONS}.{name}" for name in names)
+
+
+SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("Prompt", ("emphasis",), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
+    ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise")), ()),
+    (
+        "Noise levels",
+        (
+            *("prediction_type", "noise_schedule"),
+            *_options("sigma_min", "sigma_max", "rho", "beta_dist_alpha", "beta_dist_beta"),
+        ),
+        ("downcast_alphas", *_options("discard_penultimate", "sgm_noise_multiplier", "old_karras")),
+    ),
+    ("UniPC", _options("uni_pc_variant", "uni_pc_skip_type", "uni_pc_order"), _options("uni_pc_lower_order_final")),
+    (
+        "Less work",
+        (
+            *("deep_cache", "token_merging_ratio", "hires.token_merging_ratio"),
+            *_options("s_min_uncond", "skip_early_cond"),
+        ),
+        _options("s_min_uncond_all"),
+    ),
+    ("Picture", ("vae_encoder", "vae_decoder", "sdxl_crop_top", "sdxl_crop_left"), ("tiling",)),
+)
+"""Title, fields and switches of each group of the accordion."""
 
 
 def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo]) -> gr.Button:
@@ -134,26 +163,18 @@ def _extra(form: Form) -> None:
 
 
 def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
-    """Everything else that changes pixels; three in a row, switches last."""
-    switches = [name for name, info in SamplerOptions.model_fields.items() if info.annotation is bool]
-    names = [f"{OPTIONS}.{name}" for name in SamplerOptions.model_fields if name not in switches]
-    with gr.Row(elem_classes=["ls-row", "ls-grid"]):
-        form.place("rng", value=fresh.rng, min_width=100)
-        form.place("emphasis", value=fresh.emphasis, min_width=100)
-        form.place("prediction_type", min_width=100)
-        form.place("noise_schedule", min_width=100)
-        form.place("vae_encoder", min_width=100)
-        form.place("vae_decoder", min_width=100)
-        form.place("deep_cache", min_width=100)
-        form.place("token_merging_ratio", min_width=100)
-        form.place("hires.token_merging_ratio", min_width=100)
-        for name in (*names, "sdxl_crop_top", "sdxl_crop_left"):
-            form.place(name, min_width=100)
-    with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
-        for name in ("tiling", "old_prompt_editing", "pad_conds", "pad_conds_v0", "downcast_alphas"):
-            form.place(name, min_width=160)
-        for name in switches:
-            form.place(f"{OPTIONS}.{name}", min_width=160)
+    """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
+    settings = {"rng": fresh.rng, "emphasis": fresh.emphasis}
+    for title, names, switches in SAMPLER_PARAMETERS:
+        with gr.Column(elem_classes=["ls-parameter-group"]):
+            gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
+            with gr.Row(elem_classes=["ls-row", "ls-grid"]):
+                for name in names:
+                    form.place(name, min_width=100, **({"value": settings[name]} if name in settings else {}))
+            if switches:
+                with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+                    for name in switches:
+                        form.place(name, min_width=160)
 
 
 def _icon(words: str, elem_id: str, icon: str) -> gr.Button:
