@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -139,7 +140,9 @@ def test_what_is_kept_of_a_prompt_changes_no_bit_and_is_computed_once(kernel: An
             x = torch.randn(2, 4, 8, 8, generator=generator)
             states = prompts[number].clone() if number > 1 else prompts[number]
             found = noise(x, states, kept)
-            del states  # another tensor may get its id
+            held = weakref.ref(states)
+            del states
+            assert held() is not None, "another tensor could get its id"
             before = len(computed)
             assert torch.equal(found, noise(x, prompts[number], None))
             del computed[before:]
