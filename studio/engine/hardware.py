@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -88,10 +89,16 @@ class Hardware:
     def layout(self, dtype: torch.dtype) -> torch.memory_format:
         """How weights of convolutions in `dtype` are to lie in memory.
 
-        Convolutions in short formats are faster with channels last; float32 stays as the reference computes it.
+        Convolutions in short formats are faster with channels last; float32 stays as the reference computes it, but for weights that are packed.
         """
         short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
         return torch.channels_last if short else torch.contiguous_format
+
+    @property
+    def packs(self) -> bool:
+        """Whether weights of large convolutions are packed (see `packing`): on processors of the x86 kind that compute in the format."""
+        able = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return able and self.device.type == "cpu" and (self.dtype == torch.float32 or _computes_bfloat16())
 
     def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
         """Install the kernel, and compile where that was chosen."""

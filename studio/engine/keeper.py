@@ -145,7 +145,12 @@ class ModelKeeper:
     def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
         hardware = self._hardware
         model = load_checkpoint(
-            info, hardware.device, hardware.dtype, vae_dtype=hardware.vae_dtype, layout=hardware.layout
+            info,
+            hardware.device,
+            hardware.dtype,
+            vae_dtype=hardware.vae_dtype,
+            layout=hardware.layout,
+            packs=hardware.packs,
         )
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(

@@ -154,10 +154,12 @@ def load_checkpoint(
     *,
     vae_dtype: torch.dtype | None = None,
     layout: Layout = in_order,
+    packs: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint onto `device`.
 
-    `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory. What the model predicts is what
+    `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory, `packs` whether large ones of the U-Net
+    are packed, which training cannot use (see `packing`). What the model predicts is what
     the file or its scheduler configuration says; where neither says anything, SD 2.x files are judged by their weights and others by the
     family.
     Raises `NotFound` (the file is gone), `DamagedFile` (cut off, NaN) and `IncompatibleFile` (unknown or foreign
@@ -170,8 +172,10 @@ def load_checkpoint(
     modules, used = {}, set[str]()
     for part, component in plan.components.items():
         wanted = vae_dtype if part == "vae" and vae_dtype is not None else dtype
+        module = _build(part, component.config)
+        packed = packs and part == "unet"
         modules[part], keys = fill(
-            _build(part, component.config), component.weights, component.choose, device, wanted, part, layout(wanted)
+            module, component.weights, component.choose, device, wanted, part, layout(wanted), packed
         )
         used |= keys
     predicted, note = _prediction(plan, info)

@@ -34,11 +34,7 @@ class Room:
 
     def take(self, shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
         """A tensor without values on the CPU; one of four axes is laid out as `layout` says, as `Module.to(memory_format=...)` would."""
-        flat = self._bytes(self.size(shape, dtype))[: math.prod(shape) * dtype.itemsize].view(dtype)
-        if len(shape) != 4 or layout == torch.contiguous_format:
-            return flat.view(tuple(shape))
-        filters, channels, height, width = shape
-        return flat.view(filters, height, width, channels).permute(0, 3, 1, 2)
+        return laid_out(self._bytes(self.size(shape, dtype)).view(dtype), shape, layout)
 
     def _bytes(self, size: int) -> torch.Tensor:
         if size >= self._usual:
@@ -47,6 +43,15 @@ class Room:
             self._block = _pages(self._usual)
         out, self._block = self._block[:size], self._block[size:]
         return out
+
+
+def laid_out(memory: torch.Tensor, shape: Sequence[int], layout: torch.memory_format) -> torch.Tensor:
+    """The beginning of `memory` as a tensor of `shape`; one of four axes is laid out as `layout` says."""
+    flat = memory[: math.prod(shape)]
+    if len(shape) != 4 or layout == torch.contiguous_format:
+        return flat.view(tuple(shape))
+    filters, channels, height, width = shape
+    return flat.view(filters, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _pages(size: int) -> torch.Tensor:

@@ -14,7 +14,8 @@ import torch
 from accelerate import init_empty_weights
 
 from studio.engine.loading_file import FLOATS, TensorFile
-from studio.engine.loading_room import Room
+from studio.engine.loading_room import Room, laid_out
+from studio.engine.packing import expect_packed, unpacked
 from studio.errors import DamagedFile, IncompatibleFile
 from studio.families.layout import Source
 
@@ -106,23 +107,33 @@ def fill(
     dtype: torch.dtype,
     what: str,
     layout: torch.memory_format = torch.contiguous_format,
+    packs: bool = False,
 ) -> tuple[M, frozenset[str]]:
     """Read all parameters of an `empty` module onto `device` as `dtype`; eval mode, no gradients.
 
-    `choose` gives for the module's parameter names where they stand in the file; weights of convolutions are laid out in `layout`.
+    `choose` gives for the module's parameter names where they stand in the file; weights of convolutions are laid out in `layout`,
+    large ones packed where `packs` (see `packing`).
     Returns the module and the keys used.
     Raises `IncompatibleFile` naming missing or misshapen weights, `DamagedFile` for NaN or infinite ones.
     """
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     sources = choose(wanted)
     check_fit(weights, sources, wanted, what)
-    room = Room(sum(Room.size(shape, dtype) for shape in wanted.values()) if device.type == "cpu" else 0)
+    packing = expect_packed(module, layout) if packs else {}
+    total = sum(Room.size(shape, dtype) for key, shape in wanted.items() if key not in packing)
+    room = Room(total if device.type == "cpu" else 0)
+    # What is packed is read into the same place one after the other, with channels last, which is what oneDNN starts from.
+    table = torch.empty(max((layer.weight.numel() for layer in packing.values()), default=0), dtype=dtype)
     state: dict[str, torch.Tensor] = {}
     sums: list[torch.Tensor] = []
     for key in sorted(sources, key=lambda key: weights.position(sources[key])):  # as a disk likes it
-        place = room.take(wanted[key], dtype, layout)
+        packer = packing.get(key)
+        if packer:
+            place = laid_out(table, wanted[key], torch.channels_last)
+        else:
+            place = room.take(wanted[key], dtype, layout)
         sums.append(weights.read(sources[key], place))
-        state[key] = place.to(device)
+        state[key] = packer.packed(place) if packer else place.to(device)
     _complain(weights.name, state, sums)
     module.load_state_dict(state, assign=True)
     return module.to(device).eval().requires_grad_(False), frozenset(source.key for source in sources.values())
@@ -164,7 +175,7 @@ def _complain(name: str, tensors: Mapping[str, torch.Tensor], sums: Sequence[tor
     if not tensors:
         return
     for (key, tensor), sound in zip(tensors.items(), torch.stack([*sums]).isfinite().tolist(), strict=True):
-        if not sound and not bool(tensor.isfinite().all()):
+        if not sound and not bool(unpacked(tensor).isfinite().all()):
             raise DamagedFile(f"{name} is damaged: {key} holds values that are no finite numbers in {tensor.dtype}.")
 
 

@@ -17,6 +17,7 @@ import torch
 from studio.engine.loading import LoadedModel
 from studio.engine.lora_files import LoraFile, read_lora
 from studio.engine.lora_targets import Change, match, targets
+from studio.engine.packing import PackedConv2d, unpacked
 from studio.errors import NotFound
 from studio.families.lora_keys import LoraPart
 from studio.schema.resolved import LoraUse
@@ -172,7 +173,7 @@ def _planned(asked: _Asked, files: dict[_Stamp, _Loaded]) -> _Plan:
 
 def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: torch.nn.Parameter) -> torch.Tensor:
     """`base` with the changes, computed in float32 on the weight's device, in its number format and memory layout."""
-    base = base.to(weight.device, torch.float32)
+    base = unpacked(base).to(weight.device, torch.float32)
     merged = base.clone()
     for change, strength in changes:
         if change.factors.magnitude is None:
@@ -180,7 +181,8 @@ def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: tor
             merged.add_(difference, alpha=strength * change.scale)
         else:  # each of the weight as loaded, whatever else is merged in
             merged.add_(change.factors.dora_difference(base, change.scale), alpha=strength)
-    return merged.to(weight.dtype)
+    layer, merged = changes[0][0].target.layer, merged.to(weight.dtype)
+    return layer.packed(merged) if isinstance(layer, PackedConv2d) else merged
 
 
 def _stamp(weights: LoraWeights) -> _Stamp:

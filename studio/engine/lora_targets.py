@@ -19,11 +19,16 @@ from studio.families.table import family
 
 @dataclass(frozen=True)
 class Target:
-    """A weight that can be changed, and the dotted name of its module."""
+    """A layer whose weight can be changed, and its dotted name."""
 
     part: LoraPart
     module: str
-    weight: torch.nn.Parameter
+    layer: torch.nn.Linear | torch.nn.Conv2d
+
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        """The weight; the same object whatever it shows."""
+        return cast(torch.nn.Parameter, self.layer.weight)
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,14 @@ def targets(model: LoadedModel) -> dict[Layer, Target]:
     table: dict[Layer, Target] = {}
     config = model.unet.config
     original = unet_names(config) if isinstance(config.layers_per_block, int) else {}
-    for name, weight in _weights(model.unet):
-        target = Target("unet", name, weight)
+    for name, layer in _layers(model.unet):
+        target = Target("unet", name, layer)
         for spelling in (name, renamed(f"{name}.weight", original).removesuffix(".weight")):
             table["unet", spelling.replace(".", "_")] = target
     for encoder, module in zip(model.family.encoders, model.text_encoders, strict=True):
-        for name, weight in _weights(module):
+        for name, layer in _layers(module):
             plain = name.removeprefix("text_model.")
-            table[encoder.name, plain.replace(".", "_")] = Target(encoder.name, plain, weight)
+            table[encoder.name, plain.replace(".", "_")] = Target(encoder.name, plain, layer)
     return table
 
 
@@ -70,10 +75,10 @@ def match(file: LoraFile, model: LoadedModel, table: Mapping[Layer, Target]) -> 
     return tuple(changes)
 
 
-def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def _layers(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear | torch.nn.Conv2d]]:
     for name, layer in module.named_modules():
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
-            yield name, cast(torch.nn.Parameter, layer.weight)
+            yield name, layer
 
 
 def _fits(factors: Factors, weight: torch.Tensor) -> bool:

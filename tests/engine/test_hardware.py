@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import platform
 import sys
 
 import pytest
@@ -68,6 +70,22 @@ def test_channels_come_last_in_short_formats_only() -> None:
             weights = [weight for weight in module.parameters() if weight.ndim == 4]
             assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights) is expected
     assert choose_hardware("cpu").layout(torch.float16) == torch.channels_last
+
+
+def test_weights_are_packed_where_onednn_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    exact, short = choose_hardware("cpu", precision="fp32"), choose_hardware("cpu", precision="bf16")
+    for machine, expected in (("x86_64", True), ("AMD64", True), ("arm64", False), ("aarch64", False)):
+        monkeypatch.setattr(platform, "machine", lambda name=machine: name)
+        assert exact.packs is expected
+        assert short.packs is False  # its bfloat16 is emulated
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: True)
+    assert short.packs is True
+    assert dataclasses.replace(short, device=torch.device("cuda")).packs is False
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert exact.packs is False
 
 
 @pytest.mark.parametrize(
