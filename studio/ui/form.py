@@ -104,6 +104,7 @@ LOOKS: dict[str, Look] = {
     ),
     "hires.refiner": Look("With Hires. fix, refine in the", "setting_hires_fix_refiner_pass"),
     "hires.token_merging_ratio": Look("Hires token merging", "setting_token_merging_ratio_hr", {"step": 0.1}),
+    "hires.extra_noise": Look("Hires extra noise", "setting_img2img_extra_noise", {"step": 0.01}),
     "branch.step": Look("Branch from step", "txt2img_branch_step"),
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
