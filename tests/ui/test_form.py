@@ -147,7 +147,7 @@ def test_eta_is_shown_as_text(form: Form) -> None:
     assert form.fill({OPTIONS: {"eta": 0.5}})[component]["value"] == "0.5"
 
 
-@pytest.mark.parametrize("typed, words", [("abc", "'abc' is not possible: should be a valid number"),
+@pytest.mark.parametrize("typed, words", [("abc", "'abc' is not possible: should be a valid number."),
                                           ("2", "2 is not possible: should be less than or equal to 1"),
                                           ("-0,5", "-0.5 is not possible: should be greater than or equal to 0"),
                                           ("nan", "'nan' is not possible: should be a finite number")])  # fmt: skip
