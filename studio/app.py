@@ -318,6 +318,7 @@ class Studio:
             "file_format": settings.samples_format,
             "quality": settings.jpeg_quality,
             "text_file": settings.save_txt,
+            "user": settings.auth.partition(":")[0] if settings.add_user_name_to_info else "",
         }
         return options.model_copy(
             update={name: value for name, value in defaults.items() if getattr(options, name) is None}

@@ -119,6 +119,7 @@ def hires_plan(
         refiner=finishing,
         refiner_passes=passes,
         token_merging_ratio=part.token_merging_ratio or request.token_merging_ratio,
+        extra_noise=part.extra_noise if part.denoising_strength else 0.0,
     )
 
 
@@ -160,6 +161,7 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
         token_merging_ratio=0.0
         if plan.token_merging_ratio == resolved.token_merging_ratio
         else plan.token_merging_ratio,
+        extra_noise=plan.extra_noise,
     )
 
 

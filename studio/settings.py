@@ -122,6 +122,9 @@ class Settings(BaseModel):
         "[date]", "Names of the sub-folders; empty is [prompt_words]", group="Files"
     )
     save_txt: bool = _setting(False, "Write the infotext also into a .txt file beside the picture", group="Files")
+    add_user_name_to_info: bool = _setting(
+        False, "Write the name of the login into the infotext of pictures, where there is one", group="Files"
+    )
     grid_save: bool = _setting(True, "Save a grid of all pictures of a job that makes more than one", group="Files")
     grid_format: PictureFormat = _setting("png", "File format of grids", group="Files")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.infotext import read_picture
+from studio.infotext import parse_infotext, read_picture
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
 from studio.schema.request import GenerationRequest, RunOptions
@@ -71,3 +71,26 @@ def test_the_settings_decide_on_files_where_the_job_does_not(
     assert {path.name for path in folder.iterdir()} == files
     info = read_picture(Path(picture.path or "").read_bytes())
     assert info.infotext == picture.infotext
+
+
+@pytest.mark.parametrize(
+    "settings, options, user",
+    [
+        ({"add_user_name_to_info": True}, RunOptions(), "ada"),
+        ({}, RunOptions(), None),
+        ({}, RunOptions(user="Bo"), "Bo"),
+        ({"add_user_name_to_info": True, "auth": ""}, RunOptions(), None),
+    ],
+    ids=["as the settings say", "off", "as the job says", "without a login"],
+)
+def test_the_login_stands_in_the_infotext_where_it_is_asked_for(
+    tmp_path: Path, settings: dict[str, object], options: RunOptions, user: str | None
+) -> None:
+    studio = make_studio(tmp_path, **{"auth": "ada:a long password", **settings})
+    try:
+        events = list(studio.paint(studio.resolve(REQUEST, options), CancelToken()))
+    finally:
+        studio.close()
+    texts = [event.infotext for event in events if isinstance(event, ImageReady)]
+    assert texts and all(parse_infotext(text).pairs.get("User") == user for text in texts)
+    assert not any("password" in text for text in texts)

@@ -48,6 +48,8 @@ class Hardware:
     attention: KernelName
     note: str = ""
     compiled: bool = False
+    packs: bool = False
+    """Whether weights of large convolutions are packed (see `packing`); they have no gradients then."""
 
     @property
     def device_label(self) -> str:
@@ -95,12 +97,6 @@ class Hardware:
         short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
         return torch.channels_last if short else torch.contiguous_format
 
-    @property
-    def packs(self) -> bool:
-        """Whether weights of large convolutions are packed (see `packing`): on processors of the x86 kind that compute in the format."""
-        able = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return able and self.device.type == "cpu" and (self.dtype == torch.float32 or _computes_bfloat16())
-
     def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
         """Install the kernel, and compile where that was chosen."""
         install(self.attention, *modules)
@@ -128,7 +124,7 @@ def choose_hardware(
     if compiled and found.type != "cuda":
         note = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip()
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
-    return Hardware(found, dtype, vae_dtype, kernel, note, compiled and found.type == "cuda")
+    return Hardware(found, dtype, vae_dtype, kernel, note, compiled and found.type == "cuda", _packs(found, dtype))
 
 
 def use_all_cores() -> None:
@@ -239,6 +235,12 @@ def _choose_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.bfloat16
     return torch.float16
+
+
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """On processors of the x86 kind that compute in the format."""
+    able = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return able and device.type == "cpu" and (dtype == torch.float32 or _computes_bfloat16())
 
 
 def _computes_bfloat16() -> bool:

@@ -102,6 +102,7 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "refiner",
         "padding",
         "token_merging_ratio",
+        "extra_noise",
     )
     changes = {**{name: getattr(plan, name) for name in own}, "hires": None, "branch": None}
     if plan.model.path != resolved.model.path:

@@ -30,6 +30,8 @@ class PackedConv2d(nn.Conv2d):
     """Of the output: what it would be with an ordinary weight."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.requires_grad:
+            raise RuntimeError("a packed convolution passes no gradient on: load the weights unpacked to train")
         padding = self.padding
         if self.padding_mode != "zeros":  # a picture whose edges meet
             input, padding = functional.pad(input, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)

@@ -120,7 +120,7 @@ class TextToImage:
             noise = batch_noise(
                 self._resolved, seeds, subseeds, self._shape, self.loaded.model.latent.scale, self._hardware.device
             )
-            plan, x, calls, done = self._plan, self._plan.start(noise.start(), init), 0, 0
+            plan, x, calls, done = self._plan, self._plan.start(noise.start(), init, self._resolved.extra_noise), 0, 0
             if start is not None:
                 plan, skipped, calls = plan.below(start.sigma)
                 x, done = start.x, start.step

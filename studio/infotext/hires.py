@@ -40,6 +40,7 @@ def hires_pairs(resolved: ResolvedRequest) -> dict[str, object]:
         "Hires steps": plan.steps if plan.steps_given else None,
         "Hires upscaler": plan.upscaler,
         "Hires refiner": plan.refiner_passes if plan.refiner_passes != "second pass" else None,
+        "Extra noise": plan.extra_noise or None,
     }
     return {key: value for key, value in pairs.items() if value is not None}
 

@@ -78,6 +78,7 @@ PART_FIELDS = {
     "Hires negative prompt": "hires.negative_prompt",
     "Hires refiner": "hires.refiner",
     "Token merging ratio hr": "hires.token_merging_ratio",
+    "Extra noise": "hires.extra_noise",
     "Branch step": "branch.step",
     "Branch origin": "branch.origin",
 }

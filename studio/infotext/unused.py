@@ -39,6 +39,7 @@ NEUTRAL_VALUES = {
     "Mask mode": "Inpaint masked",
     "Masked content": "original",
     "Inpaint area": "Whole picture",
+    "Conditional mask weight": "1",
     **dict.fromkeys(("Hires sampler", "Hires schedule type", "Hires checkpoint"), "Use same"),
 }
 """The same for single keys, by how the value begins."""

@@ -45,6 +45,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         **_start_noise(resolved, index),
         **({"Denoising strength": resolved.hires.denoising_strength} if resolved.hires else {}),
     }
+    if resolved.model.inpaint:
+        pairs["Conditional mask weight"] = 1.0  # of a picture that is not given; A1111 tells it too
     if resolved.clip_skip > 1:
         pairs["Clip skip"] = resolved.clip_skip
     if resolved.sampler_options.ensd and any(_stirred(resolved.sampler_options, sampler) for _, sampler in passes):
@@ -73,6 +75,8 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     if backend:
         pairs["Backend"] = backend
     pairs["Version"] = f"{PROGRAM} {version}"
+    if resolved.options.user:
+        pairs["User"] = resolved.options.user
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()

@@ -72,19 +72,20 @@ class SamplingPlan:
         """Whether `run` needs a `GuidedDenoiser`."""
         return self.sampler.needs_uncond
 
-    def start(self, noise: Tensor, init: Tensor | None = None) -> Tensor:
+    def start(self, noise: Tensor, init: Tensor | None = None, extra: float = 0.0) -> Tensor:
         """The latents to begin with, in sigma space.
 
         Args:
             noise: start noise of unit variance, [B, C, h, w].
             init: for img2img the clean latents to start from, same shape; the plan must have a strength then.
+            extra: with `init`, so much more of the noise than belongs to the level, in sigma space (A1111's Extra noise).
         """
         if init is None:
             return noise * self.start_scale
         if not self.sampler.timesteps:
-            return init + noise * self.start_sigma
+            return init + noise * (self.start_sigma + extra)
         # √ᾱ·init + √(1−ᾱ)·n of unit variance at the timestep above the first one visited, taken as a latent of that first one.
-        unit = (init + noise * self.start_sigma) / math.sqrt(1 + self.start_sigma**2)
+        unit = (init + noise * (self.start_sigma + extra)) / math.sqrt(1 + self.start_sigma**2)
         return unit * math.sqrt(1 + self.sigmas[0] ** 2)
 
     def below(self, sigma: float) -> tuple[SamplingPlan, int, int]:

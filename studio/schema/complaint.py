@@ -28,6 +28,7 @@ def first_complaint(error: ValidationError) -> Complaint:
     first = error.errors(include_url=False)[0]
     value = repr(first.get("input"))
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    reason = re.sub(r", unable to parse string as an? (number|integer)$", "", reason)
     return Complaint(
         ".".join(str(part) for part in first["loc"]),
         value if len(value) <= LONGEST else value[: LONGEST - 3] + "…",

@@ -174,6 +174,9 @@ class HiresPass(_Frozen):
     )
     refiner: RefinerPasses = Field("second pass", description="Which pass a refiner finishes, where there is one")
     token_merging_ratio: float = Field(0.0, ge=0, le=0.9, description="Token merging of the second pass; 0 is the same")
+    extra_noise: float = Field(
+        0.0, ge=0, le=1, description="Noise over what the second pass starts from, beyond what it takes away again"
+    )
 
     @field_validator("checkpoint")
     @classmethod
@@ -336,6 +339,9 @@ class RunOptions(_Frozen):
     )
     text_file: bool | None = Field(
         None, description="Write the infotext into a .txt beside each picture too; empty: as the settings say"
+    )
+    user: Text | None = Field(
+        None, max_length=200, description="Name of the user in the infotext; empty: as the settings say"
     )
 
 

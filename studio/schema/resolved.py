@@ -112,6 +112,7 @@ class HiresPlan(_Frozen):
     refiner_passes: RefinerPasses = "second pass"
     padding: Padding = Field("off", description="As in the first pass, by the lengths of this one's prompts")
     token_merging_ratio: float = 0.0
+    extra_noise: float = 0.0
 
 
 class BranchPlan(_Frozen):
@@ -167,6 +168,7 @@ class ResolvedRequest(_Frozen):
     token_merging_ratio: float = Field(
         0.0, description="Part of the tokens that are merged; see `studio.engine.token_merging`"
     )
+    extra_noise: float = Field(0.0, description="Beyond the first noise level of a pass that goes on from latents")
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     branch: BranchPlan | None = Field(None, description="None begins with noise")

@@ -1,10 +1,13 @@
 """From a pydantic field to a Gradio component: bounds, default and help text come from the field, nothing is repeated.
 
-`read_field` says what a field allows; `control` builds the component for it.
+`read_field` says what a field allows; `control` builds the component for it. `typed_number` and `shown_number` are the way
+back and forth for numbers that may be empty.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +20,30 @@ from pydantic import BaseModel
 Kind = Literal["text", "integer", "decimal", "switch", "choice", "names"]
 Choices = Sequence[str | tuple[str, str]]
 
+_DECIMAL = re.compile(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)")
+
 
 @dataclass(frozen=True)
 class FieldFacts:
     """What a field allows. `minimum` and `maximum` are None where it has no bound, `choices` empty where any text goes."""
 
     kind: Kind
+    optional: bool
     default: Any
     help: str
     minimum: float | None
     maximum: float | None
     choices: tuple[str, ...]
+
+    @property
+    def number_or_empty(self) -> bool:
+        """Whether it is a number that may be left out."""
+        return self.optional and self.kind in ("integer", "decimal")
+
+    @property
+    def step(self) -> float:
+        """How far one press of an arrow key goes, where nothing else is said."""
+        return 1 if self.kind == "integer" else 0.05
 
 
 def read_field(model: type[BaseModel], name: str) -> FieldFacts:
@@ -37,6 +53,7 @@ def read_field(model: type[BaseModel], name: str) -> FieldFacts:
     choices = tuple(str(choice) for choice in get_args(bare)) if get_origin(bare) is Literal else ()
     return FieldFacts(
         kind="choice" if choices else _kind(bare, name),
+        optional=type(None) in get_args(field.annotation),
         default=field.get_default(call_default_factory=True),
         help=field.description or "",
         minimum=_bound(field.metadata, "ge"),
@@ -62,6 +79,7 @@ def control(
 
     `slider` shows a number as a slider (the field must have both bounds); `soft_maximum` ends the slider earlier than
     the field does. `choices` turns a text field into a list, and is what a field of several names offers. `layout` goes to the component as it is (scale, value ...).
+    A number that may be empty is a text field: Gradio's number field is 0 while it is drawn, and could be sent as that.
     """
     facts = read_field(model, name)
     common: dict[str, Any] = {"label": label, "info": facts.help, "elem_id": elem_id, "value": facts.default, **layout}
@@ -78,7 +96,12 @@ def control(
     if facts.kind == "text":
         return gr.Textbox(lines=lines, max_lines=max(lines, 12), **common)
     precision = 0 if facts.kind == "integer" else None
-    by = step if step is not None else (1 if facts.kind == "integer" else 0.05)
+    by = step if step is not None else facts.step
+    if facts.number_or_empty:
+        if slider:
+            raise TypeError(f"{model.__name__}.{name} may be empty: it cannot be a slider")
+        text = {"value": shown_number(common["value"]), "elem_classes": ["ls-number"]}
+        return gr.Textbox(lines=1, max_lines=1, **{**common, **text})
     if slider:
         top = facts.maximum if soft_maximum is None else soft_maximum
         if facts.minimum is None or top is None:
@@ -115,9 +138,30 @@ def _kind(bare: Any, name: str) -> Kind:
 
 
 def _bound(rules: Sequence[Any], name: str) -> float | None:
-    """The bound as a plain number; whole ones stay integers, so that a slider shows 20 and not 20.0."""
+    """The bound as a plain number."""
     found = [getattr(rule, name) for rule in rules if getattr(rule, name, None) is not None]
-    if not found:
+    return _plain(found[0]) if found else None
+
+
+def typed_number(value: Any) -> Any:
+    """What a field that may be empty holds: None for nothing, a number with point or comma, other text as it is.
+
+    The request reads such text, or refuses it. `typedNumber` of `assets/numbers.js` does the same.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text:
         return None
-    value = float(found[0])
-    return int(value) if value.is_integer() else value
+    number = float(text.replace(",", ".")) if _DECIMAL.fullmatch(text) else math.nan
+    return _plain(number) if math.isfinite(number) else text
+
+
+def shown_number(value: float | None) -> str:
+    """The text that shows a number in a field that may be empty; `typed_number` reads it."""
+    return "" if value is None else str(_plain(value))
+
+
+def _plain(value: float) -> float:
+    """Whole numbers as integers, so that 20 is shown and not 20.0."""
+    return int(value) if float(value).is_integer() else value

@@ -28,7 +28,7 @@ from studio.schema.request import (
     invalid_request,
     make_request,
 )
-from studio.ui.fields import Choices, control
+from studio.ui.fields import Choices, FieldFacts, control, read_field, shown_number, typed_number
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -104,6 +104,7 @@ LOOKS: dict[str, Look] = {
     ),
     "hires.refiner": Look("With Hires. fix, refine in the", "setting_hires_fix_refiner_pass"),
     "hires.token_merging_ratio": Look("Hires token merging", "setting_token_merging_ratio_hr", {"step": 0.1}),
+    "hires.extra_noise": Look("Hires extra noise", "setting_img2img_extra_noise", {"step": 0.01}),
     "branch.step": Look("Branch from step", "txt2img_branch_step"),
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
@@ -148,11 +149,34 @@ LOOKS: dict[str, Look] = {
 }
 
 
+def _facts(name: str) -> FieldFacts:
+    part, _, bare = name.rpartition(".")
+    return read_field(PARTS[part] if part else GenerationRequest, bare)
+
+
+SWITCHES = frozenset(f"{part}.{SWITCH}" for part in SWITCHED)
+MAYBE_EMPTY = {name: facts for name in LOOKS if name not in SWITCHES and (facts := _facts(name)).number_or_empty}
+"""The numbers that may be empty; their components are text fields."""
+
+
+def number_fields() -> dict[str, dict[str, Any]]:
+    """What the page's script has to know of `MAYBE_EMPTY`: where they stand, and what their arrow keys do."""
+    return {
+        name: {
+            "id": LOOKS[name].elem_id,
+            "minimum": facts.minimum,
+            "maximum": facts.maximum,
+            "step": LOOKS[name].extra.get("step", facts.step),
+        }
+        for name, facts in MAYBE_EMPTY.items()
+    }
+
+
 def field_names() -> list[str]:
     """All fields of a request in their order, nested ones dotted, and the switches: exactly the keys of `LOOKS`."""
     own = [name for name in GenerationRequest.model_fields if name not in PARTS]
     nested = [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
-    return own + nested + [f"{part}.{SWITCH}" for part in SWITCHED]
+    return own + nested + sorted(SWITCHES)
 
 
 def sampler_choices() -> list[str]:
@@ -207,7 +231,7 @@ class Form:
         """Build the component of field `name` here. Each field stands on the page once."""
         look = LOOKS[name]
         part, _, bare = name.rpartition(".")
-        if (part, bare) in ((switched, SWITCH) for switched in SWITCHED):
+        if name in SWITCHES:
             words = {"info": GenerationRequest.model_fields[part].description, "value": False, "interactive": True}
             self.controls[name] = gr.Checkbox(label=look.label, elem_id=look.elem_id, **{**words, **layout})
             return self.controls[name]
@@ -224,6 +248,8 @@ class Form:
             value = values.get(component)
             if name in SEEDS and value is None:
                 value = -1
+            if name in MAYBE_EMPTY:
+                value = typed_number(value)
             part, _, bare = name.rpartition(".")
             (data[part] if part else data)[bare] = value
         if data.get("styles") is None:
@@ -335,6 +361,8 @@ def _drop(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
 
 def _update(name: str, value: Any) -> Any:
     """A component update; a slider that ends below its field's bound grows to the value it must show."""
+    if name in MAYBE_EMPTY:
+        return gr.update(value=shown_number(value))
     if isinstance(value, tuple):
         return gr.update(value=list(value))
     soft = LOOKS[name].extra.get("soft_maximum")

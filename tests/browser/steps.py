@@ -13,6 +13,9 @@ STAGE = "[data-panel=stage]"
 PROMPT = "#txt2img_prompt textarea"
 NEGATIVE = "#txt2img_neg_prompt textarea"
 GENERATE = "#txt2img_generate"
+FRAMES = """async (count) => {
+    for (let left = count; left > 0; left--) await new Promise((drawn) => requestAnimationFrame(drawn));
+}"""
 
 
 def number(page: Page, name: str) -> Locator:
@@ -29,6 +32,13 @@ def choose(page: Page, elem_id: str, words: str) -> None:
     """Pick an entry of a drop-down."""
     page.locator(f"#{elem_id} input").click()
     page.locator(f"#{elem_id} [role=option]", has_text=words).first.click()
+
+
+def unfold(page: Page, elem_id: str) -> None:
+    """Open an accordion, and wait until its fields may be used: a frame after it has drawn them Gradio sets their values again."""
+    page.locator(f"#{elem_id} > button").click()
+    expect(page.locator(f"#{elem_id} input").first).to_be_visible()
+    page.evaluate(FRAMES, 4)
 
 
 def tab(page: Page, name: str) -> None:

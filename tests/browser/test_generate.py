@@ -23,6 +23,7 @@ from tests.browser.steps import (
     number,
     set_number,
     tab,
+    unfold,
 )
 
 
@@ -287,7 +288,7 @@ def test_sizes_and_seeds(page: Page, server: Server) -> None:
 
 
 def test_a_variation_is_asked_for_and_its_seed_comes_back(page: Page, server: Server) -> None:
-    page.locator("#txt2img_subseed_show > button").click()
+    unfold(page, "txt2img_subseed_show")
     for name, value in {"steps": 2, "seed": 7, "batch_size": 2, "subseed": 20, "subseed_strength": 0.5}.items():
         set_number(page, name, value)
     generate(page, "a varied fox")
@@ -306,7 +307,7 @@ def test_a_variation_is_asked_for_and_its_seed_comes_back(page: Page, server: Se
 
 
 def test_a_refiner_is_chosen_and_a_reload_keeps_it(page: Page, server: Server) -> None:
-    page.locator("#txt2img_refiner > button").click()
+    unfold(page, "txt2img_refiner")
     choose(page, "txt2img_checkpoint", "ash")
     set_number(page, "switch_at", 0.6)
     generate(page, "a fox")
@@ -315,7 +316,7 @@ def test_a_refiner_is_chosen_and_a_reload_keeps_it(page: Page, server: Server) -
     assert asked.refiner == Refiner(checkpoint="ash", switch_at=0.6)
     page.reload()
     page.wait_for_selector(READY, state="attached")
-    page.locator("#txt2img_refiner > button").click()
+    unfold(page, "txt2img_refiner")
     expect(page.locator("#txt2img_checkpoint input")).to_have_value(re.compile("^ash"))
     choose(page, "txt2img_checkpoint", "None")
     generate(page)

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, Server
-from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab
+from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab, unfold
 from tests.browser.views import DEVICES, VIEWS, look
 
 
@@ -42,7 +42,7 @@ def test_every_tab(open_page: Open, server: Server, device: str) -> None:
     expect(page.locator("#setting_page_theme")).to_be_visible()
     look(page, device, "7-settings")
     tab(page, "txt2img")
-    page.locator("#txt2img_sampler_parameters > button").click()
+    unfold(page, "txt2img_sampler_parameters")
     page.locator(PROMPT).fill("<lora:unheard-of:1>")
     page.locator("#txt2img_generate").click()
     expect(page.locator(".ls-toast.bad", has_text="unheard-of")).to_be_visible()

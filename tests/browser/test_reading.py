@@ -22,6 +22,7 @@ from tests.browser.steps import (
     number,
     set_number,
     tab,
+    unfold,
 )
 
 
@@ -38,7 +39,7 @@ def picture(profile: BrowserContext, server: Server) -> Path:
     for name, value in {"steps": 7, "seed": 31, "batch_size": 2, "cfg_scale": 4.5, "width": 96, "height": 160}.items():
         set_number(page, name, value)
     page.locator("#setting_CLIP_stop_at_last_layers input").fill("2")
-    page.locator("#txt2img_sampler_parameters > button").click()
+    unfold(page, "txt2img_sampler_parameters")
     page.locator("#txt2img_eta input").fill("0.5")
     page.locator("#txt2img_eta input").press("Tab")
     choose(page, "setting_randn_source", "NV")

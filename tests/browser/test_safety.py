@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio.utils import get_upload_folder
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
@@ -111,6 +110,8 @@ def canary(server: Server, tmp_path: Path) -> list[Path]:
 
 def cached(content: bytes) -> list[Path]:
     """Copies of a file in the folder from which Gradio serves."""
+    from gradio.utils import get_upload_folder  # only once the page is there: it imports Gradio without writing stubs
+
     folder = Path(get_upload_folder())
     assert folder.name == "uploads" and Path(tempfile.gettempdir()) / "gradio" not in (folder, *folder.parents)
     return (

@@ -63,6 +63,12 @@ CASES: dict[str, dict[str, Any]] = {
         "token_merging_ratio": 0.25,
         "hires": {"scale": 1.5, "token_merging_ratio": 0.25},
     },
+    "extra noise in the second pass": {
+        "seed": 22,
+        "width": 64,
+        "height": 64,
+        "hires": {"scale": 1.5, "extra_noise": 0.25},
+    },
     "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
     "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
     "both halves of SDXL's tiny autoencoder": {
@@ -247,7 +253,11 @@ HIRES = {
     "hr_prompt": "prompt",
     "hr_negative_prompt": "negative_prompt",
 }
-HIRES_SETTINGS = {"hires_fix_refiner_pass": "refiner", "token_merging_ratio_hr": "token_merging_ratio"}
+HIRES_SETTINGS = {
+    "hires_fix_refiner_pass": "refiner",
+    "token_merging_ratio_hr": "token_merging_ratio",
+    "img2img_extra_noise": "extra_noise",
+}
 PARTS = {
     "sampler_options": "",
     "variation": "variation-",

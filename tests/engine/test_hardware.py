@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import platform
 import resource
 import subprocess
@@ -76,19 +75,19 @@ def test_channels_come_last_in_short_formats_only() -> None:
 
 
 def test_weights_are_packed_where_onednn_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    exact, short = choose_hardware("cpu", precision="fp32"), choose_hardware("cpu", precision="bf16")
-    for machine, expected in (("x86_64", True), ("AMD64", True), ("arm64", False), ("aarch64", False)):
-        monkeypatch.setattr(platform, "machine", lambda name=machine: name)
-        assert exact.packs is expected
-        assert short.packs is False  # its bfloat16 is emulated
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: True)
-    assert short.packs is True
-    assert dataclasses.replace(short, device=torch.device("cuda")).packs is False
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert exact.packs is False
+    def packs(machine: str, fast: bool = True, there: bool = True) -> tuple[bool, bool]:
+        monkeypatch.setattr(platform, "machine", lambda: machine)
+        monkeypatch.setattr(hardware, "_computes_bfloat16", lambda: fast)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: there)
+        return choose_hardware("cpu", precision="fp32").packs, choose_hardware("cpu", precision="bf16").packs
+
+    assert packs("x86_64") == packs("AMD64") == (True, True)
+    assert packs("x86_64", fast=False) == (True, False)  # its bfloat16 is emulated
+    assert packs("arm64") == packs("aarch64") == packs("x86_64", there=False) == (False, False)
+    packs("x86_64")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert choose_hardware("cuda").packs is False
 
 
 @pytest.mark.parametrize(

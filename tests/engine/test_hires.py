@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,7 @@ from studio.engine.upscale import begun, enlarged
 from studio.errors import IncompatibleFile, InvalidRequest
 from studio.jobs.latents import painter_of
 from studio.resolve import resolve
+from studio.samplers.planning import SamplingPlan
 from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
@@ -198,6 +200,27 @@ def test_each_pass_merges_its_own_part_of_the_tokens(
     hires = {"scale": 1.5, "steps": 1, "token_merging_ratio": own}
     final_latents(asked(steps=1, token_merging_ratio=0.2, hires=hires), [1])
     assert said == [(0.2, 8, 8), (second, 12, 12)]
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_extra_noise_is_more_of_the_same_noise(monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+    """A1111 adds it to what a k-diffusion sampler starts from, and times the root of alpha to what a timestep sampler does: the same here."""
+    begun: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+    start = SamplingPlan.start
+
+    def seen(plan: SamplingPlan, noise: torch.Tensor, init: torch.Tensor | None = None, *more: float) -> torch.Tensor:
+        found = start(plan, noise, init, *more)
+        if init is not None:
+            unit = math.sqrt((1 + plan.start_sigma**2) / (1 + plan.sigmas[0] ** 2)) if plan.sampler.timesteps else 1.0
+            begun.append((plan.start_sigma, noise, found * unit - init))
+        return found
+
+    monkeypatch.setattr(SamplingPlan, "start", seen)
+    for extra in (0.0, 0.3):
+        final_latents(asked(steps=2, sampler=sampler, hires={"scale": 1.5, "steps": 4, "extra_noise": extra}), [1])
+    (sigma, noise, plain), (_, _, more) = begun
+    assert torch.allclose(plain, noise * sigma, atol=1e-4)
+    assert torch.allclose(more, noise * (sigma + 0.3), atol=1e-4)
 
 
 # -- through the engine -----------------------------------------------------------------------------------------------

@@ -168,3 +168,11 @@ def test_the_keeper_packs_where_the_hardware_says_so() -> None:
     assert packed_layers(loaded.model)
     assert loaded.bytes > 0
     keeper.drop()
+
+
+def test_a_packed_convolution_refuses_to_train() -> None:
+    layer = packed_layers(load("sd1", packs=True))["down_blocks.0.resnets.0.conv1"]
+    x = torch.randn(1, layer.in_channels, 8, 8)
+    assert layer(x).shape == (1, layer.out_channels, 8, 8)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        layer(x.requires_grad_())

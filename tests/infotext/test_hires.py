@@ -160,3 +160,10 @@ def test_its_prompts_are_those_that_were_drawn_and_its_networks_are_found_here()
 def test_a_value_in_quotes_of_its_own_comes_back() -> None:
     text = write_infotext(run(GenerationRequest(prompt="x", seed=1, hires=HiresPass(prompt='"fox"'))), 0, "1")
     assert parse_infotext(text).request["hires"]["prompt"] == '"fox"'
+
+
+def test_extra_noise_is_told_where_it_is_drawn() -> None:
+    assert "Hires upscaler: Latent, Extra noise: 0.25, Version" in written({"extra_noise": 0.25})
+    assert "Extra noise" not in written({})
+    assert "Extra noise" not in written({"extra_noise": 0.25, "denoising_strength": 0})
+    assert read("Extra noise: 0.25") == {"denoising_strength": 0.5, "extra_noise": 0.25}

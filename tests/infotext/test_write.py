@@ -12,7 +12,7 @@ from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import resolve
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
 from studio.schema.resolved import RefinerPlan, ResolvedRequest
 
 
@@ -282,3 +282,19 @@ def test_what_sdxl_was_told_is_told_of_sdxl_only() -> None:
     assert "RNG: CPU, Tiling: True, " in text
     read = parse_infotext(text).request
     assert (read["sdxl_crop_top"], read["sdxl_crop_left"], read["tiling"]) == (8, 16, True)
+
+
+def test_an_inpainting_checkpoint_tells_its_mask_weight_as_in_a1111() -> None:
+    request = resolved(make_request({"prompt": "a fox", "seed": 1, "clip_skip": 2}))
+    masked = request.model_copy(update={"model": request.model.model_copy(update={"inpaint": True})})
+    assert ", Conditional mask weight: 1.0, Clip skip: 2" in write_infotext(masked, 0, "1")
+    assert "Conditional mask weight" not in write_infotext(request, 0, "1")
+    assert parse_infotext(write_infotext(masked, 0, "1")).notes == parse_infotext(write_infotext(request, 0, "1")).notes
+
+
+def test_the_user_stands_last() -> None:
+    request = resolved(make_request({"prompt": "a fox", "seed": 1}))
+    named = request.model_copy(update={"options": RunOptions(user="Ada: painter")})
+    assert write_infotext(named, 0, "1").endswith(', Version: Latent Studio 1, User: "Ada: painter"')
+    assert "User" not in write_infotext(request, 0, "1")
+    assert parse_infotext(write_infotext(named, 0, "1")).pairs["User"] == "Ada: painter"

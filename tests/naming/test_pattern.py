@@ -9,6 +9,7 @@ import pytest
 from studio.naming import TAGS, PictureFacts, expand, picture_facts
 from studio.naming.facts import timestamp
 from studio.schema.models import ModelInfo
+from studio.schema.request import RunOptions
 from tests.engine.samples import resolved_request
 
 NOW = datetime(2026, 1, 31, 23, 59, 58, tzinfo=timezone(timedelta(hours=2)))
@@ -68,7 +69,9 @@ def test_every_tag_works_for_a_picture_of_a_job() -> None:
     for name in TAGS:
         text, problems = expand(f"<[{name}]>", facts)
         assert problems == []
-        assert (text == f"<[{name}]>") == (name == "user"), name  # a job does not know who asked
+        assert (text == f"<[{name}]>") == (name == "user"), name  # nobody is named
+    named = request.model_copy(update={"options": RunOptions(user="Ada")})
+    assert expand("<[user]>", picture_facts(named, 2, 0.0)).text == "<Ada>"
     text = (
         "[seed] [seed_first] [seed_last] [batch_number] [generation_number] [model_name] [vae_filename] [job_timestamp]"
     )

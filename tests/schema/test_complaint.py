@@ -33,6 +33,13 @@ def test_place_value_and_bounds() -> None:
     assert said.sentence("all") == "inner.size = 0 is not possible: should be greater than or equal to 1."
 
 
+def test_what_is_no_number_is_said_once() -> None:
+    assert (
+        complaint(inner={"size": "abc"}).sentence("all")
+        == "inner.size = 'abc' is not possible: should be a valid integer."
+    )
+
+
 @pytest.mark.parametrize("name", ["", "abcd", "A", "a\n", "a b"])
 def test_a_pattern_is_said_in_words(name: str) -> None:
     assert complaint(name=name).sentence("all") == (

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from studio.engine import packing
 from studio.engine.hardware import Hardware
 from studio.engine.loading import load_checkpoint
 from studio.engine.lora import LoraStack, LoraWeights
@@ -390,3 +391,12 @@ def test_hardware_of_the_run_is_the_products(tmp_path: Path) -> None:
     base = base_module.load_base(TrainingContext(run.config(), run), "tiny", frozen_unet=True)
     assert base.hardware == Hardware(CPU, torch.float32, torch.float32, "sdpa")
     assert base.identity == base.info.model_id and len(base.identity) == 12
+
+
+def test_weights_that_train_are_not_packed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Packed ones would pass no gradients on."""
+    monkeypatch.setattr(packing, "PACKED_FROM", 1)
+    run = run_in(studio(tmp_path / "s"), settings())
+    unet = base_module.load_base(TrainingContext(run.config(), run), "tiny", frozen_unet=True).unet
+    assert not [layer for layer in unet.modules() if isinstance(layer, packing.PackedConv2d)]
+    assert not any(weight.is_mkldnn for weight in unet.parameters())

@@ -8,12 +8,38 @@ from pydantic import BaseModel, Field
 
 from studio.schema.request import MAX_SEED, GenerationRequest, SamplerOptions
 from studio.settings import Settings
-from studio.ui.fields import control, read_field
+from studio.ui.fields import control, read_field, shown_number, typed_number
+from studio.ui.form import LOOKS, Form
+
+TYPED: list[tuple[str, float | str | None]] = [
+    ("", None),
+    (" \t", None),
+    ("0", 0),
+    (" 0.5 ", 0.5),
+    ("0,5", 0.5),
+    (",5", 0.5),
+    (".5", 0.5),
+    ("1.", 1),
+    ("-2", -2),
+    ("+1", 1),
+    ("0.10", 0.1),
+    ("abc", "abc"),
+    ("1,000.5", "1,000.5"),
+    ("1 2", "1 2"),
+    ("0x1", "0x1"),
+    ("1e-1", "1e-1"),
+    ("nan", "nan"),
+    ("Infinity", "Infinity"),
+    ("\u0661", "\u0661"),
+    ("9" * 400, "9" * 400),
+]
+"""What is typed into a field that may be empty, and what the request gets; the page's script reads it in the same way."""
 
 
 class Sample(BaseModel):
     free: float = 1.5
     optional: int | None = Field(None, ge=2)
+    set_or_empty: float | None = Field(0.5, ge=0, le=1)
     many: list[int] = []
 
 
@@ -97,3 +123,46 @@ def test_several_names_are_one_list() -> None:
     assert isinstance(box, gr.Dropdown)
     assert box.multiselect
     assert (box.value, [value for _, value in box.choices]) == ([], ["ink", "oil"])
+
+
+@pytest.mark.parametrize("name, shown", [("optional", ""), ("set_or_empty", "0.5")])
+def test_a_number_that_may_be_empty_is_a_text_field(name: str, shown: str) -> None:
+    """Gradio's number field takes an empty value for 0 when it is drawn."""
+    box = control(Sample, name, label="Optional", elem_id="o", placeholder="automatic")
+    assert type(box) is gr.Textbox
+    assert (box.value, box.placeholder) == (shown, "automatic")
+    assert (box.lines, box.max_lines) == (1, 1), "one line is drawn as an input, which Enter leaves"
+
+
+def test_a_number_that_may_be_empty_is_no_slider() -> None:
+    with pytest.raises(TypeError, match="may be empty"):
+        control(Sample, "set_or_empty", label="Set", elem_id="s", slider=True)
+
+
+def test_no_component_of_the_form_turns_nothing_into_a_number() -> None:
+    form = Form()
+    for name in LOOKS:
+        form.place(name)
+    open_ones = {
+        name
+        for name, component in form.controls.items()
+        if isinstance(component, (gr.Number, gr.Slider)) and component.value is None
+    }
+    assert open_ones == set()
+
+
+@pytest.mark.parametrize("text, number", TYPED)
+def test_a_typed_number(text: str, number: float | str | None) -> None:
+    read = typed_number(text)
+    assert read == number
+    assert type(read) in {type(number), float}
+
+
+@pytest.mark.parametrize("value", [None, 0.5, 3])
+def test_what_is_a_number_already_stays_one(value: float | None) -> None:
+    assert typed_number(value) == value
+
+
+@pytest.mark.parametrize("value, text", [(None, ""), (0.0, "0"), (1.0, "1"), (0.5, "0.5"), (0.1, "0.1"), (7, "7")])
+def test_a_number_as_text(value: float | None, text: str) -> None:
+    assert shown_number(value) == text

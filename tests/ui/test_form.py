@@ -135,6 +135,37 @@ def test_bad_values_are_named(form: Form, name: str, value: Any) -> None:
     assert len(caught.value.message) < 300
 
 
+@pytest.mark.parametrize("shown, eta", [("", None), ("  ", None), (None, None), ("0", 0.0), ("0,25", 0.25), (0.5, 0.5)])
+def test_eta_is_what_was_typed_and_empty_is_automatic(form: Form, shown: Any, eta: float | None) -> None:
+    values = {**values_of(form, GenerationRequest()), form.controls["sampler_options.eta"]: shown}
+    assert form.read(values).sampler_options.eta == eta
+
+
+def test_eta_is_shown_as_text(form: Form) -> None:
+    component = form.controls["sampler_options.eta"]
+    assert form.fill({OPTIONS: {"eta": None}})[component]["value"] == ""
+    assert form.fill({OPTIONS: {"eta": 0.5}})[component]["value"] == "0.5"
+
+
+@pytest.mark.parametrize("typed, words", [("abc", "'abc' is not possible: should be a valid number."),
+                                          ("2", "2 is not possible: should be less than or equal to 1"),
+                                          ("-0,5", "-0.5 is not possible: should be greater than or equal to 0"),
+                                          ("nan", "'nan' is not possible: should be a finite number")])  # fmt: skip
+def test_a_bad_eta_is_named_with_what_is_allowed(form: Form, typed: str, words: str) -> None:
+    values = {**values_of(form, GenerationRequest()), form.controls["sampler_options.eta"]: typed}
+    with pytest.raises(InvalidRequest) as caught:
+        form.read(values)
+    assert caught.value.field == "sampler_options.eta"
+    assert f"sampler_options.eta = {words}" in caught.value.message
+
+
+@pytest.mark.parametrize("kept", [0.5, "0.5"])
+def test_a_kept_eta_comes_back_in_either_spelling(form: Form, kept: Any) -> None:
+    """Forms that an earlier version kept hold the number, as do pictures."""
+    shown, notes = possible({OPTIONS: {"eta": kept}}, {})
+    assert (form.fill(shown)[form.controls["sampler_options.eta"]]["value"], notes) == ("0.5", [])
+
+
 def test_fill_touches_only_what_is_named(form: Form) -> None:
     updates = form.fill({"steps": 7, "sampler_options": {"rho": 3}, "not a field": 1})
     assert {component.elem_id for component in updates} == {"txt2img_steps", "txt2img_rho"}

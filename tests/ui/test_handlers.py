@@ -91,7 +91,7 @@ def test_a_picture_fills_everything(handlers: Handlers) -> None:
     updates = send(handlers, request=request, whole=True, notes=["read from a picture"])
     assert value(handlers, updates, "model") == "sprout"
     assert value(handlers, updates, "sampler") == "Euler a"
-    assert value(handlers, updates, "sampler_options.eta") is None
+    assert value(handlers, updates, "sampler_options.eta") == ""
     assert value(handlers, updates, "batch_size") == 1
     assert told(handlers, updates)["notes"] == ["read from a picture"]
 

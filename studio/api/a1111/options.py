@@ -44,6 +44,7 @@ _WRITABLE = {
     "save_to_dirs": "save_to_dirs",
     "directories_filename_pattern": "directories_filename_pattern",
     "save_txt": "save_txt",
+    "add_user_name_to_info": "add_user_name_to_info",
     "grid_save": "grid_save",
     "grid_format": "grid_format",
 }

@@ -160,7 +160,11 @@ _HIRES_FIELDS = {
 """Fields of the second pass, which `enable_hr` turns on."""
 HIRES_STRENGTH = 0.75
 """A1111's strength of the second pass where none is given."""
-_HIRES_OVERRIDES = {"hires_fix_refiner_pass": "refiner", "token_merging_ratio_hr": "token_merging_ratio"}
+_HIRES_OVERRIDES = {
+    "hires_fix_refiner_pass": "refiner",
+    "token_merging_ratio_hr": "token_merging_ratio",
+    "img2img_extra_noise": "extra_noise",
+}
 """What A1111 keeps in its settings about the second pass."""
 _SAMPLER_FIELDS = {name: name for name in ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "s_min_uncond")}
 _OVERRIDES = {

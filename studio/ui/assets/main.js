@@ -11,6 +11,7 @@ import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
+import { installNumbers, typedNumber } from "./numbers.js";
 import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
@@ -27,7 +28,7 @@ const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
 const NEEDED = [...FORM, "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "ls_fill"]; // Gradio draws them in no certain order
 const RESTORE_SECONDS = 6;
-const { settings, exposed } = window.latentStudioConfig;
+const { settings, exposed, numbers } = window.latentStudioConfig;
 
 const form = {};
 let restored = false;
@@ -304,7 +305,7 @@ const calls = {
   },
   /** Fields of the form that have changed, and their values. */
   formChanged(names, ...values) {
-    names.forEach((name, index) => (form[name] = values[index]));
+    names.forEach((name, index) => (form[name] = name in numbers ? typedNumber(values[index]) : values[index]));
     prompts.update(form);
     loras.update();
     embeddings.update();
@@ -378,6 +379,7 @@ mountPanels(() => {
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
   installTooltips();
+  installNumbers(Object.values(numbers));
   document.getElementById("txt2img_generate").addEventListener("click", () => live.drop());
   installKeys(store, inspector, live);
 });

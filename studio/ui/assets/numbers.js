@@ -1,0 +1,36 @@
+// Numbers of the form that may be empty. They are text fields, as Gradio's number field takes an empty one for 0.
+
+import { type } from "./prompt.js";
+
+const DECIMAL = /^[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)$/;
+const STEPS = { ArrowUp: 1, ArrowDown: -1 };
+const DIGITS = 6; // after the point, so that three steps of 0.05 are 0.15
+
+/** null for nothing, a number with point or comma, other text as it is; `typed_number` of `ui/fields.py` does the same. */
+export function typedNumber(text) {
+  if (typeof text !== "string") return text;
+  const bare = text.trim();
+  if (!bare) return null;
+  const number = DECIMAL.test(bare) ? Number(bare.replace(",", ".")) : NaN;
+  return Number.isFinite(number) ? number : bare;
+}
+
+/** What else a number field does: telephones show digits, the arrow keys go one step. `fields` are `{id, minimum, maximum, step}`. */
+export function installNumbers(fields) {
+  const fieldOf = (node) => node.matches?.("input") && fields.find(({ id }) => node.closest(`#${id}`));
+  for (const kind of ["pointerover", "focusin"]) {
+    document.addEventListener(kind, ({ target }) => fieldOf(target) && (target.inputMode = "decimal"));
+  }
+  document.addEventListener("keydown", (event) => {
+    const field = event.key in STEPS && fieldOf(event.target);
+    if (!field || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const number = typedNumber(event.target.value) ?? field.minimum ?? 0;
+    if (typeof number === "number") type(event.target, String(stepped(number, STEPS[event.key], field)));
+  });
+}
+
+function stepped(number, direction, { minimum, maximum, step }) {
+  const wanted = Number((number + direction * step).toFixed(DIGITS));
+  return Math.min(maximum ?? Infinity, Math.max(minimum ?? -Infinity, wanted));
+}
