@@ -11,7 +11,6 @@ import torch
 from bench.peers.requests import ENGINE, Models, asked
 from bench.peers.tensors import as_array, probe, start_noise
 from bench.peers.workloads import Job
-from studio.engine.hardware import keep_freed_memory
 from studio.engine.loading import LoadedModel
 from studio.engine.lora import LoraWeights
 from studio.engine.runner import DiffusersEngine
@@ -23,7 +22,6 @@ class Ours:
     """`DiffusersEngine.run` with everything a user gets: prompts taken apart, a preview at every step, PNGs with their infotext."""
 
     def __init__(self, root: Path) -> None:
-        keep_freed_memory()  # as the program's worker does
         self._models = Models(root)
         self._engine = DiffusersEngine(**ENGINE)
 

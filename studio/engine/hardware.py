@@ -35,7 +35,6 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 AttentionName = Literal["auto", "sdpa", "chunked", "flash", "xformers"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -131,18 +130,6 @@ def use_all_cores() -> None:
     """One torch thread per physical core this process may use, unless OMP_NUM_THREADS says otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cores())
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what one pass gave back for the next one, up to half a GiB; otherwise every picture asks the system anew, page by page.
-
-    At 512 px that is a fifth of the time of decoding. Pieces of more than 32 MiB still come from the system and go straight back (see
-    `loading_room`). For processes that paint; glibc only.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**29)
 
 
 def usable_cores() -> int:

@@ -61,12 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # spinning threads make it ten times slower beside a busy neighbour
 
     def make_engine() -> Engine:
-        from studio.engine.hardware import choose_hardware, keep_freed_memory, use_all_cores
+        from studio.engine.hardware import choose_hardware, use_all_cores
 
         choices = (options.device, options.attention, options.precision, options.compiled)
         choose_hardware(*choices)  # a wrong choice is told before the long imports
         use_all_cores()
-        keep_freed_memory()
         from studio.engine.runner import DiffusersEngine
 
         return DiffusersEngine(*choices, checkpoints=options.checkpoints)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import platform
-import resource
-import subprocess
 import sys
 
 import pytest
@@ -16,7 +14,6 @@ from studio.engine.failure import error_text, explain, is_device_lost, is_out_of
 from studio.engine.hardware import choose_hardware, usable_cores
 from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
-from studio.paths import REPOSITORY
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_components, tiny_info
 
@@ -165,27 +162,3 @@ def test_error_text_is_one_short_line() -> None:
     assert error_text(ValueError("a\nb")) == "ValueError: a"
     assert error_text(ValueError()) == "ValueError"
     assert len(error_text(ValueError("x" * 1000))) == 300
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc")
-@pytest.mark.parametrize("kept", [False, True])
-def test_memory_that_a_pass_gave_back_serves_the_next(kept: bool) -> None:
-    code = f"""
-import resource, torch
-from studio.engine.hardware import keep_freed_memory
-if {kept}:
-    keep_freed_memory()
-def a_pass():
-    x = torch.ones(7 << 20)  # 28 MiB
-    held = [x * factor for factor in range(3)]
-    for _ in range(10):
-        x = torch.nn.functional.silu(x) + 1
-for _ in range(8):
-    a_pass()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-a_pass()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    one_of_them = (28 << 20) // resource.getpagesize()
-    assert (int(done.stdout) < one_of_them) is kept
