@@ -164,13 +164,12 @@ def _loras(resolved: ResolvedRequest) -> Pairs:
 
 
 def _embeddings(resolved: ResolvedRequest) -> Pairs:
-    """`word: hash` of every embedding whose hash is known, the word without the separators."""
-    hashes = {
-        use.name.replace(":", "").replace(",", ""): use.model.short_hash
-        for use in resolved.all_embeddings
-        if use.model.short_hash
-    }
-    return {"TI hashes": ", ".join(f"{name}: {short_hash}" for name, short_hash in hashes.items())} if hashes else {}
+    """`word: hash` of every embedding, the word without the separators; where no hash is known yet the word alone, under Forge's key."""
+    found = {use.name.replace(":", "").replace(",", ""): use.model.short_hash for use in resolved.all_embeddings}
+    hashes = [f"{name}: {short_hash}" for name, short_hash in found.items() if short_hash]
+    words = [name for name, short_hash in found.items() if not short_hash]
+    pairs = {"TI hashes": ", ".join(hashes), "TI": ", ".join(words)}
+    return {key: value for key, value in pairs.items() if value}
 
 
 def _has_syntax(resolved: ResolvedRequest) -> bool:

@@ -112,7 +112,10 @@ def test_the_tiny_autoencoder_is_told_where_it_acts() -> None:
 
 def test_hashes_of_embeddings() -> None:
     text = written(prompt="soft, wash <lora:style:1>", negative_prompt="not hashed yet", emphasis="Ignore")
-    assert ', Lora hashes: "style: 0123456789ab", TI hashes: "soft wash: ba9876543210", Version' in text
+    assert (
+        ', Lora hashes: "style: 0123456789ab", TI hashes: "soft wash: ba9876543210", TI: not hashed yet, Version'
+        in text
+    )
 
 
 def test_the_seed_is_the_pictures_own() -> None:
