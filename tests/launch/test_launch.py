@@ -128,7 +128,12 @@ def test_after_a_failure_the_next_start_goes_on_where_it_stopped(tree: Tree) -> 
 def test_ctrl_c_ends_with_a_sentence_and_the_next_start_goes_on(tree: Tree) -> None:
     (tree.root / "pip_waits").touch()
     process = subprocess.Popen(
-        tree.command(), env=tree.environ, stderr=subprocess.PIPE, text=True, start_new_session=True
+        tree.command(),
+        env=tree.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a script puts behind itself
     )
     deadline = time.monotonic() + 30
     while not (tree.root / "pip_is_waiting").exists():
