@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 _SIMILAR = 11
 """Least side in pixels that structural similarity is measured from."""
-_NOT_COMPARED = frozenset({"Size-1", "Size-2", "Seed"})
-"""Keys that are fields of the request in every program: were they different, so would be the request."""
-_MEANT = {"RNG": "GPU", "Clip skip": "1", "Schedule type": "Automatic", "Emphasis": "Original"}
+_NOT_COMPARED = frozenset({"Size-1", "Size-2", "Seed", "User", "TI"})
+"""Keys that are fields of the request in every program: were they different, so would be the request. And names that change no pixels."""
+_MEANT = {
+    "RNG": "GPU", "Clip skip": "1", "Schedule type": "Automatic", "Emphasis": "Original", "Conditional mask weight": "1",
+}  # fmt: skip
 """What a text means that does not name these."""
 
 

@@ -91,6 +91,14 @@ def test_causes_are_what_the_texts_do_not_agree_on(studio: Studio, old: str, new
         assert cause in found.causes
 
 
+@pytest.mark.parametrize("more", ["User: Ada", "TI: soft", "Conditional mask weight: 1"])
+def test_what_changes_no_pixels_is_no_cause(studio: Studio, more: str) -> None:
+    picture = painted(studio)
+    found = check(studio, changed(picture, pixel=9, text=f"{picture.infotext}, {more}"))
+    assert not found.equal
+    assert not [cause for cause in found.causes if cause.startswith(more.partition(":")[0] + ":")]
+
+
 def test_missing_models_are_named_and_done_without(studio: Studio) -> None:
     picture = painted(studio)
     text = picture.infotext.replace("<lora:ink:0.5>", "<lora:gone:0.5> <lora:ink:0.5>")
