@@ -80,6 +80,13 @@ class LossPart(Part):
     """The loss."""
 
     min_snr_gamma: float = Field(5.0, ge=0, le=100, description="Weigh timesteps by min-SNR with this gamma; 0 is off")
+    snr_mean: float | None = Field(
+        None,
+        ge=-20,
+        le=20,
+        description="Draw timesteps by their log signal-to-noise ratio, normally distributed about this mean; left out: all alike",
+    )
+    snr_deviation: float = Field(2.0, gt=0, le=20, description="Standard deviation of that")
     noise_offset: float = Field(
         0.0, ge=0, le=1, description="Noise that is equal over the picture, for darker and lighter pictures"
     )

@@ -20,8 +20,10 @@ from studio.errors import StorageError, TrainingError
 from studio.schema.training_data import DatasetSettings
 from studio.schema.training_tuning import LossPart, NetworkPart, OptimizerPart, RatePart
 from studio.training.checkpoint import Checkpoint, CheckpointStore
+from studio.training.counter import generator
 from studio.training.data.dataset import Dataset, read_dataset
 from studio.training.methods.lora.adapter import BatchPlace, PlacedDropout, add_adapter, text_layers, unet_layers
+from studio.training.noise_levels import log_snr_table, nearest_timesteps
 from studio.training.schedule import rate_share
 from studio.training.tuning.batches import Order, split
 from studio.training.tuning.loop import clipped
@@ -60,6 +62,26 @@ def test_without_gamma_and_offset_nothing_is_weighed_or_added() -> None:
     assert objective.offset(noise, torch.ones(2, 4, 1, 1)) is noise
     shifted = Objective(torch.linspace(0.99, 0.01, 10, dtype=torch.float64), "epsilon", LossPart(noise_offset=0.1))
     assert torch.allclose(shifted.offset(noise, torch.ones(2, 4, 1, 1)), noise + 0.1)
+
+
+def test_timesteps_are_drawn_evenly_or_by_their_log_snr() -> None:
+    alphas = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod.double()
+    rng = generator(0, "test", 0)
+    even = Objective(alphas, "epsilon", LossPart())
+    drawn = np.array([even.draw(rng) for _ in range(4000)])
+    assert drawn.min() < 10 and drawn.max() > 990 and abs(drawn.mean() - 499.5) < 20
+    normal = Objective(alphas, "epsilon", LossPart(snr_mean=-1.5, snr_deviation=0.7))
+    chosen = alphas.numpy()[[normal.draw(rng) for _ in range(4000)]]
+    log_snr = np.log(chosen / (1 - chosen))
+    assert abs(log_snr.mean() + 1.5) < 0.05 and abs(log_snr.std() - 0.7) < 0.05
+
+
+def test_timesteps_by_log_snr_hold_where_a_schedule_ends_in_pure_noise() -> None:
+    alphas = torch.linspace(1, 0, 11, dtype=torch.float64)
+    table = log_snr_table(alphas)
+    assert np.isfinite(table).all()
+    assert nearest_timesteps(table, table).tolist() == list(range(11))
+    assert nearest_timesteps(table, np.array([99.0, -99.0])).tolist() == [0, 10]
 
 
 def test_a_huge_loss_still_gives_a_norm_of_at_most_one() -> None:

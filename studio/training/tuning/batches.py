@@ -132,7 +132,7 @@ class BatchMaker:
         """Clean latents, noise and timestep of one picture at one position."""
         rng = generator(self._seed, "tuning/sample", position)
         flipped = bool(rng.random() < 0.5) and self._method.data.flip
-        timestep = int(rng.integers(self._objective.timesteps))
+        timestep = self._objective.draw(rng)
         clean, noise = latents_and_noise(
             cache, View(item, target_size(item.size, self._method.data), flipped), rng, self._objective
         )

@@ -2,15 +2,18 @@
 
 x_t = α_t x_0 + σ_t ε with α² = ᾱ, σ² = 1 - ᾱ. Target: ε, or v = α_t ε - σ_t x_0 (Salimans & Ho 2022, arXiv:2202.00512).
 Min-SNR weights, with SNR = ᾱ / (1 - ᾱ) (Hang et al. 2023, arXiv:2303.09556): min(SNR, γ) / SNR for ε, min(SNR, γ) / (SNR + 1) for v.
+Timesteps are drawn evenly, or so that their log-SNR is normally distributed (Karras et al. 2022, arXiv:2206.00364, for log σ).
 Noise offset: ε + offset * n, one n for each picture and channel (Guttenberg 2023, "Diffusion with offset noise").
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from studio.schema.models import PredictionType
 from studio.schema.training_tuning import LossPart
+from studio.training.noise_levels import log_snr_table, nearest_timesteps
 
 
 class Objective:
@@ -20,6 +23,7 @@ class Objective:
         self._alpha = alphas_cumprod.sqrt().float()
         self._sigma = (1 - alphas_cumprod).sqrt().float()
         self._snr = alphas_cumprod / (1 - alphas_cumprod)
+        self._log_snr = log_snr_table(alphas_cumprod)
         self._predicts_v = prediction == "v_prediction"
         self._part = part
 
@@ -27,6 +31,12 @@ class Objective:
     def timesteps(self) -> int:
         """T"""
         return len(self._alpha)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """A timestep to learn at, as the settings say."""
+        if self._part.snr_mean is None:
+            return int(rng.integers(self.timesteps))
+        return int(nearest_timesteps(self._log_snr, rng.normal(self._part.snr_mean, self._part.snr_deviation)))
 
     def noised(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t for `latents` and `noise` [B, C, h, w] at `timesteps` [B]."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from studio.schema.training import DiffusionPart
+from studio.training.noise_levels import log_snr_table, nearest_timesteps
 
 
 class Objective:
@@ -20,7 +21,7 @@ class Objective:
     def __init__(self, alphas_cumprod: torch.Tensor, part: DiffusionPart) -> None:
         self._alpha = alphas_cumprod.sqrt().float()
         self._sigma = (1 - alphas_cumprod).sqrt().float()
-        self._log_snr = (torch.log(alphas_cumprod) - torch.log1p(-alphas_cumprod)).double().numpy()
+        self._log_snr = log_snr_table(alphas_cumprod)
         self._part = part
 
     def timesteps(self, rng: np.random.Generator, count: int, *, late: bool = False) -> npt.NDArray[np.int64]:
@@ -28,9 +29,8 @@ class Objective:
         mean = self._part.snr_mean_late if late else self._part.snr_mean
         wanted = rng.normal(mean, self._part.snr_deviation, size=count)
         uniform = rng.random(count) < self._part.uniform_share
-        last = len(self._log_snr) - 1
-        by_snr = np.rint(np.interp(-wanted, -self._log_snr, np.arange(last + 1))).astype(np.int64)
-        return np.where(uniform, rng.integers(last + 1, size=count), by_snr)
+        by_snr = nearest_timesteps(self._log_snr, wanted)
+        return np.where(uniform, rng.integers(len(self._log_snr), size=count), by_snr)
 
     def noised(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t"""
