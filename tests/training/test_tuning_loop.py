@@ -162,6 +162,19 @@ def test_the_validation_loss_falls_by_forty_percent_and_the_text_decides(tmp_pat
     assert last.loss <= 0.6 * first.loss
 
 
+def test_a_run_learns_at_the_noise_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = loop.picture_losses
+
+    def watched(context: Any, base: Any, objective: Any, batch: Any) -> torch.Tensor:
+        seen.extend(batch.timesteps.tolist())
+        return real(context, base, objective, batch)
+
+    monkeypatch.setattr(loop, "picture_losses", watched)
+    train(new(tmp_path / "s", loss={"snr_mean": -20, "snr_deviation": 0.1}))
+    assert seen and set(seen) == {999}, "the noisiest there is"
+
+
 def test_the_base_is_the_same_to_the_bit_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.training.methods.lora import method as lora_method
 
