@@ -1,11 +1,11 @@
 """Does a LoRA learn a style that the embedded model has never seen? `python launch.py bench lora [--steps N] [--seeds N] [--weight W] [--out DIR]`.
 
 24 scenes are drawn and brought into two colours (a duotone) by a rule on their pixels; a LoRA is trained on them by the product's own worker;
-then prompts of combinations that nobody has seen are painted with and without it, by the product's own engine, with the same seeds. Prints
-one JSON object:
+then prompts of combinations that nobody has seen are painted with and without it, by the product's own engine, with the same seeds. Captions
+and the LoRA's prompts end in the nearest style that the model knows (`WORDS`); what those words do alone is measured too. Prints one JSON object:
 
     distance    mean distance of a picture's pixels to the nearest duotone of their brightness, as a share of the RGB cube's side: 0 is the style
-    styled      share of pictures whose distance is at most half of the plain model's mean
+    styled      share of pictures whose distance is at most half of the plain model's mean; of the plain model, with the words alone, with the LoRA
     object      share of pictures in which the judge (bench/judge) sees the asked object: of the plain model, of the plain model's pictures
                 after the rule, which is the fair base (two colours take from the judge what it knows things by), and with the LoRA
     pairs       of the object, in how many pairs only the picture after the rule has it, only the LoRA's, both, or none
@@ -47,7 +47,9 @@ DARK, LIGHT = np.array([24.0, 16.0, 92.0]), np.array([255.0, 196.0, 64.0])
 WEIGHTS = np.array([0.299, 0.587, 0.114])
 CHOICE_SEED, CHOICE_FIRST, FIRST = 4711, 5000, 1000
 """Of the scenes on which settings are compared (`--choose`), of their first picture, and of the first one that is reported."""
-STEPS = 400
+WORDS = ", black and white"
+"""Behind every caption, and behind every prompt that is painted with the LoRA: the model then draws in tones, and only their colours are new."""
+STEPS, WEIGHT = 400, 0.5
 RECIPE = """
 name = "duotone"
 seed = 1
@@ -60,9 +62,9 @@ steps = {steps}
 batch = 4
 data = {{ path = {folder}, resolution = 128, flip = true, caption_dropout = 0.1 }}
 network = {{ rank = 8, layers = "attention+feed-forward+conv" }}
-optimizer = {{ learning_rate = 1e-3 }}
+optimizer = {{ learning_rate = 3e-3 }}
 rate = {{ name = "cosine" }}
-loss = {{ min_snr_gamma = 0 }}
+loss = {{ min_snr_gamma = 0, snr_mean = -1.5, snr_deviation = 2.0 }}
 validation = {{ share = 0.1, every = 80 }}
 """
 Picture = npt.NDArray[np.uint8]
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seeds", type=int, default=24, help="held-out prompts, each with a seed of its own (default: %(default)s)"
     )
     parser.add_argument(
-        "--weight", type=float, default=1.0, help="weight of the LoRA in the prompt (default: %(default)s)"
+        "--weight", type=float, default=WEIGHT, help="weight of the LoRA in the prompt (default: %(default)s)"
     )
     parser.add_argument(
         "--judge",
@@ -132,7 +134,9 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
     trained = train(root, options.steps)
     pairs = paint(root, trained.file, options.seeds, options.weight, choose=options.choose)
     plain, styled = [pair.plain for pair in pairs], [pair.styled for pair in pairs]
-    before, after = ([distance(picture) for picture in each] for each in (plain, styled))
+    before, between, after = (
+        [distance(picture) for picture in each] for each in (plain, [pair.worded for pair in pairs], styled)
+    )
     threshold = float(np.mean(before)) / 2
     figures: dict[str, Any] = {
         "what": "LoRA on 24 duotone pictures, embedded model",
@@ -149,11 +153,13 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Im
         "pairs": len(pairs),
         "distance": {
             "plain": _mean(before),
+            "words_alone": _mean(between),
             "lora": _mean(after),
             "drawn": _mean([distance(duotone(picture)) for picture in plain]),
         },
         "styled": {
             "plain": _share([value <= threshold for value in before]),
+            "words_alone": _share([value <= threshold for value in between]),
             "lora": _share([value <= threshold for value in after]),
         },
         "nearer_in_pairs": _share([right < left for left, right in zip(before, after, strict=True)]),
@@ -176,10 +182,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Pair:
-    """A scene's prompt painted twice with one seed."""
+    """A scene painted with one seed: its prompt; that with `WORDS`; that with the LoRA too."""
 
     scene: Any
     plain: Picture
+    worded: Picture
     styled: Picture
 
 
@@ -194,7 +201,7 @@ def draw_style(folder: Path) -> None:
     atlas = GlyphAtlas()
     for number, (index, scene) in enumerate(pick_scenes(TRAIN_SEED, {"single": PICTURES}, held_out=False)):
         Image.fromarray(duotone(paint_scene(scene, atlas, TRAIN_SEED, index, SIDE))).save(folder / f"{number:02d}.png")
-        (folder / f"{number:02d}.txt").write_text(plain_caption(scene), encoding="utf-8")
+        (folder / f"{number:02d}.txt").write_text(plain_caption(scene) + WORDS, encoding="utf-8")
 
 
 def train(root: Path, steps: int) -> Trained:
@@ -224,7 +231,7 @@ def train(root: Path, steps: int) -> Trained:
 
 
 def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) -> list[Pair]:
-    """Held-out prompts of one object each, painted by the engine with and without the LoRA."""
+    """Held-out prompts of one object each, painted by the engine as they are, with `WORDS`, and with the LoRA."""
     from bench.scenes.painter import Painter
     from bench.scenes.prompts import EVALUATION_SEED
     from studio.engine.runner import DiffusersEngine
@@ -238,8 +245,10 @@ def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) ->
     with contextlib.closing(Library(Paths(root))) as library:
         painter = Painter((DiffusersEngine("cpu"),), library.checkpoint("sprout-v1"), library=library)
         plain = painter.all(orders, "plain")
-        styled = painter.all([(f"{prompt} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders], "lora")
-    return [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
+        worded = painter.all([(prompt + WORDS, seed) for prompt, seed in orders], "words alone")
+        asked = [(f"{prompt}{WORDS} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders]
+        styled = painter.all(asked, "lora")
+    return [Pair(*each) for each in zip(scenes, plain, worded, styled, strict=True)]
 
 
 def judge_objects(folder: Path, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ def log_snr_table(alphas_cumprod: torch.Tensor) -> npt.NDArray[np.float64]:
     return (torch.log(alphas_cumprod) - torch.log1p(-alphas_cumprod)).double().clamp(-_MOST, _MOST).numpy()
 
 
-def nearest_timesteps(
-    table: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64] | float
-) -> npt.NDArray[np.int64]:
+def nearest_timesteps(table: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64] | float) -> npt.NDArray[np.int64]:
     """The timesteps whose log-SNR in ``table`` is nearest to each of ``wanted``; what lies outside comes to the first or the last."""
-    return np.rint(np.interp(-np.asarray(wanted), -table, np.arange(len(table)))).astype(np.int64)
+    places = np.interp(-np.asarray(wanted), -table, np.arange(len(table)))
+    nearest: npt.NDArray[np.int64] = np.rint(places).astype(np.int64)
+    return nearest

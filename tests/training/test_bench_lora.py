@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.lora import DARK, LIGHT, RECIPE, WEIGHTS, Pair, distance, draw_style, duotone, judge_objects, mcnemar
+from bench.lora import DARK, LIGHT, RECIPE, WEIGHTS, WORDS, Pair, distance, draw_style, duotone, judge_objects, mcnemar
 from studio.schema.training import load_training_config
 from studio.schema.training_tuning import LoraMethod
 from studio.training.data.scenes.glyphs import FONT_PATH
@@ -48,6 +48,7 @@ def test_the_shipped_recipes_are_valid(name: str, model: str) -> None:
 def test_the_pictures_are_drawn_with_captions(tmp_path: Path) -> None:
     draw_style(tmp_path / "p")
     assert len(list((tmp_path / "p").glob("*.png"))) == len(list((tmp_path / "p").glob("*.txt"))) == 24
+    assert all(file.read_text().endswith(WORDS) for file in (tmp_path / "p").glob("*.txt"))
 
 
 def test_the_things_that_lie_in_the_dark_are_seen_after_the_rule() -> None:
@@ -85,7 +86,7 @@ def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("studio.training.methods.judge.judge.Judge", Judge)
     monkeypatch.setattr("studio.training.methods.judge.verdict.verdicts", lambda scene, seen: {"object": seen})
     kinds = [(255, 255), (255, 255), (255, 0), (0, 255), (0, 0)]
-    found = judge_objects(tmp_path, [Pair(None, picture(left), picture(right)) for left, right in kinds])
+    found = judge_objects(tmp_path, [Pair(None, picture(left), picture(left), picture(right)) for left, right in kinds])
     assert found["pairs"] == {"both": 2, "only_after_the_rule": 1, "only_lora": 1, "none": 1}
     assert found["p"] == 1.0
     assert found["lora"]["share"] == found["plain_after_the_rule"]["share"] == 0.6
