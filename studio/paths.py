@@ -78,6 +78,11 @@ class Paths:
         return self.root / "outputs"
 
     @property
+    def init_images(self) -> Path:
+        """Pictures that others begin with, and masks, under names made of their pixels."""
+        return self.outputs / "init-images"
+
+    @property
     def state(self) -> Path:
         """Queue, index, previews, latents, hash cache: can be deleted, pictures and settings stay."""
         return self.outputs / ".studio"
