@@ -109,14 +109,14 @@ class StandInLibrary:
     def embedding_hashes(self) -> dict[str, str]:
         return {"wash": "fedcba987654", "grand": ""}
 
+    def init_image(self, name: str) -> InitImage:
+        return self.init_images.find(name)
+
     def style(self, name: str) -> Style:
         return self.styles.find(name)
 
     def wildcard(self, name: str) -> list[str]:
         return self.wildcards.lines(name)
-
-    def init_image(self, name: str) -> InitImage:
-        return self.init_images.find(name)
 
 
 def make_studio(folder: Path, engine: Engine | None = None, **settings: Any) -> Studio:
