@@ -44,8 +44,8 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
 PICTURES = {
-    "source_image": "picture to begin with (img2img); a file, or the name of a kept picture",
-    "mask_image": "paint only where this picture is light, or opaque (inpainting); a file, or the name of a kept picture",
+    "source_image": "Picture to begin with (img2img); a file, or the name of a kept picture",
+    "mask_image": "Paint only where this picture is light, or opaque (inpainting); a file, or the name of a kept picture",
 }
 """Flags that name a picture: a request holds the name that it is kept under."""
 REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "branch", *PARTS))
@@ -57,9 +57,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     parser.add_argument("prompt", help="what to paint")
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
     for model, prefix in PARTS.values():
-        add_fields(parser, model, [name for name in model.model_fields if prefix + name not in PICTURES], prefix=prefix)
-    for name, text in PICTURES.items():
-        parser.add_argument(_flag(name), metavar="FILE", default=argparse.SUPPRESS, help=text)
+        picture = f"{prefix}image"
+        if picture in PICTURES:
+            parser.add_argument(_flag(picture), metavar="FILE", default=argparse.SUPPRESS, help=PICTURES[picture])
+        add_fields(parser, model, [name for name in model.model_fields if prefix + name != picture], prefix=prefix)
     parser.add_argument("--hires", action="store_true", help="enlarge and paint again; any --hires-… flag says so too")
     parser.add_argument(
         "--branch-origin",
