@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +18,18 @@ from PIL import Image
 
 from studio.api.a1111.bodies import Img2ImgBody, Txt2ImgBody
 from studio.api.a1111.img2img import img2img_order
+from studio.api.a1111.names import in_their_words
 from studio.api.a1111.translate import Context, Order
 from studio.api.a1111.txt2img import txt2img_order
 from studio.api.guard import JSON_LIMIT
 from studio.app import Studio
-from studio.errors import DamagedFile, InvalidRequest, NotFound
+from studio.engine.fake import FakeEngine
+from studio.errors import DamagedFile, InvalidRequest, NotFound, UnknownName
 from studio.infotext import read_picture
 from studio.library.init_images import InitImages
 from studio.schema.request import GenerationRequest, HiresPass, Variation
 from studio.schema.source import Mask, Source
+from tests.api.stand_in import make_studio, serving
 
 API = "/sdapi/v1"
 
@@ -335,6 +340,26 @@ def test_errors_name_their_field(client: httpx.Client, fields: dict[str, Any], s
     assert isinstance(answer.json()["detail"], str)
     if status == 404:
         assert answer.json()["detail"] == "Init image not found"
+
+
+def test_a_picture_that_is_gone_has_their_name() -> None:
+    for ours, theirs in (("source.image", "init_images"), ("mask.image", "mask")):
+        assert in_their_words(UnknownName("It is gone.", field=ours)).field == theirs
+
+
+def test_progress_names_the_kind_of_job(folder: Path) -> None:
+    with (
+        serving(make_studio(folder, FakeEngine(step_seconds=0.05))) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        body = {**SMALL, "steps": 60, "init_images": [FOX]}
+        thread = threading.Thread(target=lambda: httpx.post(f"{url}{API}/img2img", json=body, timeout=30))
+        thread.start()
+        while not (state := client.get(f"{API}/progress").json()["state"])["sampling_step"]:
+            time.sleep(0.01)
+        assert state["job"] == "img2img"
+        client.post(f"{API}/interrupt")
+        thread.join(20)
 
 
 def test_txt2img_sends_pictures_to_img2img(client: httpx.Client) -> None:
