@@ -342,8 +342,63 @@ def test_errors_name_their_field(client: httpx.Client, fields: dict[str, Any], s
         assert answer.json()["detail"] == "Init image not found"
 
 
+THEIR_TEXT = (
+    "an owl\nNegative prompt: blurry\nSteps: 7, Sampler: Euler, Schedule type: Automatic, CFG scale: 4, Seed: 9, Size: 64x64, "
+    "Model hash: 0123456789, Model: sprout, Denoising strength: 0.35, Mask mode: Inpaint not masked, Mask blur: 6, "
+    "Inpaint area: Only masked, Masked area padding: 48, Version: v1.10.1"
+)
+
+
+def test_a_text_of_theirs_fills_what_is_not_given(client: httpx.Client, studio: Studio) -> None:
+    """It does not name its pictures; those of the body are taken."""
+    for fields, source, mask in (
+        ({}, {"denoising_strength": 0.35}, {"blur": 6, "area": "Only masked", "padding": 48, "inverted": True}),
+        (
+            {"denoising_strength": 0.5, "mask_blur": 2, "inpaint_full_res": False, "inpainting_mask_invert": 0},
+            {"denoising_strength": 0.5},
+            {"blur": 2, "padding": 48},
+        ),
+    ):
+        body = {"init_images": [FOX], "mask": HOLE, "infotext": THEIR_TEXT, **fields}
+        answer = client.post(f"{API}/img2img", json=body)
+        assert answer.status_code == 200, answer.text
+        request = newest(studio)
+        assert (request.prompt, request.steps, request.seed, request.width) == ("an owl", 7, 9, 64)
+        assert request.source is not None
+        assert request.mask is not None
+        assert request.source == Source(image=request.source.image, **source)
+        assert request.mask == Mask(image=request.mask.image, **mask)
+        assert "0" * 32 not in (request.source.image, request.mask.image)
+
+
+def test_an_answers_text_paints_the_same_again(client: httpx.Client, studio: Studio) -> None:
+    first = {**SMALL, "init_images": [FOX], "mask": HOLE, "denoising_strength": 0.3, "mask_blur": 9, "resize_mode": 2}
+    text = json.loads(client.post(f"{API}/img2img", json=first).json()["info"])["infotexts"][0]
+    request = newest(studio)
+    assert client.post(f"{API}/img2img", json={"init_images": [FOX], "mask": HOLE, "infotext": text}).status_code == 200
+    assert newest(studio) == request
+
+
+def test_a_branch_begins_with_its_origins_picture(client: httpx.Client, studio: Studio) -> None:
+    asked = {**SMALL, "steps": 8, "init_images": [FOX]}
+    text = json.loads(client.post(f"{API}/img2img", json=asked).json()["info"])["infotexts"][0]
+    origin = newest(studio).source
+    branch = {"step": 2, "origin": text}
+    answer = client.post(f"{API}/txt2img", json={"prompt": "an owl", "branch": branch})
+    assert answer.status_code == 200, answer.text
+    assert newest(studio).source == origin
+    assert "warnings" not in json.loads(answer.json()["info"])
+    answer = client.post(f"{API}/img2img", json={"prompt": "an owl", "branch": branch, "init_images": [FOX]})
+    assert answer.status_code == 200, answer.text
+    assert newest(studio).source == origin
+    other = client.post(f"{API}/img2img", json={"branch": branch, "init_images": [HOLE]})
+    assert (other.status_code, other.json()["error"]["field"]) == (422, "init_images")
+    second = client.post(f"{API}/txt2img", json={"branch": branch, "enable_hr": True})
+    assert (second.status_code, second.json()["error"]["field"]) == (422, "enable_hr")
+
+
 def test_a_picture_that_is_gone_has_their_name() -> None:
-    for ours, theirs in (("source.image", "init_images"), ("mask.image", "mask")):
+    for ours, theirs in (("source", "init_images"), ("source.image", "init_images"), ("mask.image", "mask")):
         assert in_their_words(UnknownName("It is gone.", field=ours)).field == theirs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter
@@ -20,13 +21,17 @@ from studio.api.a1111.painting import ImagesAnswer, context_of, painted
 from studio.api.a1111.pictures import decoded
 from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, translate
 from studio.api.common import StudioDep
+from studio.app import Studio
 from studio.errors import DamagedFile, InvalidRequest, NotFound
 from studio.schema.resolved import InitImage
+from studio.schema.source import NAME_DIGITS
 
 router = APIRouter()
 
 MASK_DEFAULTS = {"content": "fill", "area": "Only masked", "padding": 0}
-"""Where A1111's API begins elsewhere than its page, and than our requests."""
+"""Where A1111's API begins elsewhere than its page, its texts and our requests."""
+ANY_PICTURE = "0" * NAME_DIGITS
+"""Stands for the pictures of a text that names none, until those of the body take their place."""
 PIX2PIX_SCALE = 1.5
 """A1111's `image_cfg_scale` where nobody chose one, which clients send along."""
 
@@ -44,10 +49,23 @@ class Keeper(Protocol):
 @router.post("/img2img")
 async def img2img(studio: StudioDep, body: Img2ImgBody) -> ImagesAnswer:
     """Paint from a picture, or a masked part of it anew. Answers as txt2img; `parameters` shows pictures where `include_init_images` says so."""
-    answer = await painted(studio, body, lambda: img2img_order(body, context_of(studio), studio.library.init_images))
+
+    def understand() -> Order:
+        context = replace(context_of(studio), read_infotext=lambda text: _told(studio, text))
+        return img2img_order(body, context, studio.library.init_images)
+
+    answer = await painted(studio, body, understand)
     if not body.include_init_images:
         answer.parameters |= {"init_images": None, "mask": None}
     return answer
+
+
+def _told(studio: Studio, text: str) -> dict[str, Any]:
+    """The fields of a request in a text. A1111's name no pictures, so that they alone make no `source`: here the pictures are given."""
+    parsed = studio.read_infotext(text)
+    if "Denoising strength" in parsed.pairs and not parsed.request.keys() & {"source", "hires"}:
+        parsed = studio.read_infotext(f"{text.rstrip()}, Init image: {ANY_PICTURE}, Mask image: {ANY_PICTURE}")
+    return parsed.request
 
 
 def img2img_order(body: Img2ImgBody, context: Context, keeper: Keeper) -> Order:
@@ -93,7 +111,8 @@ def _warnings(said: Said) -> list[str]:
 
 def _mask(said: Said) -> dict[str, Any]:
     """The mask's values without its picture. Raises `InvalidRequest` for a blur that differs between the directions."""
-    part = MASK_DEFAULTS | _part(said, "mask", MASK_FIELDS, MASK_OVERRIDES)
+    usual = {} if "infotext" in said.given else MASK_DEFAULTS
+    part = usual | _part(said, "mask", MASK_FIELDS, MASK_OVERRIDES)
     if "mask_blur" in said.given:
         return part
     known = part.get("blur", 4)

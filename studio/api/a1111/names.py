@@ -158,6 +158,8 @@ _THEIRS = {
         for part, names in (("hires", HIRES_FIELDS), ("source", SOURCE_FIELDS), ("mask", MASK_FIELDS))
         for theirs, ours in names.items()
     },
+    "hires": "enable_hr",
+    "source": "init_images",
     "source.image": "init_images",
     "mask.image": "mask",
     "sampler": "sampler_name",

@@ -47,10 +47,14 @@ _REFUSED: tuple[Refusal, ...] = (
 
 
 def _own_parts(said: Said) -> tuple[dict[str, Any], list[str]]:
+    """The second pass, and no picture to begin with but that of a branch's origin, which refuses a second pass itself."""
+    hires = _hires(said)
+    if "branch" in said.given and hires is None:
+        return {"hires": None}, []
     warnings = []
-    if said.data.get("source"):
+    if said.data.get("source") and "branch" not in said.given:
         warnings.append("The infotext is of img2img; its picture was ignored. Send it to /sdapi/v1/img2img.")
-    return {"hires": _hires(said), "source": None, "mask": None}, warnings
+    return {"hires": hires, "source": None, "mask": None}, warnings
 
 
 def _hires(said: Said) -> dict[str, Any] | None:
