@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.ui.form import (
-    LOOKS,
-    OPTIONS,
     Form,
     complete,
-    field_names,
     flat,
     possible,
     sampler_choices,
     schedule_choices,
 )
+from studio.ui.looks import LOOKS, OPTIONS, field_names
 
 
 def values_of(form: Form, request: GenerationRequest) -> dict[Any, Any]:
