@@ -40,6 +40,8 @@ SWITCHED = ("hires",)
 """Parts whose presence no value of theirs tells: the form has a switch for each, `hires.on`, which no request has."""
 PICTURED = ("source", "mask")
 """Parts that are there while they name a picture, the mask only with the picture that it belongs to."""
+
+
 @dataclass(frozen=True)
 class Look:
     """How one field is shown. `extra` goes to `studio.ui.fields.control`."""

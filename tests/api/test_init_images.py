@@ -95,7 +95,9 @@ def test_only_names_are_looked_up(client: httpx.Client, name: str) -> None:
 
 @pytest.mark.parametrize("query", [{}, {"mask": True}])
 @pytest.mark.parametrize("body", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n" + b"x" * 40])
-def test_what_is_no_picture_is_refused(client: httpx.Client, studio: Studio, body: bytes, query: dict[str, Any]) -> None:
+def test_what_is_no_picture_is_refused(
+    client: httpx.Client, studio: Studio, body: bytes, query: dict[str, Any]
+) -> None:
     before = list(studio.paths.init_images.glob("*"))
     answer = keep(client, body, **query)
     assert answer.status_code == 422

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.browser.painter import scene
 from tests.browser.steps import PROMPT, choose, done, drop, generate, number, set_number, tab, unfold
 from tests.browser.views import VIEWS, fits, picture
 
-WELL = "#img2img_image"
+WELL = "[data-panel=source]"
 HEAD = f"{WELL} .ls-source-head"
 MASK = f"{WELL} canvas"
 SAID = f"{WELL} .ls-warning"
@@ -127,7 +128,7 @@ def test_dropped_or_pasted(page: Page, server: Server, sun: Path) -> None:
             carried.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
             document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: carried, bubbles: true, cancelable: true }));
         }""",
-        [__import__("base64").b64encode(sun.read_bytes()).decode()],
+        [base64.b64encode(sun.read_bytes()).decode()],
     )
     expect(page.locator(MASK)).to_be_visible()
     generate(page, "a sun")
@@ -151,7 +152,9 @@ def test_a_stroke_is_a_mask_in_the_right_place(page: Page, server: Server, sun: 
     rows, columns = np.nonzero(pixels > 127)
     width = 0.08 * 160
     assert rows.min() == pytest.approx(30 - width / 2, abs=2) and rows.max() == pytest.approx(30 + width / 2, abs=2)
-    assert columns.min() == pytest.approx(32 - width / 2, abs=2) and columns.max() == pytest.approx(80 + width / 2, abs=2)
+    assert columns.min() == pytest.approx(32 - width / 2, abs=2) and columns.max() == pytest.approx(
+        80 + width / 2, abs=2
+    )
     mask = last_request(server).mask
     assert mask is not None
     assert (mask.content, mask.area, mask.inverted) == ("latent noise", "Only masked", True)
@@ -227,9 +230,7 @@ def test_a_refresh_brings_both_back(page: Page, server: Server, sun: Path) -> No
     page.wait_for_selector(READY, state="attached")
     expect(page.locator(MASK)).to_be_visible()
     expect(page.locator(MASK_OPTIONS)).to_be_visible()
-    expect.poll = None  # type: ignore[attr-defined]
-    page.wait_for_function("document.querySelector('#img2img_image canvas').width === 160")
-    page.wait_for_timeout(300)
+    expect(page.locator(".ls-source-well")).to_have_attribute("aria-busy", "false")
     assert canvas_share(page) == pytest.approx(before, rel=0.01)
     generate(page, "a sun")
     done(page, server)

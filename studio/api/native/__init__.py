@@ -19,6 +19,20 @@ from studio.api.native import (
 )
 
 router = APIRouter(prefix="/studio/v1")
-topics = (machine, jobs, sketches, events, files, init_images, library, styles, prompts, reading, reproduce, datasets, training)
+topics = (
+    machine,
+    jobs,
+    sketches,
+    events,
+    files,
+    init_images,
+    library,
+    styles,
+    prompts,
+    reading,
+    reproduce,
+    datasets,
+    training,
+)
 for part in topics:
     router.include_router(part.router)

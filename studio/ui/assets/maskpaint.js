@@ -123,7 +123,8 @@ export class MaskPaint {
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     const erase = this.erasing || ERASERS.includes(event.button);
-    this.#stroke = { kind: "stroke", points: [this.#place(event)], width: this.width, erase };
+    const place = this.#place(event);
+    this.#stroke = { kind: "stroke", points: [place, place], width: this.width, erase };
     this.#paint(this.#stroke);
     this.#showRing(event);
   }
@@ -183,15 +184,15 @@ export class MaskPaint {
   #line({ points, width, erase }) {
     const { context } = this;
     if (erase) context.globalCompositeOperation = "destination-out";
-    Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round" });
-    const [[x, y], ...more] = points;
-    context.beginPath();
-    context.arc(x, y, width / 2, 0, 2 * Math.PI);
-    context.fill();
-    context.beginPath();
-    context.moveTo(x, y);
-    for (const point of more) context.lineTo(...point);
-    context.stroke();
+    Object.assign(context, { lineWidth: width, lineCap: "round" });
+    // Piece by piece, as it was painted: a line drawn at once has other edges, and undoing would not bring back the same mask.
+    for (const [index, [x, y]] of points.entries()) {
+      if (index === 0) continue;
+      context.beginPath();
+      context.moveTo(...points[index - 1]);
+      context.lineTo(x, y);
+      context.stroke();
+    }
   }
 
   /** A kept mask (an ImageBitmap, light where it is painted) as a canvas with the mask's colour there, for `reset` and `replace`. */

@@ -41,7 +41,7 @@ export class Source {
     this.zone = el(
       "button",
       { type: "button", class: "ls-drop ls-source-drop", on: { click: () => this.input.click() } },
-      el("span", { class: "ls-drop-words" }, el("b", {}, "Drop a picture here"), el("span", {}, "or click to choose one, or paste it. It is painted over; what you paint on it is painted anew.")),
+      el("span", { class: "ls-drop-words" }, el("b", {}, "Drop a picture here"), el("span", {}, "or click to choose one, or paste it: the next picture begins with it. Mark a part of it, and only that is painted anew.")),
     );
     this.picture = el("img", { class: "ls-source-picture", alt: "The picture to begin with", draggable: "false" });
     this.frame = el("div", { class: "ls-source-frame", tabindex: "0", role: "group", "aria-label": "The picture and its mask" }, this.picture, this.paint.canvas, this.paint.ring);
