@@ -10,7 +10,7 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import InvalidRequest, UnknownName
+from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import extract_networks
@@ -90,6 +90,13 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes[name] = instead
             missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    for part in ("source", "mask"):
+        given = getattr(request, part)
+        if given and not _is_kept(given.image, library):
+            changes |= {"source": None, "mask": None} if part == "source" else {"mask": None}
+            missing.append(
+                f"The {'picture' if part == 'source' else 'mask'} {given.image} is not here: painted without it."
+            )
     if request.refiner:
         try:
             library.checkpoint(request.refiner.checkpoint)
@@ -115,6 +122,14 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             second["checkpoint"] = ""
         changes["hires"] = request.hires.model_copy(update=second)
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
+
+
+def _is_kept(image: str, library: ModelLookup) -> bool:
+    try:
+        library.init_image(image)
+    except StudioError:
+        return False
+    return True
 
 
 def compare(original: Original, png: bytes, infotext: str) -> Reproduction:

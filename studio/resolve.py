@@ -33,6 +33,8 @@ from studio.schema.resolved import (
     ResolvedRequest,
     VariationPlan,
 )
+from studio.schema.source import LATENT_UPSCALE
+from studio.sources import mask_plan, run_steps, source_plan
 from studio.upscalers import UPSCALERS
 from studio.wording import (
     ModelLookup,
@@ -104,6 +106,9 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
+    source, mask = source_plan(request, library), mask_plan(request, library)
+    if source and source.resize_mode == LATENT_UPSCALE:
+        _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
@@ -114,7 +119,9 @@ def _answered(
         notes=tuple(dict.fromkeys((*notes, *more))),
         loras=loras,
         model=model,
-        refiner=_refiner(request.refiner, library, model, calls) if refined else None,
+        refiner=_refiner(request.refiner, library, model, model_calls(sampler, run_steps(request)))
+        if refined
+        else None,
         vae=usable(vae) if vae else None,
         **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
@@ -127,6 +134,9 @@ def _answered(
         seed_resize=_rounded(request.seed_resize),
         padding=padding_of(request, positive, negative, embeddings),
         hires=hires,
+        source=source,
+        mask=mask,
+        extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
@@ -191,11 +201,12 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
 def _tiny_vaes(
     request: GenerationRequest, latent_space: str, hires: HiresPlan | None, library: ModelLookup
 ) -> dict[str, Any]:
-    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels encodes anything.
+    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels and a given picture are encoded.
 
     Raises `UnknownModel` for a file that is not there, and `IncompatibleFile` where the passes have latents of two kinds: a half is for one.
     """
-    encodes = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    enlarges = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    encodes = enlarges or request.source is not None
     asked = [field for field in ("vae_encoder", "vae_decoder") if getattr(request, field) == "TAESD"]
     if asked and hires is not None and family(hires.model.family).latent_space != latent_space:
         raise IncompatibleFile(

@@ -2,6 +2,7 @@
 
     outputs/txt2img-images/2026-01-31/00012-1234567.png      A1111's layout: day, running number, seed
     outputs/txt2img-grids/2026-01-31/grid-0003.png
+    outputs/img2img-images/…, outputs/img2img-grids/…        of jobs that begin with a picture
 
 Names come from `studio.naming`; this is where they meet the disk. Numbers are unique over threads and processes.
 """
@@ -18,7 +19,7 @@ from studio.errors import NotFound, StorageError, StudioError
 from studio.infotext import DEFAULT_QUALITY, encode_saved
 from studio.jobs.grids import draw_grid, rgb_bytes
 from studio.jobs.lock import waiting_lock
-from studio.naming import PictureFacts, expand, file_name, folder_names, picture_decoration, picture_facts
+from studio.naming import expand, file_name, folder_names, picture_decoration, picture_facts
 from studio.naming.place import GRID
 from studio.paths import Paths, atomic_write, safe_join, storage_error
 from studio.schema.events import ImageReady
@@ -27,8 +28,9 @@ from studio.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PICTURES = "txt2img-images"
-GRIDS = "txt2img-grids"
+PICTURES = {"txt2img": "txt2img-images", "img2img": "img2img-images"}
+GRIDS = {"txt2img": "txt2img-grids", "img2img": "img2img-grids"}
+"""Folders below the outputs, by the kind of the job."""
 
 
 def save_picture(
@@ -52,7 +54,7 @@ def save_picture(
         return file_name(decoration, taken, numbered=numbered, extension=extension, beside=beside)
 
     given = options.output_dir
-    root = Path(given).absolute() if given else paths.outputs / PICTURES
+    root = Path(given).absolute() if given else paths.outputs / PICTURES[resolved.kind]
     try:
         path = _write(root, [] if given else folder_names(settings, facts), name, file.data, paths)
     except StudioError as error:
@@ -84,7 +86,7 @@ def save_grid(
     if not (wanted and settings.grid_save and len(pictures) > 1) or options.output_dir:
         return None
     try:
-        return str(_grid(pictures, read, picture_facts(resolved, pictures[0].index, started), paths, settings))
+        return str(_grid(pictures, read, resolved, started, paths, settings))
     except StudioError as error:
         log.warning("no grid was saved: %s", error.message)
     except Exception:  # a picture that was changed on disk meanwhile can do anything to the image library
@@ -115,11 +117,13 @@ def read_file(path: Path, what: str) -> bytes:
 def _grid(
     pictures: Sequence[ImageReady],
     read: Callable[[ImageReady], bytes],
-    facts: PictureFacts,
+    resolved: ResolvedRequest,
+    started: float,
     paths: Paths,
     settings: Settings,
 ) -> Path:
     first = pictures[0]
+    facts = picture_facts(resolved, first.index, started)
     cell = (first.width, first.height)
     sheets = (read(picture) for picture in pictures)
     file = draw_grid(sheets, len(pictures), cell, first.infotext, settings.grid_format, settings.jpeg_quality)
@@ -130,7 +134,7 @@ def _grid(
         return file_name("", taken, basename=GRID, extension=file.suffix.removeprefix("."))
 
     folders = folder_names(settings, replace(facts, basename=GRID, pixels=lambda: rgb_bytes(file.data)))
-    return _write(paths.outputs / GRIDS, folders, name, file.data, paths)
+    return _write(paths.outputs / GRIDS[resolved.kind], folders, name, file.data, paths)
 
 
 def _write(root: Path, folders: list[str], name: Callable[[list[str]], str], data: bytes, paths: Paths) -> Path:

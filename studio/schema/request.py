@@ -346,7 +346,7 @@ class RunOptions(_Frozen):
     output_dir: str | None = Field(
         None,
         max_length=1000,
-        description="Folder for the pictures instead of outputs/txt2img-images; command line only",
+        description="Folder for the pictures instead of the one in outputs; command line only",
     )
     template: Text = Field(
         "",

@@ -27,6 +27,9 @@ MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 InpaintArea = Literal["Whole picture", "Only masked"]
 
 
+LATENT_UPSCALE: ResizeMode = "Just resize (latent upscale)"
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -28,6 +28,7 @@ LAYERS = {
         "reproduce",
         "runs",
         "sketching",
+        "sources",
         "steps",
         "trainer",
         "wording",

@@ -1,0 +1,70 @@
+"""The picture that a request begins with: found, checked, and handed from an origin to its branch."""
+
+from __future__ import annotations
+
+from studio.errors import InvalidRequest, StudioError
+from studio.samplers.planning import img2img_steps
+from studio.schema.request import GenerationRequest
+from studio.schema.resolved import InitImage, MaskPlan, ResolvedRequest, SourcePlan
+from studio.schema.source import Mask, Source
+from studio.wording import ModelLookup
+
+SOURCE_FIELDS = ("denoising_strength", "resize_mode", "exact_steps", "noise_multiplier")
+MASK_FIELDS = ("blur", "inverted", "content", "area", "padding", "rounding", "conditioning_weight")
+
+
+def source_plan(request: GenerationRequest, library: ModelLookup) -> SourcePlan | None:
+    """The picture to begin with, found. Raises `UnknownName` when it is not kept any more."""
+    part = request.source
+    if part is None:
+        return None
+    image = _found(part.image, library, "source.image")
+    return SourcePlan(image=image, **{name: getattr(part, name) for name in SOURCE_FIELDS})
+
+
+def mask_plan(request: GenerationRequest, library: ModelLookup) -> MaskPlan | None:
+    """Its mask, found. Raises as `source_plan`."""
+    part = request.mask
+    if part is None:
+        return None
+    image = _found(part.image, library, "mask.image")
+    return MaskPlan(image=image, **{name: getattr(part, name) for name in MASK_FIELDS})
+
+
+def run_steps(request: GenerationRequest) -> int:
+    """The sampling steps that are run of those asked for: over a picture only the part that the strength gives."""
+    part = request.source
+    if part is None:
+        return request.steps
+    return img2img_steps(request.steps, part.denoising_strength, exact_steps=part.exact_steps)[1] + 1
+
+
+def adopted_source(request: GenerationRequest, origin: ResolvedRequest) -> GenerationRequest:
+    """`request` with the picture and mask of its `origin`, unless it names its own.
+
+    Raises `InvalidRequest` for a second pass over such a branch.
+    """
+    if origin.source is None:
+        return request
+    if request.hires is not None:
+        raise InvalidRequest(
+            "The picture that is branched from began with a picture (img2img), so there is no second pass: turn Hires. fix off.",
+            field="hires",
+        )
+    theirs = origin.source
+    source = Source(
+        image=theirs.image.name,
+        extra_noise=origin.extra_noise,
+        **{name: getattr(theirs, name) for name in SOURCE_FIELDS},
+    )
+    plan = origin.mask
+    mask = plan and Mask(image=plan.image.name, **{name: getattr(plan, name) for name in MASK_FIELDS})
+    return request.model_copy(update={"source": request.source or source, "mask": request.mask or mask})
+
+
+def _found(name: str, library: ModelLookup, field: str) -> InitImage:
+    try:
+        return library.init_image(name)
+    except StudioError as error:
+        error.field = field
+        raise
