@@ -52,8 +52,8 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
     from starlette.staticfiles import StaticFiles
 
     from studio.ui.blocks import build_blocks
-    from studio.ui.looks import LOOKS, number_fields
     from studio.ui.handlers import http_settings
+    from studio.ui.looks import LOOKS, number_fields
     from studio.ui.static import ASSETS, assets_url
     from studio.ui.theme import make_head, make_theme
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,15 @@ def test_a_finished_picture_is_begun_with(page: Page, server: Server) -> None:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(painted))
 
 
+def test_a_picture_is_dragged_from_the_stage(page: Page, server: Server) -> None:
+    generate(page, "a harbour")
+    done(page, server)
+    page.locator(HEAD).click()
+    page.drag_and_drop(".ls-picture", ".ls-source-drop")
+    expect(page.locator(MASK)).to_be_visible()
+    expect(page.locator(HEAD)).to_contain_text("128×128")
+
+
 def test_one_of_the_library_too(page: Page, server: Server) -> None:
     generate(page, "a harbour")
     done(page, server)
@@ -334,10 +344,54 @@ def test_one_that_is_not_kept_any_more_is_said(open_page: Open, server: Server, 
     picture(page, "img2img-gone")
     generate(page, "a sun")
     expect(page.locator(".ls-toast.bad")).to_contain_text("to begin with is not in")
+    expect(page.locator("#img2img_image")).to_have_class(re.compile("ls-wrong"))
     page.locator(WELL).get_by_role("button", name="remove").first.click()
     expect(page.locator(SAID)).to_be_hidden()
     generate(page, "a sun")
     done(page, server)
+
+
+def test_a_painted_picture_brings_its_picture_and_its_mask_into_the_form(page: Page, server: Server, sun: Path) -> None:
+    begin_with(page, sun)
+    stroke(page, (0.2, 0.5), (0.8, 0.5))
+    expect(page.locator(MASK_OPTIONS)).to_be_visible()
+    page.locator(f"{MASK_OPTIONS} input[type=number]").fill("9")
+    page.locator(f"{MASK_OPTIONS} input[type=number]").press("Tab")
+    generate(page, "a sun")
+    done(page, server)
+    first, share = last_request(server), canvas_share(page)
+    page.locator("#img2img_remove").click()
+    expect(page.locator(".ls-source-drop")).to_be_visible()
+    page.locator(HIRES).check()
+    tab(page, "PNG Info")
+    file = server.studio.queue.jobs(limit=1)[0].images[0].path
+    assert file is not None
+    drop(page, ".ls-drop", Path(file))
+    table = page.locator("[data-panel=pnginfo] .ls-table").first
+    expect(table).to_contain_text("strength 0.75, Just resize")
+    expect(table).to_contain_text("blur 9, original, Whole picture")
+    picture(page, "img2img-pnginfo")
+    page.locator("#pnginfo_send").click()
+    expect(page.locator(MASK)).to_be_visible()
+    expect(page.locator(".ls-source-well")).to_have_attribute("aria-busy", "false")
+    assert canvas_share(page) == share
+    expect(page.locator(f"{MASK_OPTIONS} input[type=number]")).to_have_value("9")
+    expect(page.locator(HIRES)).to_be_disabled()
+    generate(page)
+    done(page, server)
+    assert (last_request(server).source, last_request(server).mask) == (first.source, first.mask)
+
+
+def test_live_begins_with_the_picture_too(page: Page, server: Server, sun: Path) -> None:
+    begin_with(page, sun)
+    page.locator("#txt2img_live_switch").click()
+    expect(page.locator(".ls-livecaption")).to_contain_text("live")
+    plain = server.engine.runs[-1]
+    assert plain.source is not None and plain.mask is None
+    stroke(page, (0.2, 0.5), (0.8, 0.5))
+    expect(page.locator(MASK_OPTIONS)).to_be_visible()
+    page.wait_for_timeout(1500)
+    assert server.engine.runs[-1].mask is not None
 
 
 @pytest.mark.slow

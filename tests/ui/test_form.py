@@ -117,7 +117,11 @@ PLAIN = st.builds(
 
 def with_picture(request: GenerationRequest, source: Source, mask: Mask | None) -> GenerationRequest:
     """`request`, beginning with a picture: it then has no second pass, and a mask only where there is a picture."""
-    parts = {"hires": None, "source": source.model_dump(), "mask": mask and source.image and mask.model_dump() or None}
+    parts = {
+        "hires": None,
+        "source": source.model_dump(),
+        "mask": (mask and source.image and mask.model_dump()) or None,
+    }
     return GenerationRequest.model_validate({**request.model_dump(), **parts})
 
 

@@ -74,9 +74,10 @@ export class Tools {
 const percent = (place) => BRUSH.smallest * (BRUSH.largest / BRUSH.smallest) ** (Number(place) / 100);
 const place = (brush) => (100 * Math.log(brush / BRUSH.smallest)) / Math.log(BRUSH.largest / BRUSH.smallest);
 
-/** "painted at 128×128, stretched" where that is another size. */
+/** What becomes of the picture: "painted at 128×128, stretched", where that is another size. */
 function fittedWords({ width, height }, form) {
   const { width: across, height: down } = form;
+  if (form["mask.image"] && form["mask.area"] === "Only masked") return `the part around the mask is painted at ${across}×${down}`;
   if (!across || !down || (width === across && height === down)) return "";
   const apart = Math.abs((width * down) / (height * across) - 1) > ALIKE;
   return `painted at ${across}×${down}${apart ? `, ${FITTED[form["source.resize_mode"]] ?? "stretched"}` : ""}`;
