@@ -23,7 +23,8 @@ from studio.paths import Paths
 from studio.resolve import fixed
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.settings import Settings
-from studio.ui.form import LOOKS, Form, flat
+from studio.ui.form import Form, flat
+from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
 from tests.tiny_models import tiny_file
 

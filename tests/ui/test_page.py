@@ -21,9 +21,9 @@ from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui import static
 from studio.ui.blocks import build_blocks
-from studio.ui.form import LOOKS
 from studio.ui.handlers import is_http
 from studio.ui.html import esc, inline_json, panel
+from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop, mount_page
 from studio.ui.static import ASSETS, assets_url
 from studio.ui.tabs.settings import grouped

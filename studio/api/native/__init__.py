@@ -6,6 +6,7 @@ from studio.api.native import (
     datasets,
     events,
     files,
+    init_images,
     jobs,
     library,
     machine,
@@ -18,5 +19,20 @@ from studio.api.native import (
 )
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, sketches, events, files, library, styles, prompts, reading, reproduce, datasets, training):
+topics = (
+    machine,
+    jobs,
+    sketches,
+    events,
+    files,
+    init_images,
+    library,
+    styles,
+    prompts,
+    reading,
+    reproduce,
+    datasets,
+    training,
+)
+for part in topics:
     router.include_router(part.router)

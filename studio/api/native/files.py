@@ -26,7 +26,7 @@ from studio.steps import decode_step
 router = APIRouter(tags=["pictures"])
 
 MAX_ZIP = 500
-_PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
+PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
 class OpenFolderBody(BaseModel):
@@ -58,7 +58,7 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
     """One picture, in the format it was saved in. `download` makes the browser save it."""
     record = studio.queue.image(image_id)
     tag = f'"{record.id}-{record.created:.6f}"'
-    headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
+    headers = {"etag": tag, "cache-control": "private, no-cache", **PICTURE_CSP}
     if download:
         headers |= attachment(_file_name(record))
     elif request.headers.get("if-none-match") == tag:
@@ -71,14 +71,14 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
 def grid(studio: StudioDep, job_id: int, download: bool = False) -> Response:
     """The grid of a job's pictures, if one was saved. `download` makes the browser save it."""
     data, path = studio.queue.grid_bytes(job_id), Path(studio.queue.job(job_id).grid or "")
-    headers = {"cache-control": "private, no-cache", **_PICTURE_CSP, **(attachment(path.name) if download else {})}
+    headers = {"cache-control": "private, no-cache", **PICTURE_CSP, **(attachment(path.name) if download else {})}
     return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)
 def preview(studio: StudioDep, job_id: int, batch: int, step: int, index: int, download: bool = False) -> Response:
     """The predicted picture after one step."""
-    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    headers = {"cache-control": "private, max-age=3600", **PICTURE_CSP}
     if download:
         headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.jpg")
     return Response(studio.queue.preview_bytes(job_id, batch, step, index), media_type="image/jpeg", headers=headers)
@@ -90,7 +90,7 @@ def step(studio: StudioDep, job_id: int, batch: int, step: int, index: int, down
 
     It is not the finished picture and carries no parameters.
     """
-    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    headers = {"cache-control": "private, max-age=3600", **PICTURE_CSP}
     if download:
         headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.png")
     return Response(decode_step(studio, job_id, batch, step, index), media_type="image/png", headers=headers)

@@ -6,16 +6,18 @@ import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { mountFacts } from "./facts.js";
-import { Hires, HIRES_IDS } from "./hires.js";
+import { Hires } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
+import { installTooltips, markField } from "./marks.js";
 import { installNumbers, typedNumber } from "./numbers.js";
 import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
 import { Sizes } from "./sizes.js";
+import { Source } from "./source.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
@@ -32,7 +34,7 @@ const { settings, exposed, numbers } = window.latentStudioConfig;
 
 const form = {};
 let restored = false;
-const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "" }; // what the form's hidden buttons take from here
+const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "", source: ["", ""] }; // what the form's hidden buttons take from here
 let models = [];
 
 const store = new Store();
@@ -43,7 +45,7 @@ const newestPicture = () => {
 };
 const train = new TrainTab(runs, { use: useTrained, browser: browserId });
 const trained = new Trained(runs, { open: openRun, made: () => readLoras() });
-const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, begin: beginWith, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const live = new Live(store, { client: browserId(), request: () => nested(form), seeds: (seeds) => put("seeds", seeds), generate: () => press("txt2img_generate") });
 const queue = new QueueCard(store, (job) => {
@@ -59,6 +61,7 @@ const sizes = new Sizes({
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
 const hires = new Hires();
+const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size) });
 const loras = new Cards({
   kind: "lora",
   title: "LoRA",
@@ -84,7 +87,7 @@ const pngInfo = new PngInfo((sent) => {
   fillForm(sent);
   selectTab("txt2img");
 }, trained);
-const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext), trained });
+const library = new Library({ use: useModel, insert, begin: beginWith, send: (image) => sendText(image.infotext), trained });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
@@ -143,6 +146,12 @@ async function branchFrom(job, index, step) {
   } catch (error) {
     toast(error.message, "bad");
   }
+}
+
+/** Begin the next picture with a finished one (img2img). */
+function beginWith(image) {
+  selectTab("txt2img");
+  source.finished(image.id);
 }
 
 async function sendText(text) {
@@ -226,30 +235,6 @@ function watchButtons() {
   draw();
 }
 
-/** A field's help text is its tooltip, and the words that an icon stands for are its own. */
-function installTooltips() {
-  document.addEventListener("pointerover", (event) => {
-    const icon = event.target.closest?.(".ls-icon");
-    if (icon) icon.title ||= icon.textContent.trim();
-    const block = event.target.closest?.(".block.padded");
-    if (!block || block.title) return;
-    const help = block.querySelector(".info-text")?.textContent.trim();
-    if (help) block.title = help;
-  });
-}
-
-/** Mark the field that an error is about. */
-function markField(name) {
-  document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
-  const ids = { ...HIRES_IDS, prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h", "branch.step": "txt2img_branch", "branch.origin": "txt2img_branch" };
-  const bare = name?.split(".").at(-1);
-  const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[name] ?? ids[bare] ?? `txt2img_${bare}`);
-  const node = name && document.getElementById(id);
-  if (!node) return;
-  node.classList.add("ls-wrong");
-  node.addEventListener("input", () => node.classList.remove("ls-wrong"), { once: true });
-}
-
 const panels = {
   brand: (panel) => panel.replaceChildren(el("span", { class: "ls-logo", "aria-hidden": "true" }), el("h1", { class: "ls-brand" }, "Latent Studio")),
   status: (panel) => status.mount(panel),
@@ -257,6 +242,7 @@ const panels = {
   inspector: (panel) => inspector.mount(panel),
   sizes: (panel) => sizes.mount(panel),
   hires: (panel) => hires.mount(panel),
+  source: (panel) => source.mount(panel),
   branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
@@ -312,6 +298,7 @@ const calls = {
     inspector.update(form);
     branchChip.update(form);
     hires.update(form);
+    source.update(form);
     sizes.draw();
     if (!restored) return;
     keepForm();
@@ -321,6 +308,7 @@ const calls = {
   takeSize: () => pending.size,
   takeSeeds: () => pending.seeds,
   takeModel: () => pending.model,
+  takeSource: (hires) => [...pending.source, hires && !pending.source[0]], // a picture to begin with and a second pass exclude each other
   lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
   /** Its infotext tells it; a picture without a variation leaves the field as it is. */
   lastVariationSeed(current) {

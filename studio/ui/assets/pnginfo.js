@@ -5,6 +5,7 @@ import { button, bytes, copy, el, show, toast } from "./dom.js";
 import { lineageWords } from "./branch.js";
 import { hiresWords } from "./hires.js";
 import { check } from "./reproduce.js";
+import { maskWords, sourceWords } from "./source.js";
 
 const LABELS = {
   prompt: "Prompt",
@@ -33,6 +34,8 @@ const LABELS = {
   deep_cache: "DeepCache interval",
   token_merging_ratio: "Token merging",
   rng: "Random numbers from",
+  source: "Begun with",
+  mask: "Painted anew",
   branch: "Branched from",
 };
 
@@ -156,10 +159,12 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, branch, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, branch, ...own } = request ?? {};
   if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
+  if (source) own.source = sourceWords(source);
+  if (mask) own.mask = maskWords(mask);
   if (hires) own.hires = hiresWords(hires);
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);
