@@ -22,7 +22,7 @@ from tests.browser.views import VIEWS, fits, picture
 WELL = "[data-panel=source]"
 HEAD = f"{WELL} .ls-source-head"
 MASK = f"{WELL} canvas"
-SAID = f"{WELL} .ls-warning"
+SAID = ".ls-source-said"
 OPTIONS = "#img2img_denoising_strength"
 MASK_OPTIONS = "#img2img_mask_blur"
 HIRES = "#txt2img_hr_enable input"
@@ -98,6 +98,9 @@ def test_a_file_becomes_the_picture_to_begin_with(page: Page, server: Server, su
     page.locator(f"{OPTIONS} input[type=number]").press("Tab")
     unfold(page, "txt2img_sampler_parameters")
     page.locator("#setting_img2img_fix_steps input").check()
+    page.locator("#img2img_take_shape").click()
+    expect(number(page, "width")).to_have_value("152")
+    expect(number(page, "height")).to_have_value("112")
     page.locator("#img2img_take_size").click()
     expect(number(page, "width")).to_have_value("160")
     expect(number(page, "height")).to_have_value("120")

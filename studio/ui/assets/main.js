@@ -53,15 +53,16 @@ const queue = new QueueCard(store, (job) => {
   stage.open(job);
 });
 const status = new Status(store);
+const native = () => models.find((model) => model.name === form.model)?.native_size ?? 512;
 const sizes = new Sizes({
-  native: () => models.find((model) => model.name === form.model)?.native_size ?? 512,
+  native,
   current: () => [form.width, form.height],
   set: (...size) => put("size", size),
 });
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
 const hires = new Hires();
-const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size) });
+const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size), native });
 const loras = new Cards({
   kind: "lora",
   title: "LoRA",

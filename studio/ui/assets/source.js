@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 import { button, debounce, el, setText, show, toast } from "./dom.js";
 import { MaskPaint } from "./maskpaint.js";
+import { sizeFor } from "./sizes.js";
 import { Tools } from "./sourcetools.js";
 
 const KINDS = "image/png,image/jpeg,image/webp,image/avif,image/gif";
@@ -22,9 +23,9 @@ export class Source {
   #unsent = false; // the mask was painted on since it was sent
   #sendSoon = debounce(() => this.#run(() => this.#send()), QUIET);
 
-  /** `put([picture, mask])` writes names into the form, `size(width, height)` the size of what is painted. */
-  constructor({ put, size }) {
-    Object.assign(this, { put, size });
+  /** `put([picture, mask])` writes names into the form, `size(width, height)` the size of what is painted; `native()` is the checkpoint's side. */
+  constructor({ put, size, native }) {
+    Object.assign(this, { put, size, native });
     this.open = false;
     this.form = {};
     this.paint = new MaskPaint({ changed: () => this.#painted(), drawn: () => this.#draw() });
@@ -37,10 +38,10 @@ export class Source {
     this.maskInput = this.#file("img2img_mask_file", "Choose a mask", (file) => this.#chooseMask(file));
     this.facts = el("span", { class: "ls-faint" });
     this.head = el("button", { type: "button", class: "ls-source-head", "aria-controls": "img2img_well", on: { click: () => this.toggle() } }, el("span", {}, "From a picture (img2img)"), this.facts, el("i", { "aria-hidden": "true" }, "▼"));
-    this.said = el("p", { class: "ls-warning", role: "alert", hidden: true });
+    this.said = el("p", { class: "ls-source-said", role: "alert", hidden: true });
     this.zone = el(
       "button",
-      { type: "button", class: "ls-drop ls-source-drop", on: { click: () => this.input.click() } },
+      { type: "button", class: "ls-source-drop", on: { click: () => this.input.click() } },
       el("span", { class: "ls-drop-words" }, el("b", {}, "Drop a picture here"), el("span", {}, "or click to choose one, or paste it: the next picture begins with it. Mark a part of it, and only that is painted anew.")),
     );
     this.picture = el("img", { class: "ls-source-picture", alt: "The picture to begin with", draggable: "false" });
@@ -138,6 +139,11 @@ export class Source {
 
   takeSize() {
     this.size(...formSize(this.paint.canvas.width, this.paint.canvas.height));
+  }
+
+  /** Its shape, with as many pixels as the checkpoint was made for. */
+  takeShape() {
+    this.size(...sizeFor(this.native(), this.paint.canvas.width / this.paint.canvas.height));
   }
 
   #chooseMask(file) {

@@ -37,6 +37,7 @@ export class Tools {
         "div",
         { class: "ls-actions" },
         button("take its size", () => source.takeSize(), { kind: "small", id: "img2img_take_size", title: "Paint at the size of this picture" }),
+        button("its shape", () => source.takeShape(), { kind: "small", id: "img2img_take_shape", title: "Paint in the shape of this picture, with about as many pixels as the checkpoint was made for" }),
         button("other picture", () => source.chooseOther(), { picture: "image", kind: "small", title: "Choose another picture; it can be dropped here or pasted too" }),
         button("remove", () => source.remove(), { picture: "close", kind: "small", id: "img2img_remove", title: "Begin with noise again" }),
         this.fitted,

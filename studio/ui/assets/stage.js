@@ -294,7 +294,7 @@ export class Stage {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) this.#moveTo(this.index + by);
     else if (event.key === "Enter" || event.key === " ") this.#enlarge();
-    else if (event.key === "b" && this.image) this.actions.begin(this.image);
+    else if (event.key === "b" && !event.ctrlKey && !event.metaKey && this.image) this.actions.begin(this.image);
     else return;
     event.preventDefault();
   }
