@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from studio.errors import InvalidRequest, StudioError
 from studio.samplers.planning import img2img_steps
+from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.schema.resolved import InitImage, MaskPlan, ResolvedRequest, SourcePlan
-from studio.schema.source import Mask, Source
+from studio.schema.source import LATENT_UPSCALE, Mask, Source
 from studio.wording import ModelLookup
 
 SOURCE_FIELDS = ("denoising_strength", "resize_mode", "exact_steps", "noise_multiplier")
@@ -14,21 +15,28 @@ MASK_FIELDS = ("blur", "inverted", "content", "area", "padding", "rounding", "co
 
 
 def source_plan(request: GenerationRequest, library: ModelLookup) -> SourcePlan | None:
-    """The picture to begin with, found. Raises `UnknownName` when it is not kept any more."""
-    part = request.source
+    """The picture to begin with, found; what does not act has its default. Raises `UnknownName` when it is not kept any more."""
+    part, mask = request.source, request.mask
     if part is None:
         return None
-    image = _found(part.image, library, "source.image")
-    return SourcePlan(image=image, **{name: getattr(part, name) for name in SOURCE_FIELDS})
+    facts = {name: getattr(part, name) for name in SOURCE_FIELDS}
+    part_only = mask is not None and mask.area == "Only masked"  # is always brought to size in one way
+    if part_only or (mask is not None and part.resize_mode == LATENT_UPSCALE):
+        facts["resize_mode"] = Source().resize_mode
+    return SourcePlan(image=_found(part.image, library, "source.image"), **facts)
 
 
-def mask_plan(request: GenerationRequest, library: ModelLookup) -> MaskPlan | None:
-    """Its mask, found. Raises as `source_plan`."""
+def mask_plan(request: GenerationRequest, model: ModelInfo, library: ModelLookup) -> MaskPlan | None:
+    """The mask, found; what does not act, also in `model`, has its default. Raises as `source_plan`."""
     part = request.mask
     if part is None:
         return None
-    image = _found(part.image, library, "mask.image")
-    return MaskPlan(image=image, **{name: getattr(part, name) for name in MASK_FIELDS})
+    facts = {name: getattr(part, name) for name in MASK_FIELDS}
+    if part.area != "Only masked":
+        facts["padding"] = Mask().padding
+    if not model.inpaint:
+        facts["conditioning_weight"] = Mask().conditioning_weight
+    return MaskPlan(image=_found(part.image, library, "mask.image"), **facts)
 
 
 def run_steps(request: GenerationRequest) -> int:
