@@ -69,7 +69,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     )
     add_fields(parser, BranchPoint, ["step"], prefix="branch_")
     parser.add_argument(
-        "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
+        "--output-dir",
+        metavar="DIR",
+        help="folder for the pictures (default: outputs/txt2img-images/DATE, or img2img-images)",
     )
     parser.add_argument(
         "--json",
