@@ -372,7 +372,8 @@ def test_a_text_of_theirs_fills_what_is_not_given(client: httpx.Client, studio: 
 
 
 def test_an_answers_text_paints_the_same_again(client: httpx.Client, studio: Studio) -> None:
-    first = {**SMALL, "init_images": [FOX], "mask": HOLE, "denoising_strength": 0.3, "mask_blur": 9, "resize_mode": 2}
+    first = {**SMALL, "init_images": [FOX], "mask": HOLE, "denoising_strength": 0.3, "mask_blur": 9, "resize_mode": 2,
+             "inpaint_full_res": False, "inpaint_full_res_padding": 32}  # fmt: skip
     text = json.loads(client.post(f"{API}/img2img", json=first).json()["info"])["infotexts"][0]
     request = newest(studio)
     assert client.post(f"{API}/img2img", json={"init_images": [FOX], "mask": HOLE, "infotext": text}).status_code == 200
