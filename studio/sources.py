@@ -59,15 +59,20 @@ def adopted_source(request: GenerationRequest, origin: ResolvedRequest) -> Gener
             "The picture that is branched from began with a picture (img2img), so there is no second pass: turn Hires. fix off.",
             field="hires",
         )
-    theirs = origin.source
-    source = Source(
-        image=theirs.image.name,
-        extra_noise=origin.extra_noise,
-        **{name: getattr(theirs, name) for name in SOURCE_FIELDS},
-    )
-    plan = origin.mask
-    mask = plan and Mask(image=plan.image.name, **{name: getattr(plan, name) for name in MASK_FIELDS})
+    source, mask = given_pictures(origin)
     return request.model_copy(update={"source": request.source or source, "mask": request.mask or mask})
+
+
+def given_pictures(resolved: ResolvedRequest) -> tuple[Source | None, Mask | None]:
+    """Picture and mask as a request asks for them, with only what acts."""
+    source, mask = resolved.source, resolved.mask
+    if source is None:
+        return None, None
+    facts = {name: getattr(source, name) for name in SOURCE_FIELDS}
+    asked = Source(image=source.image.name, extra_noise=resolved.extra_noise, **facts)
+    if mask is None:
+        return asked, None
+    return asked, Mask(image=mask.image.name, **{name: getattr(mask, name) for name in MASK_FIELDS})
 
 
 def _found(name: str, library: ModelLookup, field: str) -> InitImage:

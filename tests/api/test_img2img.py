@@ -356,7 +356,7 @@ def test_a_text_of_theirs_fills_what_is_not_given(client: httpx.Client, studio: 
         (
             {"denoising_strength": 0.5, "mask_blur": 2, "inpaint_full_res": False, "inpainting_mask_invert": 0},
             {"denoising_strength": 0.5},
-            {"blur": 2, "padding": 48},
+            {"blur": 2},  # the padding does not act on the whole picture
         ),
     ):
         body = {"init_images": [FOX], "mask": HOLE, "infotext": THEIR_TEXT, **fields}

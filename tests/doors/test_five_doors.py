@@ -296,6 +296,20 @@ CASES: dict[str, dict[str, Any]] = {
             "rounding": False,
         },
     },
+    "a masked part with what does not act on it": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "resize_mode": "Resize and fill"},
+        "mask": {"image": KEPT_HOLE, "area": "Only masked", "conditioning_weight": 0.5},
+    },
+    "a masked picture with what does not act on it": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "resize_mode": "Just resize (latent upscale)"},
+        "mask": {"image": KEPT_HOLE, "padding": 5},
+    },
     "a masked part without blur": {
         "seed": 25,
         "width": 64,

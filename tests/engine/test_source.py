@@ -23,7 +23,7 @@ from studio.engine.saving import Saving
 from studio.engine.source import MaskedDenoiser, SourceLatents, source_latents
 from studio.errors import InvalidRequest
 from studio.library.init_images import InitImages
-from studio.resolve import resolve
+from studio.resolve import fixed, resolve
 from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
@@ -339,6 +339,8 @@ def test_a_branch_goes_on_over_the_same_picture(engine: DiffusersEngine) -> None
     )
     branch = resolve(request, Desk("sd1"), lambda: 1)
     assert (branch.source, branch.mask) == (origin.source, origin.mask)
+    stored = fixed(request, branch)
+    assert stored.source is not None and stored.mask is not None, "what is kept of the order names the picture too"
     (found,) = pictures(paint(engine, branch))
     (whole,) = pictures([first])
     assert np.array_equal(found[outside(found)], whole[outside(whole)])
