@@ -84,10 +84,7 @@ const embeddings = new Cards({
   uses: (embedding) => fits(embedding) && texts().some((text) => hasWord(text, wordOf(embedding))),
   toggle: toggleEmbedding,
 });
-const pngInfo = new PngInfo((sent) => {
-  fillForm(sent);
-  selectTab("txt2img");
-}, trained);
+const pngInfo = new PngInfo({ send: sendParcel, begin: beginWithFile, trained });
 const library = new Library({ use: useModel, insert, begin: beginWith, send: (image) => sendText(image.infotext), trained });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
@@ -149,10 +146,20 @@ async function branchFrom(job, index, step) {
   }
 }
 
+function sendParcel(sent) {
+  fillForm(sent);
+  selectTab("txt2img");
+}
+
 /** Begin the next picture with a finished one (img2img). */
 function beginWith(image) {
   selectTab("txt2img");
   source.finished(image.id);
+}
+
+function beginWithFile(file) {
+  selectTab("txt2img");
+  source.choose(file);
 }
 
 async function sendText(text) {

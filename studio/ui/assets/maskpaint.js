@@ -195,11 +195,12 @@ export class MaskPaint {
     }
   }
 
-  /** A kept mask (an ImageBitmap, light where it is painted) as a canvas with the mask's colour there, for `reset` and `replace`. */
+  /** A kept mask (an ImageBitmap, light where it is painted, which is closed) as a canvas with the mask's colour there, for `reset` and `replace`. */
   layer(bitmap) {
     const layer = el("canvas", { width: bitmap.width, height: bitmap.height });
     const context = layer.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
+    bitmap.close();
     const pixels = context.getImageData(0, 0, layer.width, layer.height);
     for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = pixels.data[at];
     context.putImageData(pixels, 0, 0);

@@ -40,9 +40,10 @@ const LABELS = {
 };
 
 export class PngInfo {
-  /** `send(parcel)` fills the form and goes to txt2img; `trained` knows the runs of LoRAs. */
-  constructor(send, trained) {
+  /** `send(parcel)` fills the form and goes to txt2img, `begin(file)` begins with the picture itself; `trained` knows the runs of LoRAs. */
+  constructor({ send, begin, trained }) {
     this.send = send;
+    this.begin = begin;
     this.trained = trained;
     this.mounted = new Promise((resolve) => (this.isMounted = resolve));
   }
@@ -127,9 +128,10 @@ export class PngInfo {
     if (rows.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "Parameters")), table(rows)));
     const { naturalWidth: width, naturalHeight: height } = this.preview;
     const facts = [["File", file.name], ["Kind", file.type], ["Size", width ? `${width}×${height}, ${bytes(file.size)}` : bytes(file.size)]];
+    const begin = button("to img2img", () => this.begin(file), { picture: "image", kind: "small", id: "pnginfo_begin", title: "Begin with this picture" });
     const others = Object.entries(items).filter(([key]) => key !== "parameters");
     const everything = [...facts, ...others].filter(([, value]) => value !== undefined && value !== null && value !== "");
-    if (everything.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "In the file")), table(everything)));
+    if (everything.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "In the file")), table(everything), el("div", { class: "ls-actions" }, begin)));
     if (!infotext && !notes.length) parts.unshift(el("section", { class: "ls-card" }, el("p", {}, "This picture carries no generation parameters.")));
     this.result.replaceChildren(...parts);
   }

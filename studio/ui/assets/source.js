@@ -247,7 +247,7 @@ export class Source {
     if (!this.#writing && !same(named, this.#shown)) {
       this.#unsent = false;
       this.#shown = named;
-      this.#run(() => this.#follow(named));
+      this.#run(() => this.#follow(this.#named())); // what it has by then
       if (named.image) this.open = true;
     }
     this.#draw();
