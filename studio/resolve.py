@@ -13,9 +13,11 @@ from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
+from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
+from studio.schema.plot import Plot
 from studio.schema.request import (
     MAX_SEED,
     BranchPoint,
@@ -28,6 +30,7 @@ from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,
     HiresPlan,
+    PlotPlan,
     PromptPlan,
     RefinerPlan,
     ResolvedRequest,
@@ -76,12 +79,32 @@ def resolve(
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
     """
+    if request.plot is not None:
+        return _plotted(request, request.plot, library, draw_seed, selected_checkpoint, options)
     if request.branch is None:
         return _answered(request, library, draw_seed, selected_checkpoint, options)
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
     resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
+
+
+def _plotted(
+    request: GenerationRequest,
+    plot: Plot,
+    library: ModelLookup,
+    draw_seed: Callable[[], int],
+    selected_checkpoint: str,
+    options: RunOptions | None,
+) -> ResolvedRequest:
+    """All cells of a plot, resolved; what is beside them is the first one's."""
+    labels, requests = expanded(request, draw_seed)
+    found = tuple(
+        resolve(one, library, draw_seed, selected_checkpoint=selected_checkpoint, options=options) for one in requests
+    )
+    notes = tuple(dict.fromkeys(note for cell in found for note in cell.notes))
+    plan = PlotPlan(asked=plot, labels=labels, cells=found)
+    return found[0].model_copy(update={"plot": plan, "notes": notes})
 
 
 def _answered(
@@ -169,6 +192,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     A schedule that is the sampler's own becomes Automatic, as A1111 shows it when it reads its infotext: two requests for
     the same pictures are then equal.
     """
+    if resolved.plot is not None:
+        return fixed_plot(request, resolved.plot)
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
     schedule = AUTOMATIC if own and find_schedule(own) == asked else asked.label

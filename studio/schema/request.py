@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
+from studio.schema.plot import Plot
 from studio.schema.source import Mask, Source
 
 MAX_SEED = 2**32 - 1
@@ -200,7 +201,7 @@ class BranchPoint(_Frozen):
     )
 
 
-Part = Variation | SeedResize | Refiner | HiresPass | Source | Mask | BranchPoint
+Part = Variation | SeedResize | Refiner | HiresPass | Source | Mask | Plot | BranchPoint
 
 
 class GenerationRequest(_Frozen):
@@ -289,11 +290,15 @@ class GenerationRequest(_Frozen):
         None, description="Go on from a step of another picture; empty: begin with noise"
     )
 
-    @field_validator("variation", "seed_resize", "refiner", "hires", "source", "mask", "branch")
+    plot: Plot | None = Field(None, description="The same picture over values on up to three axes; empty: one picture")
+
+    @field_validator("variation", "seed_resize", "refiner", "hires", "source", "mask", "branch", "plot")
     @classmethod
     def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
         if isinstance(part, Source | Mask) and not part.image:
+            return None
+        if isinstance(part, Plot) and part.x_type == part.y_type == part.z_type == "Nothing":
             return None
         if isinstance(part, BranchPoint) and not part.origin.strip():
             return None

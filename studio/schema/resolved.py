@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.schema.models import ModelInfo
+from studio.schema.plot import Plot
 from studio.schema.request import (
     AskedPrediction,
     Emphasis,
@@ -149,6 +150,18 @@ class MaskPlan(_Frozen):
     conditioning_weight: float
 
 
+class PlotPlan(_Frozen):
+    """All pictures of a plot in reading order: along X, then Y, then Z.
+
+    `asked` is the part of the request; `labels` are the values of each axis as they stand beside the pictures, one "" where there is
+    nothing on it.
+    """
+
+    asked: Plot
+    labels: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    cells: tuple[ResolvedRequest, ...] = Field(min_length=1)
+
+
 class BranchPlan(_Frozen):
     """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
 
@@ -208,8 +221,15 @@ class ResolvedRequest(_Frozen):
     source: SourcePlan | None = Field(None, description="None begins with noise")
     mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")
     branch: BranchPlan | None = Field(None, description="None begins with the source, or noise")
+    plot: PlotPlan | None = Field(
+        None, description="None is one picture, or batches; else everything beside it is that of the first cell"
+    )
     notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)
+
+    def picture(self, index: int) -> tuple[ResolvedRequest, int]:
+        """The request that picture `index` of the job comes of, and its number there."""
+        return (self.plot.cells[index], 0) if self.plot else (self, index)
 
     @property
     def kind(self) -> Literal["txt2img", "img2img"]:
