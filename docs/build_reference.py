@@ -115,6 +115,7 @@ def _request() -> str:
         SeedResize,
         Variation,
     )
+    from studio.schema.source import Mask, Source
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
@@ -124,6 +125,8 @@ def _request() -> str:
         ("Seed resize (`seed_resize`)", SeedResize),
         ("Refiner (`refiner`)", Refiner),
         ("Second pass (`hires`)", HiresPass),
+        ("Picture to begin with (`source`)", Source),
+        ("Mask (`mask`)", Mask),
         ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),

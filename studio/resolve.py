@@ -34,7 +34,7 @@ from studio.schema.resolved import (
     VariationPlan,
 )
 from studio.schema.source import LATENT_UPSCALE
-from studio.sources import mask_plan, run_steps, source_plan
+from studio.sources import given_pictures, mask_plan, run_steps, source_plan
 from studio.upscalers import UPSCALERS
 from studio.wording import (
     ModelLookup,
@@ -106,7 +106,7 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
-    source, mask = source_plan(request, library), mask_plan(request, library)
+    source, mask = source_plan(request, library), mask_plan(request, model, library)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
@@ -173,6 +173,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     asked = find_schedule(request.schedule)
     schedule = AUTOMATIC if own and find_schedule(own) == asked else asked.label
     refiner = resolved.any_refiner
+    source, mask = given_pictures(resolved)
     answers = {
         "prompt": resolved.positive.text,
         "negative_prompt": resolved.negative.text,
@@ -187,6 +188,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and refiner
         and request.refiner.model_copy(update={"checkpoint": refiner.model.name}),
         "hires": fixed_hires(request.hires, resolved, schedule),
+        "source": source,
+        "mask": mask,
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from studio.errors import InvalidRequest, StudioError
 from studio.samplers.planning import img2img_steps
+from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.schema.resolved import InitImage, MaskPlan, ResolvedRequest, SourcePlan
-from studio.schema.source import Mask, Source
+from studio.schema.source import LATENT_UPSCALE, Mask, Source
 from studio.wording import ModelLookup
 
 SOURCE_FIELDS = ("denoising_strength", "resize_mode", "exact_steps", "noise_multiplier")
@@ -14,21 +15,28 @@ MASK_FIELDS = ("blur", "inverted", "content", "area", "padding", "rounding", "co
 
 
 def source_plan(request: GenerationRequest, library: ModelLookup) -> SourcePlan | None:
-    """The picture to begin with, found. Raises `UnknownName` when it is not kept any more."""
-    part = request.source
+    """The picture to begin with, found; what does not act has its default. Raises `UnknownName` when it is not kept any more."""
+    part, mask = request.source, request.mask
     if part is None:
         return None
-    image = _found(part.image, library, "source.image")
-    return SourcePlan(image=image, **{name: getattr(part, name) for name in SOURCE_FIELDS})
+    facts = {name: getattr(part, name) for name in SOURCE_FIELDS}
+    part_only = mask is not None and mask.area == "Only masked"  # is always brought to size in one way
+    if part_only or (mask is not None and part.resize_mode == LATENT_UPSCALE):
+        facts["resize_mode"] = Source().resize_mode
+    return SourcePlan(image=_found(part.image, library, "source.image"), **facts)
 
 
-def mask_plan(request: GenerationRequest, library: ModelLookup) -> MaskPlan | None:
-    """Its mask, found. Raises as `source_plan`."""
+def mask_plan(request: GenerationRequest, model: ModelInfo, library: ModelLookup) -> MaskPlan | None:
+    """The mask, found; what does not act, also in `model`, has its default. Raises as `source_plan`."""
     part = request.mask
     if part is None:
         return None
-    image = _found(part.image, library, "mask.image")
-    return MaskPlan(image=image, **{name: getattr(part, name) for name in MASK_FIELDS})
+    facts = {name: getattr(part, name) for name in MASK_FIELDS}
+    if part.area != "Only masked":
+        facts["padding"] = Mask().padding
+    if not model.inpaint:
+        facts["conditioning_weight"] = Mask().conditioning_weight
+    return MaskPlan(image=_found(part.image, library, "mask.image"), **facts)
 
 
 def run_steps(request: GenerationRequest) -> int:
@@ -51,15 +59,20 @@ def adopted_source(request: GenerationRequest, origin: ResolvedRequest) -> Gener
             "The picture that is branched from began with a picture (img2img), so there is no second pass: turn Hires. fix off.",
             field="hires",
         )
-    theirs = origin.source
-    source = Source(
-        image=theirs.image.name,
-        extra_noise=origin.extra_noise,
-        **{name: getattr(theirs, name) for name in SOURCE_FIELDS},
-    )
-    plan = origin.mask
-    mask = plan and Mask(image=plan.image.name, **{name: getattr(plan, name) for name in MASK_FIELDS})
+    source, mask = given_pictures(origin)
     return request.model_copy(update={"source": request.source or source, "mask": request.mask or mask})
+
+
+def given_pictures(resolved: ResolvedRequest) -> tuple[Source | None, Mask | None]:
+    """Picture and mask as a request asks for them, with only what acts."""
+    source, mask = resolved.source, resolved.mask
+    if source is None:
+        return None, None
+    facts = {name: getattr(source, name) for name in SOURCE_FIELDS}
+    asked = Source(image=source.image.name, extra_noise=resolved.extra_noise, **facts)
+    if mask is None:
+        return asked, None
+    return asked, Mask(image=mask.image.name, **{name: getattr(mask, name) for name in MASK_FIELDS})
 
 
 def _found(name: str, library: ModelLookup, field: str) -> InitImage:

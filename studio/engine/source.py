@@ -64,7 +64,7 @@ def source_latents(
     source, plan, wraps = resolved.source, resolved.mask, resolved.tiling
     assert source is not None
     size = (resolved.height // vae.latent.scale, resolved.width // vae.latent.scale)
-    upscaled = source.resize_mode == LATENT_UPSCALE and plan is None
+    upscaled = source.resize_mode == LATENT_UPSCALE
     latents = encoded(canvas.original if upscaled else canvas.picture, vae, tiled=tiled, wraps=wraps)[None].to(device)
     if latents.shape[2:] != size:
         latents = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")

@@ -22,7 +22,7 @@ from studio.infotext.keys import (
     TEMPLATE_KEYS,
     TITLE_KEYS,
 )
-from studio.infotext.source import NOT_MASKED, picture_is_missing
+from studio.infotext.source import NOT_MASKED, PICTURE_KEYS, picture_is_missing
 from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
     AUTOMATIC,
@@ -175,14 +175,14 @@ class _Reader:
         """The picture to begin with and its mask, where the text names them; a note where it only tells that there was one."""
         if missing := picture_is_missing(self.pairs):
             self.notes.append(missing)
-            self.used |= {*SOURCE_KEYS, *MASK_KEYS}
+            self.used.update(PICTURE_KEYS)
         found: dict[str, dict[str, Any]] = {}
         if "Init image" in self.pairs:
             for part, model, keys in (("source", Source, SOURCE_KEYS), ("mask", Mask, MASK_KEYS)):
                 for key, field in keys.items():
                     if key != "Mask mode":
                         self.read(found.setdefault(part, {}), model, key, field)
-            self.used.add("Mask mode")
+            self.used |= {"Mask mode", "Init image hash"}
             found["mask"]["inverted"] = self.pairs.get("Mask mode") == NOT_MASKED
         return found
 

@@ -14,6 +14,8 @@ from studio.schema.resolved import ResolvedRequest
 from studio.schema.source import Mask, Source
 
 NOT_MASKED = "Inpaint not masked"
+PICTURE_KEYS = (*SOURCE_KEYS, "Init image hash", *MASK_KEYS)
+"""All that a text without a second pass says of a picture to begin with. The hash says nothing that its name does not."""
 
 
 def source_pairs(resolved: ResolvedRequest) -> dict[str, object]:
@@ -46,5 +48,5 @@ def picture_is_missing(pairs: Mapping[str, str]) -> str | None:
     """A sentence, where a text without a second pass tells that the picture began with another one and does not name a kept one."""
     if "Denoising strength" not in pairs or "Init image" in pairs:
         return None
-    told = "; ".join(f"{key} {shortened(pairs[key])}" for key in (*SOURCE_KEYS, *MASK_KEYS) if key in pairs)
+    told = "; ".join(f"{key} {shortened(pairs[key])}" for key in PICTURE_KEYS if key in pairs)
     return f"It began with another picture (img2img), which its text does not hold: choose that one to paint it again. Not used: {told}."

@@ -12,7 +12,9 @@ from studio.infotext.dialects import is_dialect_key
 FEATURES: dict[str, tuple[str, ...]] = {
     "other VAE or text encoder for the second pass": ("Hires Module", "Hires VAE"),
     "hires. fix without its strength and its size": ("Hires ", "First pass size"),
-    "picture to begin with": ("Denoising strength", "Noise multiplier", "Extra noise", "Resize mode", "Exact steps"),
+    "picture to begin with": (
+        *("Denoising strength", "Init image", "Noise multiplier", "Extra noise", "Resize mode", "Exact steps"),
+    ),
     "mask": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "pix2pix": ("Image CFG scale",),
     "hypernetworks": ("Hypernet",),
@@ -28,7 +30,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 SILENT = frozenset(
     {
         *("Version", "User", "App", "Parser", "Operations", "Pipeline", "Backend", "Created Date", "Created By"),
-        *("Init image hash", "Model hash", "Model id", "VAE hash", "Raw prompt", "Raw negative prompt"),
+        *("Model hash", "Model id", "VAE hash", "Raw prompt", "Raw negative prompt"),
         *("nsfw", "draft", "quantity", "workflow", "baseModel", "fluxMode", "experimental", "Civitai version"),
     }
 )

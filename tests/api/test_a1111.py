@@ -301,7 +301,6 @@ def test_the_lists(client: httpx.Client) -> None:
     }
     for refresh in ("checkpoints", "loras", "vae", "embeddings"):
         assert client.post(f"{API}/refresh-{refresh}").json() == {}
-    assert client.post(f"{API}/img2img", json={}).status_code == 404
 
 
 def test_an_embedding_for_another_family_is_a_warning(client: httpx.Client) -> None:
