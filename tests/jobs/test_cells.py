@@ -94,11 +94,10 @@ class Breaks(FakeEngine):
 
 
 def test_a_failure_comes_through_and_everything_is_closed() -> None:
-    broken, images = Breaks(), 0
+    broken, found = Breaks(), list[Event]()
     with pytest.raises(EngineError, match="no more"):
-        for event in painted(broken, plotted(), CancelToken()):
-            images += isinstance(event, ImageReady)
-    assert (images, broken.given_back) == (2, 3)
+        found.extend(painted(broken, plotted(), CancelToken()))
+    assert (sum(isinstance(event, ImageReady) for event in found), broken.given_back) == (2, 3)
     left = Breaks()
     events = painted(left, plotted(), CancelToken())
     next(event for event in events if isinstance(event, Progress))
