@@ -129,7 +129,7 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
-    source, mask = source_plan(request, library), mask_plan(request, model, library)
+    source, mask = source_plan(request, model, library), mask_plan(request, model, library)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)

@@ -10,12 +10,12 @@ from studio.schema.resolved import InitImage, MaskPlan, ResolvedRequest, SourceP
 from studio.schema.source import LATENT_UPSCALE, Mask, Source
 from studio.wording import ModelLookup
 
-SOURCE_FIELDS = ("denoising_strength", "resize_mode", "exact_steps", "noise_multiplier")
+SOURCE_FIELDS = ("denoising_strength", "resize_mode", "exact_steps", "noise_multiplier", "image_cfg_scale")
 MASK_FIELDS = ("blur", "inverted", "content", "area", "padding", "rounding", "conditioning_weight")
 
 
-def source_plan(request: GenerationRequest, library: ModelLookup) -> SourcePlan | None:
-    """The picture to begin with, found; what does not act has its default. Raises `UnknownName` when it is not kept any more."""
+def source_plan(request: GenerationRequest, model: ModelInfo, library: ModelLookup) -> SourcePlan | None:
+    """The picture to begin with, found; what does not act, also in `model`, has its default. Raises `UnknownName` when it is not kept any more."""
     part, mask = request.source, request.mask
     if part is None:
         return None
@@ -23,6 +23,8 @@ def source_plan(request: GenerationRequest, library: ModelLookup) -> SourcePlan 
     part_only = mask is not None and mask.area == "Only masked"  # is always brought to size in one way
     if part_only or (mask is not None and part.resize_mode == LATENT_UPSCALE):
         facts["resize_mode"] = Source().resize_mode
+    if not model.edit:
+        facts["image_cfg_scale"] = Source().image_cfg_scale
     return SourcePlan(image=_found(part.image, library, "source.image"), **facts)
 
 

@@ -98,6 +98,7 @@ class LoadedModel:
     latent: LatentFacts
     native_size: int
     inpaint: bool
+    edit: bool
     notes: tuple[str, ...] = ()
     """What the user may want to know about the file."""
 
@@ -190,6 +191,7 @@ def load_checkpoint(
         latent=_latent_facts(modules["vae"], plan.preview),
         native_size=plan.signature.native_size,
         inpaint=plan.signature.variant == "inpaint",
+        edit=plan.signature.variant == "edit",
         notes=(*note, *_left_over(plan, used)),
     )
 

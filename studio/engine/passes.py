@@ -88,6 +88,8 @@ class DenoisingPass:
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
         guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
+        self._image_scale = _image_scale(loaded.model, resolved) if source else None
+        guided = guided or self._image_scale is not None
         wanted = guided or resolved.padding == "chunks"  # the prompt becomes as long as the negative one
         steps = lift.steps(resolved.steps) if lift else resolved.steps
         self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, steps)
@@ -99,6 +101,8 @@ class DenoisingPass:
             self._concat = source.channels if source else None
             if self._concat is None and loaded.model.inpaint:
                 self._concat = blank_inpaint_channels(loaded.model, self._shape, resolved.tiling)
+            if self._concat is None and loaded.model.edit:
+                self._concat = torch.zeros(1, *self._shape, device=hardware.device)
 
     @property
     def total(self) -> int:
@@ -209,6 +213,7 @@ class DenoisingPass:
             projections=None
             if self._hardware.compiled
             else TextProjections(),  # a graph would be compiled anew with each
+            image_scale=self._image_scale,
         )
 
     def _skips(self, call: int, sigma: float) -> bool:
@@ -296,6 +301,12 @@ def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wrap
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)
     encoded = (vae.encode(grey).latent_dist.mode().float() - latent.shift_factor) * latent.scaling_factor
     return torch.cat((torch.ones_like(encoded[:, :1]), encoded), dim=1)
+
+
+def _image_scale(model: LoadedModel, resolved: ResolvedRequest) -> float | None:
+    """How strictly the picture is kept that instructions are about; None where that is as any other guidance."""
+    scale = resolved.source.image_cfg_scale if resolved.source and model.edit else 1.0
+    return None if scale == 1 else scale
 
 
 def _counted(running: Iterator[Step], done: int) -> Iterator[Step]:

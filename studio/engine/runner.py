@@ -321,7 +321,13 @@ class DiffusersEngine:
         tiled = self._saving.decodes_in_tiles(hardware, *canvas.picture.size)
         with torch.inference_mode(), self._saving.only("vae", loaded, hardware):
             return source_latents(
-                canvas, resolved, vae, inpaint=loaded.model.inpaint, device=hardware.device, tiled=tiled
+                canvas,
+                resolved,
+                vae,
+                inpaint=loaded.model.inpaint,
+                edit=loaded.model.edit,
+                device=hardware.device,
+                tiled=tiled,
             )
 
     def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:

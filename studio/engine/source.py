@@ -28,7 +28,8 @@ class SourceLatents:
     Attributes:
         latents: clean, [1, C, h, w], float32, as the U-Net sees them.
         mask: 1 where is painted, [1, 1, h, w]; None paints everything.
-        channels: what an inpainting U-Net is told beside the noise, [1, 1 + C, h, w]; None for others.
+        channels: what the U-Net is told beside the noise: for inpainting a mask and latents, [1, 1 + C, h, w]; for instructions latents as
+            the VAE gives them, unscaled, [1, C, h, w]; None for others.
         content: what the masked part begins with.
         noise_multiplier: scale of the noise over it.
     """
@@ -54,10 +55,11 @@ def source_latents(
     vae: LoadedVae,
     *,
     inpaint: bool,
+    edit: bool = False,
     device: torch.device,
     tiled: bool = False,
 ) -> SourceLatents:
-    """Encode what `canvas` shows. `inpaint` says that the U-Net wants to be told of it, `tiled` is as for `Decoder`.
+    """Encode what `canvas` shows. `inpaint` and `edit` say that the U-Net wants to be told of it, `tiled` is as for `Decoder`.
 
     Raises `EngineError` when the VAE gives no numbers.
     """
@@ -70,6 +72,9 @@ def source_latents(
         latents = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
     mask = None if canvas.mask is None or plan is None else _latent_mask(canvas, plan, size).to(device)
     channels = _told(canvas, plan, vae, latents, tiled=tiled, wraps=wraps) if inpaint else None
+    if edit:
+        told = encoded(canvas.picture, vae, tiled=tiled, wraps=wraps)[None].to(device)
+        channels = told / vae.latent.scaling_factor + vae.latent.shift_factor
     content = plan.content if plan else "original"
     return SourceLatents(latents, mask, channels, content, source.noise_multiplier)
 

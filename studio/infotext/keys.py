@@ -87,6 +87,7 @@ whole text of the picture that was branched from, in quotes."""
 
 SOURCE_KEYS = {
     "Denoising strength": "denoising_strength",
+    "Image CFG scale": "image_cfg_scale",
     "Noise multiplier": "noise_multiplier",
     "Extra noise": "extra_noise",
     "Resize mode": "resize_mode",

@@ -40,7 +40,7 @@ def plot_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str], se
     if pairs.get("Script", "").strip().casefold() != SCRIPT.casefold():
         return {}, [], set()
     fields: dict[str, Any] = {}
-    notes, used = [], {"Script"}
+    notes, used = [], set[str]()
     known = {kind.casefold(): kind for kind in get_args(AxisType)}
     for axis in AXES:
         name, keys = axis.upper(), {f"{axis.upper()} Type", f"{axis.upper()} Values", f"Fixed {axis.upper()} Values"}
@@ -51,4 +51,4 @@ def plot_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str], se
         used |= keys
         values = pairs.get(f"Fixed {name} Values") or pairs.get(f"{name} Values", "")
         fields |= {f"{axis}_type": known[kind.casefold()], f"{axis}_values": values}
-    return fields, notes, used
+    return fields, notes, used | ({"Script"} if any(pairs.get(f"{axis.upper()} Type") for axis in AXES) else set())

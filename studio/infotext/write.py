@@ -39,6 +39,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         "Sampler": resolved.sampler,
         "Schedule type": resolved.schedule_label,
         "CFG scale": resolved.cfg_scale,
+        **_image_scale(resolved),
         "Seed": resolved.seeds[index],
         "Size": f"{resolved.width}x{resolved.height}",
         **_model(resolved.model),
@@ -84,6 +85,12 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()
+
+
+def _image_scale(resolved: ResolvedRequest) -> Pairs:
+    """Of a checkpoint that is told of the picture it follows instructions about."""
+    source = resolved.source
+    return {"Image CFG scale": source.image_cfg_scale} if source and resolved.model.edit else {}
 
 
 def _strength(resolved: ResolvedRequest) -> Pairs:

@@ -176,6 +176,7 @@ FIELDS: dict[str, tuple[Callable[[str], list[Any]], str]] = {
     "Steps": (integers, "steps"),
     "Hires steps": (integers, "hires.steps"),
     "CFG Scale": (decimals, "cfg_scale"),
+    "Image CFG Scale": (decimals, "source.image_cfg_scale"),
     "Sampler": (words, "sampler"),
     "Hires sampler": (words, "hires.sampler"),
     "Checkpoint name": (words, "model"),

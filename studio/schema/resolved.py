@@ -135,6 +135,7 @@ class SourcePlan(_Frozen):
     resize_mode: ResizeMode
     exact_steps: bool
     noise_multiplier: float
+    image_cfg_scale: float
 
 
 class MaskPlan(_Frozen):

@@ -44,6 +44,12 @@ class Source(_Frozen):
     resize_mode: ResizeMode = Field(
         "Just resize", description="How a picture of another size comes to width and height"
     )
+    image_cfg_scale: float = Field(
+        1.5,
+        ge=0,
+        le=30,
+        description="Checkpoints that follow instructions (instruct-pix2pix): how strictly the picture is kept",
+    )
     exact_steps: bool = Field(
         False, description="Run as many steps as asked for; else only the part of them that the strength gives"
     )

@@ -101,6 +101,7 @@ LOOKS: dict[str, Look] = {
     ),
     "source.resize_mode": Look("Resize mode", "resize_mode"),
     "source.exact_steps": Look("Exactly as many steps as asked for", "setting_img2img_fix_steps"),
+    "source.image_cfg_scale": Look("Image CFG scale", "img2img_image_cfg_scale", {"step": 0.05}),
     "source.noise_multiplier": Look("Noise multiplier", "setting_initial_noise_multiplier", {"step": 0.01}),
     "source.extra_noise": Look("Extra noise", "img2img_extra_noise", {"step": 0.01}),
     "mask.image": Look("Mask", "img2img_mask_name"),

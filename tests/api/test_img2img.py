@@ -182,10 +182,11 @@ def test_token_merging_has_a_setting_of_its_own(
     assert (found.request.token_merging_ratio, found.warnings) == (ratio, [])
 
 
-def test_a_scale_of_pix2pix_is_a_warning(order: Callable[..., Order]) -> None:
-    assert order(image_cfg_scale=1.5).warnings == []
-    (warning,) = order(image_cfg_scale=2).warnings
-    assert warning.startswith("image_cfg_scale ")
+def test_a_scale_of_pix2pix_is_one_of_the_picture(order: Callable[..., Order]) -> None:
+    for said, scale in ((2, 2.0), (None, 1.5)):
+        found = order(image_cfg_scale=said)
+        assert found.request.source is not None
+        assert (found.request.source.image_cfg_scale, found.warnings) == (scale, [])
     assert order(enable_hr=True).warnings == ["enable_hr is not known here and was ignored."]
 
 

@@ -344,6 +344,7 @@ HIRES_SETTINGS = {
 SOURCE = {
     "denoising_strength": "denoising_strength",
     "resize_mode": "resize_mode",
+    "image_cfg_scale": "image_cfg_scale",
     "initial_noise_multiplier": "noise_multiplier",
 }
 SOURCE_SETTINGS = {"img2img_fix_steps": "exact_steps", "img2img_extra_noise": "extra_noise"}

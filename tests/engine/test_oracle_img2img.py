@@ -6,6 +6,7 @@ Both take the mode of the VAE's distribution here; by themselves diffusers and A
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,24 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.engine.canvas import prepare
+from studio.engine.hardware import choose_hardware
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loading import LoadedVae
+from studio.engine.passes import DenoisingPass
 from studio.engine.runner import DiffusersEngine
+from studio.engine.saving import Saving
+from studio.engine.source import source_latents
 from studio.library.init_images import InitImages
 from studio.schema.resolved import SourcePlan
 from studio.schema.source import Source
+from tests.engine.samples import resolved_request
 from tests.engine.test_canvas import PICTURE
 from tests.engine.test_oracle import painted, tokenizer
 from tests.library.test_init_images import file_of
 from tests.tiny_models import tiny_components, tiny_info
 
+HARDWARE = choose_hardware("cpu", precision="fp32")
 STEPS, STRENGTH, THEIRS = 8, 0.5, 5 / 8
 SMALL = PICTURE.resize((64, 64), Image.Resampling.LANCZOS)
 
@@ -88,6 +98,34 @@ def test_it_is_diffusers_own_img2img(engine: DiffusersEngine, tmp_path: Path) ->
     got = painted(engine, tiny_info("sd1"), source=source(tmp_path), steps=STEPS, cfg_scale=3.0)
     assert np.abs(got - expected).max() <= 2
     assert np.abs(got - np.asarray(SMALL).astype(int)).max() > 40, "something was painted"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+@pytest.mark.parametrize("image_scale", [1.0, 1.7])
+def test_instructions_are_diffusers_own_instruct_pix2pix(image_scale: float, tmp_path: Path) -> None:
+    """From noise alone, as the pipeline begins. Its latents of the picture are not scaled, and the third pass does not see them."""
+    loaded = ModelKeeper(HARDWARE).checkpoint(tiny_info("sd1-edit"))
+    vae = LoadedVae(loaded.model.vae, loaded.model.latent)
+    plan = source(tmp_path).model_copy(update={"image_cfg_scale": image_scale})
+    resolved = resolved_request(loaded.model.info, source=plan, steps=6, cfg_scale=3.0, negative_prompt="blurry")
+    canvas = prepare(plan, None, (64, 64))
+    with torch.no_grad():
+        told = source_latents(canvas, resolved, vae, inpaint=False, edit=True, device=torch.device("cpu"))
+    blank = replace(told, latents=torch.zeros_like(told.latents))
+    *_, last = DenoisingPass(loaded, resolved, HARDWARE, Saving(), source=blank).steps([7])
+    pipeline = pipeline_of("StableDiffusionInstructPix2PixPipeline", "sd1-edit")
+    expected = pipeline(
+        "a red fox",
+        image=SMALL,
+        negative_prompt="blurry",
+        num_inference_steps=6,
+        guidance_scale=3.0,
+        image_guidance_scale=image_scale,
+        latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)),
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(last.x, expected, rtol=0, atol=2e-3)
+    assert (last.x - expected.roll(1, dims=-1)).abs().max() > 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")

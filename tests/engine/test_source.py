@@ -298,7 +298,7 @@ def test_without_a_mask_inpainting_checkpoints_are_told_to_paint_all() -> None:
 # -- the whole way ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd1-inpaint", "sprout"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "sd1-inpaint", "sd1-edit", "sprout"])
 @pytest.mark.parametrize("mask", [None, {}, {"area": "Only masked", "padding": 4}])
 def test_every_family_paints_over_a_picture(engine: DiffusersEngine, family: str, mask: dict[str, Any] | None) -> None:
     (found,) = pictures(paint(engine, asked(family, mask=mask)))

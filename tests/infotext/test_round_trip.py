@@ -48,6 +48,7 @@ MODELS = {
     "not hashed yet": info("checkpoint", "not hashed yet"),
     "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc"),
     "filler": info("checkpoint", "filler", short_hash="ccccddddee", inpaint=True),
+    "editor": info("checkpoint", "editor", short_hash="eeeeddddcc", edit=True),
     "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")

@@ -70,6 +70,12 @@ def test_inpainting_checkpoints_tell_how_much_was_hidden(
     assert found == ([] if wanted is None else [wanted])
 
 
+def test_checkpoints_for_instructions_tell_how_strictly_the_picture_was_kept() -> None:
+    pairs = written(None, "editor", image_cfg_scale=1.2)
+    assert pairs[pairs.index("CFG scale: 7.0") + 1] == "Image CFG scale: 1.2"
+    assert not [pair for pair in written(image_cfg_scale=1.2) if pair.startswith("Image CFG scale")]
+
+
 @pytest.mark.parametrize(
     "line",
     [

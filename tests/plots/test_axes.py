@@ -106,7 +106,7 @@ def test_every_axis_changes_something() -> None:
     }  # fmt: skip
     assert {*FIELDS, *WORDED, "Nothing"} == set(get_args(AxisType)) == {*texts, "Nothing"}
     for kind, text in texts.items():
-        request = OVER if kind in ("Initial noise multiplier", "Cond. Image Mask Weight") else WHOLE
+        request = OVER if kind.startswith(("Initial noise", "Cond. Image", "Image CFG")) else WHOLE
         label, change = axis_values(kind, text)[-1]
         changed = change(request)
         assert changed != request, kind

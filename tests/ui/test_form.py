@@ -47,6 +47,7 @@ PICTURES = st.builds(
     resize_mode=st.sampled_from(["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]),
     exact_steps=st.booleans(),
     noise_multiplier=st.floats(0, 1.5),
+    image_cfg_scale=st.floats(0, 30),
     extra_noise=st.floats(0, 1),
 )
 MASKS = st.builds(

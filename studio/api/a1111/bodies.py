@@ -90,7 +90,7 @@ class Img2ImgBody(PaintBody):
         0,
         description="0 Just resize, 1 Crop and resize, 2 Resize and fill, 3 Just resize (latent upscale)",
     )
-    image_cfg_scale: float | None = Field(None, description="Of instruct-pix2pix checkpoints; ignored")
+    image_cfg_scale: float | None = Field(None, description="Of instruct-pix2pix checkpoints; null: 1.5")
     mask: str | None = Field(None, description="The mask's picture, white where is painted; null or empty: none")
     mask_blur: int | None = Field(None, description="Both of mask_blur_x and mask_blur_y")
     mask_blur_x: int | None = 4

@@ -32,8 +32,6 @@ MASK_DEFAULTS = {"content": "fill", "area": "Only masked", "padding": 0}
 """Where A1111's API begins elsewhere than its page, its texts and our requests."""
 ANY_PICTURE = "0" * NAME_DIGITS
 """Stands for the pictures of a text that names none, until those of the body take their place."""
-PIX2PIX_SCALE = 1.5
-"""A1111's `image_cfg_scale` where nobody chose one, which clients send along."""
 
 
 class Keeper(Protocol):
@@ -102,8 +100,6 @@ def _own_parts(said: Said, keeper: Keeper) -> tuple[dict[str, Any], list[str]]:
 
 def _warnings(said: Said) -> list[str]:
     warnings = []
-    if said.given.get("image_cfg_scale", PIX2PIX_SCALE) != PIX2PIX_SCALE:
-        warnings.append("image_cfg_scale is of instruct-pix2pix checkpoints, which are not built, and was ignored.")
     if said.data.get("hires"):
         warnings.append("The infotext's second pass was ignored: img2img has none.")
     return warnings

@@ -54,6 +54,7 @@ HIRES_OVERRIDES = {
 SOURCE_FIELDS = {
     "denoising_strength": "denoising_strength",
     "resize_mode": "resize_mode",
+    "image_cfg_scale": "image_cfg_scale",
     "initial_noise_multiplier": "noise_multiplier",
 }
 """Fields of the picture that img2img begins with."""

@@ -25,7 +25,7 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
     (
         "From a picture",
-        ("source.noise_multiplier", "source.extra_noise", "mask.conditioning_weight"),
+        ("source.noise_multiplier", "source.extra_noise", "mask.conditioning_weight", "source.image_cfg_scale"),
         ("source.exact_steps", "mask.rounding"),
     ),
     (
