@@ -163,6 +163,7 @@ class Studio:
 
     def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
         """Run what `resolve` made of a request without the queue, save its pictures and their grid: what the `generate` command does."""
+        from studio.jobs.cells import painted
         from studio.jobs.saving import read_file, save_grid, save_picture
 
         def data(picture: ImageReady) -> bytes:
@@ -170,7 +171,7 @@ class Studio:
 
         options, settings, started = resolved.options, self.settings, time.time()
         pictures: list[ImageReady] = []
-        for event in self.engine.run(resolved, cancel):
+        for event in painted(self.engine, resolved, cancel):
             if isinstance(event, ImageReady):
                 event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
                 pictures.append(event)

@@ -66,13 +66,16 @@ class Reproduction:
 def read_original(info: PictureInfo, data: bytes, library: ModelLookup) -> Original:
     """`info` is what `Studio.read_picture` found in `data`.
 
-    Raises `InvalidRequest` for a picture without generation text, or one whose text makes no request.
+    Raises `InvalidRequest` for a picture without generation text, one whose text makes no request, and the sheet of a plot.
     """
     if not info.infotext:
         raise InvalidRequest(
             "This picture carries no generation parameters, so it cannot be painted again.", field="file"
         )
-    request, missing = with_what_is_here(make_request(info.request), library)
+    asked = make_request(info.request)
+    if asked.plot is not None:
+        raise InvalidRequest("This is the sheet of a plot, many pictures at once: check one of them.", field="file")
+    request, missing = with_what_is_here(asked, library)
     return Original(_pixels(data), info.infotext, request, (*info.notes, *missing))
 
 

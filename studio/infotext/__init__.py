@@ -13,6 +13,7 @@ stealth     text hidden in pixels
 from studio.infotext.encode import DEFAULT_QUALITY, EncodedPicture, encode_image, encode_png, encode_saved
 from studio.infotext.opening import guarded, open_picture
 from studio.infotext.pictures import PictureInfo, read_picture
+from studio.infotext.plot import with_plot
 from studio.infotext.read import ParsedInfotext, parse_infotext
 from studio.infotext.write import write_infotext
 
@@ -28,5 +29,6 @@ __all__ = [
     "open_picture",
     "parse_infotext",
     "read_picture",
+    "with_plot",
     "write_infotext",
 ]

@@ -22,6 +22,7 @@ from studio.infotext.keys import (
     TEMPLATE_KEYS,
     TITLE_KEYS,
 )
+from studio.infotext.plot import OPTION_KEYS, plot_fields
 from studio.infotext.source import NOT_MASKED, PICTURE_KEYS, picture_is_missing
 from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
@@ -33,6 +34,7 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
+from studio.schema.plot import Plot
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
@@ -165,6 +167,12 @@ class _Reader:
             self.used.update((*HIRES_NAMES, "First pass size-1", "First pass size-2"))
             first = (fields["sampler"], fields["schedule"]) if "sampler" in fields else None
             found["hires"].update(hires_names(self.pairs, first, self.notes.append))
+        found["plot"], more, used = plot_fields(self.pairs)
+        self.notes += more
+        self.used |= used
+        if found["plot"]:
+            for key, field in OPTION_KEYS.items():
+                self.read(found["plot"], Plot, key, field)
         valid: dict[str, Any] = {}
         for name, values in found.items():
             beside = {"source": valid["source"]} if name == "mask" and "source" in valid else {}

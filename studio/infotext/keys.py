@@ -113,7 +113,12 @@ TITLE_KEYS = frozenset({"Refiner", "Hires checkpoint"})
 HIRES_NAMES = ("Hires upscaler", "Hires sampler", "Hires schedule type")
 """What is looked up by name for the second pass; see `studio.infotext.hires`."""
 
-TEXT_KEYS = frozenset({"Hires prompt", "Hires negative prompt", "Template", "Negative Template"})
+TEXT_KEYS = frozenset(
+    {
+        *("Hires prompt", "Hires negative prompt", "Template", "Negative Template"),
+        *(f"{fixed}{axis} Values" for fixed in ("", "Fixed ") for axis in "XYZ"),
+    }
+)
 """Keys of whole texts: a value of theirs that looks like a size is none."""
 
 TEMPLATE_KEYS = ("Template", "Negative Template")

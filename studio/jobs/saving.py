@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from studio.errors import NotFound, StorageError, StudioError
-from studio.infotext import DEFAULT_QUALITY, encode_saved
+from studio.infotext import DEFAULT_QUALITY, encode_image, encode_saved, with_plot
 from studio.jobs.grids import draw_grid, rgb_bytes
 from studio.jobs.lock import waiting_lock
+from studio.jobs.sheets import draw_sheet
 from studio.naming import expand, file_name, folder_names, picture_decoration, picture_facts
 from studio.naming.place import GRID
 from studio.paths import Paths, atomic_write, safe_join, storage_error
@@ -41,9 +42,9 @@ def save_picture(
     Returns the event with its `path`, without the bytes. When it cannot be written the bytes stay and `warning` says why;
     a format that cannot hold the picture is replaced by PNG, with a `warning` too. Never raises `StudioError`. A folder that the run names itself (`output_dir`) gets no sub-folders.
     """
-    options = resolved.options
+    options, (own, number) = resolved.options, resolved.picture(picture.index)
     file = encode_saved(picture.png, picture.infotext, options.file_format or "png", options.quality or DEFAULT_QUALITY)
-    facts = picture_facts(resolved, picture.index, started, lambda: rgb_bytes(picture.png))
+    facts = picture_facts(own, number, started, lambda: rgb_bytes(picture.png))
     beside = ("txt",) if options.text_file else ()
     decoration, problems = expand(picture_decoration(settings), facts)
     for problem in problems:
@@ -76,7 +77,7 @@ def save_grid(
     paths: Paths,
     settings: Settings,
 ) -> str | None:
-    """Write the grid of a job's finished `pictures`, whose files `read` gives, with the infotext of the first.
+    """Write the grid of a job's finished `pictures`, or the sheet of its plot, whose files `read` gives, with the infotext of the first.
 
     Returns its path, or None when none is wanted (a single picture, a folder of the run's own) or it could not be made:
     the log then says why, and the job is none the worse.
@@ -123,10 +124,14 @@ def _grid(
     settings: Settings,
 ) -> Path:
     first = pictures[0]
-    facts = picture_facts(resolved, first.index, started)
-    cell = (first.width, first.height)
-    sheets = (read(picture) for picture in pictures)
-    file = draw_grid(sheets, len(pictures), cell, first.infotext, settings.grid_format, settings.jpeg_quality)
+    facts = picture_facts(*resolved.picture(first.index), started)
+    if resolved.plot:
+        sheet = draw_sheet({picture.index: read(picture) for picture in pictures}, resolved.plot)
+        text = with_plot(first.infotext, resolved.plot)
+        file = encode_image(sheet, text, settings.grid_format, settings.jpeg_quality)
+    else:
+        cell, files = (first.width, first.height), (read(picture) for picture in pictures)
+        file = draw_grid(files, len(pictures), cell, first.infotext, settings.grid_format, settings.jpeg_quality)
     if file.warning:
         log.warning(file.warning)
 

@@ -227,6 +227,11 @@ class ResolvedRequest(_Frozen):
     notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)
 
+    @property
+    def picture_count(self) -> int:
+        """Pictures the whole job makes."""
+        return len(self.plot.cells) if self.plot else len(self.seeds)
+
     def picture(self, index: int) -> tuple[ResolvedRequest, int]:
         """The request that picture `index` of the job comes of, and its number there."""
         return (self.plot.cells[index], 0) if self.plot else (self, index)

@@ -70,7 +70,7 @@ def progress(studio: StudioDep, skip_current_image: bool = False) -> ProgressAns
         interrupted=running.asked == "interrupt",
         stopping_generation=running.asked == "interrupt",
         job="img2img" if job.request.source else "txt2img",
-        job_count=job.request.batch_count,
+        job_count=last.batches if last else job.request.batch_count,
         job_timestamp=time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
         job_no=last.batch if last else 0,
         sampling_step=last.step if last else 0,
