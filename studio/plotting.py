@@ -1,13 +1,15 @@
-"""What a plot (X/Y/Z) comes to: how many pictures it will be, and its sheet afterwards."""
+"""What a plot (X/Y/Z) can choose from, how many pictures it will be, and its sheet afterwards."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from studio.errors import NotFound, StudioError
+from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.jobs import JobRecord
-from studio.schema.request import GenerationRequest
+from studio.schema.request import GenerationRequest, RngSource
+from studio.upscalers import UPSCALERS
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -26,6 +28,33 @@ class PlotSize:
         """Pictures of the whole plot."""
         across, down, deep = self.axes
         return across * down * deep
+
+
+def plot_choices(studio: Studio) -> dict[str, list[str]]:
+    """All values of the axes whose values are names, by the type of the axis; an axis without any has an empty list."""
+    models = [model.name for model in studio.library.checkpoints() if not model.problem]
+    samplers, switches = [sampler.name for sampler in SAMPLERS], ["False", "True"]
+    return {
+        "Sampler": samplers,
+        "Hires sampler": samplers,
+        "Schedule type": [schedule.label for schedule in SCHEDULES],
+        "Checkpoint name": models,
+        "Refiner checkpoint": ["None", *models],
+        "VAE": ["Automatic", *(vae.name for vae in studio.library.vaes() if not vae.problem)],
+        "Hires upscaler": UPSCALERS.names(),
+        "Styles": _styles(studio),
+        "RNG source": list(get_args(RngSource)),
+        "Always discard next-to-last sigma": switches,
+        "SGM noise multiplier": switches,
+    }
+
+
+def _styles(studio: Studio) -> list[str]:
+    """Their names; none while a file of them is damaged."""
+    try:
+        return [style.name for style in studio.library.styles.styles()]
+    except StudioError:
+        return []
 
 
 def plot_size(studio: Studio, request: GenerationRequest) -> PlotSize:

@@ -108,9 +108,7 @@ def _png(studio: Studio, record: ImageRecord) -> bytes:
         raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
 
 
-def _info(
-    studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, notes: Sequence[str]
-) -> dict[str, Any]:
+def _info(studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, notes: Sequence[str]) -> dict[str, Any]:
     """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored.
 
     `notes` are those that the job was taken with. The grid or `sheet` stands before the pictures, with its own text.

@@ -44,7 +44,11 @@ ARGUMENTS: dict[str, tuple[str, Any]] = {
     **{
         f"{axis}_{name}": (f"{axis.upper()} {words}", value)
         for axis in "xyz"
-        for name, words, value in (("type", "type", "Nothing"), ("values", "values", ""), ("values_dropdown", "values", []))
+        for name, words, value in (
+            ("type", "type", "Nothing"),
+            ("values", "values", ""),
+            ("values_dropdown", "values", []),
+        )
     },
     "draw_legend": ("Draw legend", True),
     "include_lone_images": ("Include Sub Images", False),
@@ -87,7 +91,11 @@ def plot_call(arguments: Sequence[Any], axes: Sequence[str]) -> PlotCall:
     for axis in "xyz":
         if _switch(f"vary_seeds_{axis}", asked[f"vary_seeds_{axis}"]):
             raise _impossible(f"vary_seeds_{axis}", "seeds are varied by an axis of type Seed here; send false")
-    plot: dict[str, Any] = {"legend": on["draw_legend"], "random_seeds": on["no_fixed_seeds"], "margin": asked["margin_size"]}
+    plot: dict[str, Any] = {
+        "legend": on["draw_legend"],
+        "random_seeds": on["no_fixed_seeds"],
+        "margin": asked["margin_size"],
+    }
     for axis in "xyz":
         kind = _axis(f"{axis}_type", asked[f"{axis}_type"], axes)
         text, listed = asked[f"{axis}_values"], asked[f"{axis}_values_dropdown"]
@@ -101,7 +109,12 @@ def script_info() -> list[dict[str, Any]]:
     """A1111's description of its scripts: one entry for each route."""
     routes = ((False, TXT2IMG_AXES), (True, IMG2IMG_AXES))
     return [
-        {"name": PLOT, "is_alwayson": False, "is_img2img": img2img, "args": [_argument(name, axes) for name in ARGUMENTS]}
+        {
+            "name": PLOT,
+            "is_alwayson": False,
+            "is_img2img": img2img,
+            "args": [_argument(name, axes) for name in ARGUMENTS],
+        }
         for img2img, axes in routes
     ]
 
@@ -148,4 +161,6 @@ def _line(values: Any) -> str:
 def _impossible(name: str, why: str, choices: Sequence[str] = ()) -> InvalidRequest:
     place = list(ARGUMENTS).index(name)
     listed = f" Choose from {', '.join(choices)}." if choices else ""
-    return InvalidRequest(f"script_args[{place}] ({name}): {why}.{listed}", field=f"script_args.{name}", choices=tuple(choices))
+    return InvalidRequest(
+        f"script_args[{place}] ({name}): {why}.{listed}", field=f"script_args.{name}", choices=tuple(choices)
+    )

@@ -1,4 +1,4 @@
-"""Plots (X/Y/Z): what one comes to, before it is asked for."""
+"""Plots (X/Y/Z): what an axis can choose from, and what a plot comes to, before it is asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
 from studio.api.native.jobs import whole_request
-from studio.plotting import plot_size
+from studio.plotting import plot_choices, plot_size
 from studio.schema.request import GenerationRequest
 
 router = APIRouter(tags=["jobs"])
@@ -20,10 +20,18 @@ class PlotSizeBody(GenerationRequest):
 class PlotSizeAnswer(BaseModel):
     """What a plot comes to, or why it cannot be."""
 
-    axes: tuple[int, int, int] = Field(description="Values of X, Y and Z: 1 where an axis has nothing, 0 without a plot")
+    axes: tuple[int, int, int] = Field(
+        description="Values of X, Y and Z: 1 where an axis has nothing, 0 without a plot"
+    )
     pictures: int = Field(description="All together")
     problem: str = Field(description="What is wrong with the request; empty: nothing")
     field: str | None = Field(description="The field that it is about")
+
+
+@router.get("/plot/choices")
+def choices(studio: StudioDep) -> dict[str, list[str]]:
+    """All values of the axes whose values are names, by the type of the axis."""
+    return plot_choices(studio)
 
 
 @router.post("/plot/size")
