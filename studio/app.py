@@ -144,6 +144,10 @@ class Studio:
 
     def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:
         """See `studio.resolve.resolve`; seeds of -1 are drawn here, and what `options` leave open about files is as the settings say."""
+        if options and options.save:  # what a saved picture began with stays
+            for part in (request.source, request.mask):
+                if part:
+                    self.library.init_images.hold(part.image)
         return resolve(
             request,
             self.library,

@@ -79,8 +79,13 @@ class Paths:
 
     @property
     def init_images(self) -> Path:
-        """Pictures that others begin with, and masks, under names made of their pixels."""
+        """Pictures that saved ones began with, and masks, under names made of their pixels."""
         return self.outputs / "init-images"
+
+    @property
+    def waiting_images(self) -> Path:
+        """Pictures that were given to begin with, and masks, which no saved picture began with yet."""
+        return self.state / "init-images"
 
     @property
     def state(self) -> Path:

@@ -52,7 +52,7 @@ class Library:
         self._models = Shelf(*(Place(root, "checkpoint", skip=(vae,)) for root in roots), Place(vae, "vae"))
         self.styles = StyleBook(paths.root)
         self.wildcards = WildcardFolder(paths.wildcards)
-        self.init_images = InitImages(paths.init_images)
+        self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._hasher = _Hasher(self)

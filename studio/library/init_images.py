@@ -1,13 +1,16 @@
 """Pictures that other pictures begin with (img2img) and their masks, kept so that a request can name them and be repeated.
 
-    outputs/init-images/0f3c…e1.png        RGB for a picture, grey for a mask; the name is made of mode, size and pixels
+    outputs/.studio/init-images/0f3c…e1.png    what was given, until a picture is painted from it and saved; the newest `MAX_WAITING`
+    outputs/init-images/0f3c…e1.png            from then on, for good
 
-The same pixels are kept once, whatever file they came in. Nothing here is ever deleted or overwritten: a picture painted from one
-can be painted again as long as it lies there.
+RGB for a picture, grey for a mask; the name is made of mode, size and pixels, so the same pixels are kept once, whatever file they came
+in. A mask gets another name with every stroke, hence the first folder. Nothing in the second one is ever deleted or overwritten: a
+picture painted from one can be painted again as long as it lies there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,15 +25,23 @@ from studio.paths import atomic_write, safe_join
 from studio.schema.resolved import InitImage
 from studio.schema.source import NAME_DIGITS
 
+MAX_WAITING = 500
+"""Files that may wait; the oldest go first."""
 BACKGROUND = "#ffffff"
 """What transparent parts of a picture lie on; A1111's default."""
 
 
 class InitImages:
-    """The folder of kept pictures. Thread-safe."""
+    """The kept pictures. Thread-safe.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: those that a saved picture began with.
+        waiting: the others.
+    """
+
+    def __init__(self, folder: Path, waiting: Path) -> None:
         self._folder = folder
+        self._waiting = waiting
 
     def keep(self, data: bytes) -> InitImage:
         """Keep the picture in a file's bytes: turned upright, on white where it is transparent.
@@ -45,23 +56,41 @@ class InitImages:
 
     def find(self, name: str) -> InitImage:
         """The kept picture of this name. Raises `UnknownName` when it is not there any more, `DamagedFile`."""
-        path = safe_join(self._folder, f"{name}.png")
-        try:
-            changed = path.stat().st_mtime_ns
-        except OSError:
-            raise UnknownName(
-                f"The picture {name} to begin with is not in {self._folder}: give it again.", field="source.image"
-            ) from None
-        return _read(path, changed)
+        for folder in (self._folder, self._waiting):
+            path = safe_join(folder, f"{name}.png")
+            with contextlib.suppress(OSError):
+                return _read(path, path.stat().st_mtime_ns)
+        raise UnknownName(
+            f"The picture {name} to begin with is not kept any more: give it again.", field="source.image"
+        )
+
+    def hold(self, name: str) -> None:
+        """From now on the picture of this name stays, if it is there at all. Raises `StorageError` when it cannot be written."""
+        there = safe_join(self._folder, f"{name}.png")
+        if not there.exists():
+            with contextlib.suppress(OSError):  # where it is gone, whoever looks for it will say so
+                atomic_write(there, safe_join(self._waiting, f"{name}.png").read_bytes())
 
     def _kept(self, image: Image.Image) -> InitImage:
         pixels = image.tobytes()
         shape = f"{image.mode} {image.width}x{image.height}\n".encode()
         name = hashlib.sha256(shape + pixels).hexdigest()[:NAME_DIGITS]
-        path = self._folder / f"{name}.png"
-        if not path.exists():
+        held, path = self._folder / f"{name}.png", self._waiting / f"{name}.png"
+        if held.exists():
+            return _facts(held, image, pixels)
+        if path.exists():
+            with contextlib.suppress(OSError):
+                path.touch()  # it is wanted again: not the oldest any more
+        else:
             atomic_write(path, encode_png(image, ""))
+            self._make_room()
         return _facts(path, image, pixels)
+
+    def _make_room(self) -> None:
+        with contextlib.suppress(OSError):
+            files = sorted(self._waiting.glob("*.png"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+            for file in files[MAX_WAITING:]:
+                file.unlink()
 
 
 def open_init_image(image: InitImage) -> Image.Image:

@@ -41,8 +41,9 @@ def expanded(
             field="batch_count" if request.batch_count > 1 else "batch_size",
         )
     x, y, z = _axes(plot, draw_seed)
-    seed = draw_seed() if request.seed < 0 and not plot.random_seeds else request.seed
-    base, found = request.model_copy(update={"plot": None, "seed": seed}), []
+    base, found = request.model_copy(update={"plot": None}), []
+    if not plot.random_seeds:
+        base = _with_seeds(base, draw_seed, draw_seed)
     for on_z, on_y, on_x in itertools.product(z, y, x):
         own = base
         for axis, (label, change) in (("z", on_z), ("y", on_y), ("x", on_x)):
@@ -60,10 +61,20 @@ def fixed_plot(request: GenerationRequest, plan: PlotPlan) -> GenerationRequest:
     """`request` with the seeds of its plot written in, so that running it again gives the same pictures: the common one, and the values
     of an axis of seeds. Where each picture has a seed of its own there is nothing common, and it stays as it is."""
     changes: dict[str, Any] = {}
-    if request.seed < 0 and not plan.asked.random_seeds and "Seed" not in _kinds(plan.asked):
-        changes["seed"] = plan.cells[0].seeds[0]
+    if not plan.asked.random_seeds:
+        mixed = [cell.variation.seeds[0] for cell in plan.cells if cell.variation]
+        whole = _with_seeds(request, lambda: plan.cells[0].seeds[0], lambda: mixed[0] if mixed else -1)
+        changes = {"seed": whole.seed, "variation": whole.variation}
     values = {f"{axis}_values": fixed for axis in AXES if (fixed := fixed_values(plan, axis))}
     return request.model_copy(update={**changes, "plot": plan.asked.model_copy(update=values)})
+
+
+def _with_seeds(request: GenerationRequest, seed: Callable[[], int], mixed: Callable[[], int]) -> GenerationRequest:
+    """`request` with seeds of -1, its own and that of its variation, replaced by these."""
+    part = request.variation
+    if part and part.seed < 0:
+        part = part.model_copy(update={"seed": mixed()})
+    return request.model_copy(update={"seed": seed() if request.seed < 0 else request.seed, "variation": part})
 
 
 def fixed_values(plan: PlotPlan, axis: str) -> str | None:

@@ -45,7 +45,7 @@ class StandInLibrary:
     def __init__(self, paths: Paths) -> None:
         self.styles = StyleBook(paths.root)
         self.wildcards = WildcardFolder(paths.wildcards)
-        self.init_images = InitImages(paths.init_images)
+        self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self.models = [
             model("checkpoint", "sprout", short_hash="0123456789", sha256="0123456789" + "a" * 54),
             model("checkpoint", "oak/old", native_size=512),

@@ -54,7 +54,7 @@ TOLD = {
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> InitImages:
-    return InitImages(tmp_path)
+    return InitImages(tmp_path, tmp_path)
 
 
 @pytest.fixture
@@ -279,7 +279,9 @@ def test_what_curl_sends(client: httpx.Client, studio: Studio) -> None:
     assert source is not None
     kept = studio.library.init_image(source.image)
     assert (kept.width, kept.height) == (72, 64)
-    assert Path(kept.path).parent == studio.paths.outputs / "init-images"
+    assert Path(kept.path).parent == studio.paths.waiting_images, "nothing was saved"
+    client.post(f"{API}/img2img", json={**SMALL, "init_images": [FOX], "save_images": True})
+    assert Path(studio.library.init_image(source.image).path).parent == studio.paths.outputs / "init-images"
 
 
 def test_what_webuiapi_sends(client: httpx.Client, studio: Studio) -> None:

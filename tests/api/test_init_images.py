@@ -39,7 +39,7 @@ def test_a_picture_is_kept_and_given_back(client: httpx.Client, studio: Studio) 
     assert answer.status_code == 200
     told = answer.json()
     assert (told["width"], told["height"]) == (24, 40)
-    assert (studio.paths.init_images / f"{told['name']}.png").is_file()
+    assert (studio.paths.waiting_images / f"{told['name']}.png").is_file()
     np.testing.assert_array_equal(pixels(client, told["name"]), asked)
     assert keep(client, encoded(Image.fromarray(asked), "WEBP"), "image/webp").json().keys() == told.keys()
     bare = keep(client, encoded(Image.fromarray(asked), "BMP"), "application/octet-stream")
@@ -80,7 +80,7 @@ def test_it_is_served_like_other_pictures(client: httpx.Client) -> None:
 def test_one_that_is_gone_is_said(client: httpx.Client, studio: Studio) -> None:
     name = keep(client, encoded(Image.new("RGB", (9, 9)))).json()["name"]
     tag = {"If-None-Match": f'"{name}"'}
-    (studio.paths.init_images / f"{name}.png").unlink()
+    (studio.paths.waiting_images / f"{name}.png").unlink()
     answer = client.get(f"{KEPT}/{name}.png", headers=tag)
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == f"The picture {name} is not kept any more."

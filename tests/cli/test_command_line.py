@@ -24,7 +24,7 @@ from studio.settings import Settings
 from studio.training.runs import RunFailed, StageStarted, new_run
 from tests.api.stand_in import make_studio
 
-NOTHING_KEPT = InitImages(Path("nowhere"))
+NOTHING_KEPT = InitImages(Path("nowhere"), Path("nowhere"))
 
 
 def no_server(arguments: argparse.Namespace) -> int:
@@ -129,7 +129,11 @@ def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
 
 
 def test_pictures_to_begin_with_are_files_or_names(tmp_path: Path) -> None:
-    init_images, picture, mask = InitImages(tmp_path / "kept"), tmp_path / "fox.jpg", tmp_path / "mask.png"
+    init_images, picture, mask = (
+        InitImages(tmp_path / "kept", tmp_path / "kept"),
+        tmp_path / "fox.jpg",
+        tmp_path / "mask.png",
+    )
     Image.new("RGB", (72, 64), (200, 90, 20)).save(picture)
     Image.new("L", (72, 64), 255).save(mask)
 

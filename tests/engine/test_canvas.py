@@ -35,7 +35,7 @@ class Desk:
     """Keeps pictures and makes plans of them."""
 
     def __init__(self, folder: Path) -> None:
-        self.kept = InitImages(folder)
+        self.kept = InitImages(folder, folder)
 
     def canvas(
         self,

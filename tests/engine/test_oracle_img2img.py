@@ -55,7 +55,7 @@ def codes(pipeline: Any, sample: torch.Tensor) -> torch.Tensor:
 
 
 def source(folder: Path) -> SourcePlan:
-    image = InitImages(folder).keep(file_of(PICTURE))
+    image = InitImages(folder, folder).keep(file_of(PICTURE))
     return SourcePlan(image=image, **Source(denoising_strength=STRENGTH).model_dump(exclude={"image", "extra_noise"}))
 
 

@@ -40,7 +40,7 @@ HARDWARE = choose_hardware("cpu", precision="fp32")
 class Desk(Library):
     """The tiny checkpoints, and a folder of pictures to begin with."""
 
-    kept = InitImages(Path("/nowhere"))
+    kept = InitImages(Path("/nowhere"), Path("/nowhere"))
 
     def init_image(self, name: str) -> InitImage:
         return self.kept.find(name)
@@ -55,9 +55,9 @@ def engine() -> Iterator[DiffusersEngine]:
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    Desk.kept = InitImages(tmp_path_factory.mktemp("init-images"))
+    Desk.kept = InitImages(folder := tmp_path_factory.mktemp("init-images"), folder)
     yield
-    Desk.kept = InitImages(Path("/nowhere"))
+    Desk.kept = InitImages(Path("/nowhere"), Path("/nowhere"))
 
 
 def asked(

@@ -133,6 +133,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "styles": st.sampled_from([(), ("photo",)]),
     "upscaler": st.sampled_from(UPSCALERS.names()),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
+    "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),
     "HiresPass.schedule": st.sampled_from(["", *(spec.label for spec in SCHEDULES)]),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import studio.library.init_images as init_images_module
 from studio.errors import DamagedFile, NotAllowed, StorageError, UnknownName
 from studio.library.init_images import InitImages, open_init_image
 from studio.schema.request import make_request
@@ -22,7 +24,7 @@ RNG = np.random.default_rng(3)
 
 @pytest.fixture
 def kept(tmp_path: Path) -> InitImages:
-    return InitImages(tmp_path / "init-images")
+    return InitImages(tmp_path / "init-images", tmp_path / "waiting")
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -42,7 +44,7 @@ def test_the_same_pixels_are_kept_once_whatever_file_they_came_in(kept: InitImag
     first = kept.keep(file_of(image))
     again = kept.keep(file_of(image, "WEBP", lossless=True))
     assert first == again == kept.find(first.name)
-    assert [path.name for path in (tmp_path / "init-images").iterdir()] == [f"{first.name}.png"]
+    assert [path.name for path in (tmp_path / "waiting").iterdir()] == [f"{first.name}.png"]
     assert (first.width, first.height) == image.size
     assert first.md5 == hashlib.md5(image.tobytes()).hexdigest()
     assert open_init_image(first).tobytes() == image.tobytes()
@@ -90,6 +92,34 @@ def test_a_mask_is_its_brightness_or_what_is_opaque(kept: InitImages) -> None:
     assert open_init_image(kept.keep_mask(file_of(layer))).tobytes() == bytes((255, 40))
 
 
+def test_what_is_held_stays_and_the_oldest_of_the_others_go(
+    kept: InitImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(init_images_module, "MAX_WAITING", 3)
+    names = []
+    for step in range(6):
+        found = kept.keep(file_of(picture()))
+        os.utime(found.path, (step, step))
+        names.append(found.name)
+        if step == 0:
+            kept.hold(found.name)
+            kept.hold("ab" * 16)  # of one that is not there nobody hears
+    assert kept.find(names[0]).path == str(tmp_path / "init-images" / f"{names[0]}.png")
+    for name in names[1:3]:
+        with pytest.raises(UnknownName, match=name):
+            kept.find(name)
+    assert [kept.find(name).name for name in names[3:]] == names[3:]
+
+
+def test_what_is_held_already_is_not_kept_twice(kept: InitImages, tmp_path: Path) -> None:
+    data = file_of(picture())
+    kept.hold(kept.keep(data).name)
+    (path,) = (tmp_path / "waiting").iterdir()
+    path.unlink()
+    assert kept.keep(data).path == str(tmp_path / "init-images" / path.name)
+    assert list((tmp_path / "waiting").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["0" * 32, "ff" * 16])
 def test_a_missing_picture_is_named(kept: InitImages, name: str) -> None:
     with pytest.raises(UnknownName, match=name):
@@ -115,7 +145,7 @@ def test_a_changed_file_is_read_again(kept: InitImages, tmp_path: Path) -> None:
 
 @given(st.binary(max_size=60))
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    kept = InitImages(Path("/nowhere"))
+    kept = InitImages(Path("/nowhere"), Path("/nowhere/waiting"))
     for keep in (kept.keep, kept.keep_mask):
         with pytest.raises(DamagedFile, match=r"no picture that can be read|damaged"):
             keep(data)
@@ -124,4 +154,4 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
-        InitImages(tmp_path / "file").keep(file_of(picture()))
+        InitImages(tmp_path / "kept", tmp_path / "file").keep(file_of(picture()))
