@@ -43,7 +43,7 @@ SWITCHED = ("hires",)
 PICTURED = ("source", "mask")
 """Parts that are there while they name a picture, the mask only with the picture that it belongs to."""
 
-VALUES = "1, 2, 3 or 5-9 (+2) or 1-10 [4]; names by commas"
+VALUES = "1, 2, 3 · 5-9 (+2) · 1-10 [4] · name, name"
 """How the values of a plot's axis are written."""
 
 

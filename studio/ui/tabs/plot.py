@@ -20,10 +20,10 @@ def build_plot(form: Form) -> None:
         with gr.Row(elem_classes=["ls-row", "ls-plot-swaps"]):
             for pair in _SWAPS:
                 _swap(form, *pair)
-        with gr.Row(elem_classes=["ls-row"]):
-            form.place("plot.margin", scale=5, min_width=120)
-            form.place("plot.legend", scale=5, min_width=120)
-            form.place("plot.random_seeds", scale=6, min_width=120)
+        form.place("plot.margin")
+        with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
+            form.place("plot.legend", min_width=160)
+            form.place("plot.random_seeds", min_width=160)
 
 
 def _axis(form: Form, axis: str) -> None:
