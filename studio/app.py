@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -165,8 +165,8 @@ class Studio:
         job = self.queue.submit(fixed(request, resolved), resolved.options, source)
         return job.model_copy(update={"notes": resolved.notes})
 
-    def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        """Run what `resolve` made of a request without the queue, save its pictures and their grid: what the `generate` command does."""
+    def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Generator[Event, None, str | None]:
+        """Run what `resolve` made of a request without the queue, save its pictures and their grid, and return its path: the `generate` command."""
         from studio.jobs.cells import painted
         from studio.jobs.saving import read_file, save_grid, save_picture
 
@@ -175,13 +175,15 @@ class Studio:
 
         options, settings, started = resolved.options, self.settings, time.time()
         pictures: list[ImageReady] = []
+        grid = None
         for event in painted(self.engine, resolved, cancel):
             if isinstance(event, ImageReady):
                 event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
                 pictures.append(event)
             elif isinstance(event, Finished):
-                save_grid(pictures, data, resolved, started, self.paths, settings)
+                grid = save_grid(pictures, data, resolved, started, self.paths, settings)
             yield event
+        return grid
 
     def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
         """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
@@ -334,8 +336,7 @@ class Studio:
         try:
             return self.library.checkpoint(self.settings.sd_model_checkpoint or None)
         except StudioError:
-            usable = [model for model in self.library.checkpoints() if not model.problem]
-            return usable[0] if usable else None
+            return next((model for model in self.library.checkpoints() if not model.problem), None)
 
 
 def build(

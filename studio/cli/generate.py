@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from studio.errors import DamagedFile, InvalidRequest, NotFound, StorageError
 from studio.library.init_images import InitImages
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
+from studio.schema.plot import Plot
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "hires": (HiresPass, "hires_"),
     "source": (Source, "source_"),
     "mask": (Mask, "mask_"),
+    "plot": (Plot, "plot_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
 PICTURES = {
@@ -163,12 +165,16 @@ def run(arguments: argparse.Namespace) -> int:
         resolved = studio.resolve(request_from(arguments, defaults, studio.library.init_images), options)
         for note in resolved.notes:
             say(note)
-        images = _paint(studio, resolved, cancel, quiet=arguments.json)
-    return _report(images, as_json=arguments.json)
+        images, grid = _paint(studio, resolved, cancel, quiet=arguments.json)
+    if grid and resolved.plot:
+        say(f"sheet of the plot: {grid}")
+    return _report(images, grid, as_json=arguments.json)
 
 
-def _paint(studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, quiet: bool) -> list[ImageReady]:
-    """Run the job under a progress bar and collect its pictures."""
+def _paint(
+    studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, quiet: bool
+) -> tuple[list[ImageReady], str | None]:
+    """Run the job under a progress bar and collect its pictures, and the path of their grid."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -181,14 +187,20 @@ def _paint(studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, qu
         TextColumn("{task.fields[rate]}"),
     )
     images: list[ImageReady] = []
+    grid = None
+
+    def events() -> Iterator[Event]:
+        nonlocal grid
+        grid = yield from studio.paint(resolved, cancel)
+
     with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("starting", total=resolved.steps * resolved.batch_count, rate="")
-        for event in studio.paint(resolved, cancel):
+        task = bar.add_task("starting", total=resolved.steps * resolved.picture_count // resolved.batch_size, rate="")
+        for event in events():
             if isinstance(event, ImageReady):
                 images.append(event)
             elif shown := _bar_update(event):
                 bar.update(task, **shown)
-    return images
+    return images, grid
 
 
 def _bar_update(event: Event) -> dict[str, Any] | None:
@@ -202,7 +214,7 @@ def _bar_update(event: Event) -> dict[str, Any] | None:
     return None
 
 
-def _report(images: list[ImageReady], *, as_json: bool) -> int:
+def _report(images: list[ImageReady], grid: str | None, *, as_json: bool) -> int:
     """Print the result. Raises `StorageError` when a picture could not be written."""
     failed = next((image.warning for image in images if image.warning and image.path is None), None)
     if as_json:
@@ -218,6 +230,7 @@ def _report(images: list[ImageReady], *, as_json: bool) -> int:
                     "seed": first["seed"],
                     "infotext": first["infotext"],
                     "images": rows,
+                    "grid": grid,
                 },
                 ensure_ascii=False,
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from studio.schema.plot import Plot
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
@@ -32,6 +33,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "hires": HiresPass,
     "source": Source,
     "mask": Mask,
+    "plot": Plot,
     "branch": BranchPoint,
 }
 """Fields of a request that are models themselves; each of their fields has its component."""
@@ -40,6 +42,9 @@ SWITCHED = ("hires",)
 """Parts whose presence no value of theirs tells: the form has a switch for each, `hires.on`, which no request has."""
 PICTURED = ("source", "mask")
 """Parts that are there while they name a picture, the mask only with the picture that it belongs to."""
+
+VALUES = "1, 2, 3 · 5-9 (+2) · 1-10 [4] · name, name"
+"""How the values of a plot's axis are written."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,16 @@ LOOKS: dict[str, Look] = {
     "mask.padding": Look("Only masked padding", "img2img_inpaint_full_res_padding", {"slider": True, "step": 4}),
     "mask.rounding": Look("Round the mask", "img2img_mask_round"),
     "mask.conditioning_weight": Look("Conditioning mask weight", "setting_inpainting_mask_weight", {"step": 0.05}),
+    **{
+        f"plot.{axis}_{name}": Look(f"{axis.upper()} {name}", f"script_txt2img_xyz_plot_{axis}_{name}", extra)
+        for axis in "xyz"
+        for name, extra in (("type", {}), ("values", {"placeholder": VALUES}))
+    },
+    "plot.legend": Look("Draw legend", "script_txt2img_xyz_plot_draw_legend"),
+    "plot.margin": Look(
+        "Grid margins (px)", "script_txt2img_xyz_plot_margin_size", {"slider": True, "step": 2, "soft_maximum": 100}
+    ),
+    "plot.random_seeds": Look("A seed for each picture", "script_txt2img_xyz_plot_no_fixed_seeds"),
     "branch.step": Look("Branch from step", "txt2img_branch_step"),
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),

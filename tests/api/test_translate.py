@@ -105,7 +105,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("script_name", "Prompt matrix"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:

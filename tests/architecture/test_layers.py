@@ -25,6 +25,7 @@ LAYERS = {
         "lineage",
         "localise",
         "resolve",
+        "plotting",
         "reproduce",
         "runs",
         "sketching",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from PIL import Image
 
 from studio.cli import COMMANDS, build_parser, main
+from studio.cli import generate as command
 from studio.cli.generate import PARTS, PICTURES, REQUEST_FIELDS, _report, branch_from, request_from
 from studio.errors import StorageError, StudioError
-from studio.infotext import encode_png
+from studio.infotext import encode_png, read_picture
 from studio.library.init_images import InitImages
 from studio.paths import Paths
-from studio.schema.events import ImageReady
+from studio.schema.engine import CancelToken
+from studio.schema.events import Event, ImageReady
 from studio.schema.request import BranchPoint, GenerationRequest, Refiner, SeedResize, Variation
 from studio.schema.source import Mask, Source
 from studio.schema.training import TrainingConfig
@@ -44,6 +47,11 @@ def no_server(arguments: argparse.Namespace) -> int:
         (["--model", "nothing-like-it"], "nothing-like-it"),
         (["--eta", "3"], "eta"),
         (["--variation-strength", "2"], "variation.strength = '2'"),
+        (
+            ["--plot-x-type=Steps", "--plot-x-values=two"],
+            "plot.x_values = 'two' is not possible for Steps: 'two' is no number",
+        ),
+        (["--plot-x-type=Steps", "--plot-x-values=2", "--batch-count=2"], "set batch count and batch size to 1"),
         (["--seed-resize-width", "5"], "seed_resize.width = '5' is not possible: must be 0 (off) or at least 64"),
     ],
 )
@@ -192,13 +200,67 @@ def test_pictures_that_are_not_possible_end_with_2(
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_plot_is_painted_cell_by_cell_and_its_sheet_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    studio = make_studio(tmp_path)
+    monkeypatch.setattr(command, "opened_studio", lambda arguments: contextlib.nullcontext((studio, CancelToken())))
+    totals: list[tuple[float, float]] = []
+    shown = command._bar_update
+
+    def noted(event: Event) -> dict[str, Any] | None:
+        update = shown(event)
+        totals.extend([(update["completed"], update["total"])] if update and "total" in update else [])
+        return update
+
+    monkeypatch.setattr(command, "_bar_update", noted)
+    words = ["generate", "a fox", "--width=64", "--height=64", "--steps=2", "--seed=3", "--plot-x-type=CFG Scale"]
+    words += [
+        "--plot-x-values=5-9 (+2)",
+        "--plot-y-type",
+        "Sampler",
+        "--plot-y-values",
+        "Euler, Heun",
+        "--no-plot-legend",
+    ]
+    try:
+        assert main([*words, *["--json"] * as_json], serve=no_server) == 0
+    finally:
+        studio.close()
+    printed = capsys.readouterr()
+    (sheet,) = (tmp_path / "outputs" / "txt2img-grids").rglob("*.png")
+    text = read_picture(sheet.read_bytes()).infotext or ""
+    assert "X Type: CFG Scale" in text and "Plot legend: False" in text
+    if as_json:
+        told = json.loads(printed.out)
+        assert (len(told["paths"]), told["grid"]) == (6, str(sheet))
+    else:
+        assert len(printed.out.splitlines()) == 6
+        assert f"sheet of the plot: {sheet}" in printed.err
+    assert {total for _, total in totals} == {12}
+    assert [done for done, _ in totals] == list(range(1, 13))
+
+
+def test_axes_and_what_is_no_axis(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser(no_server).parse_args(["generate", "a fox", "--plot-x-type", "Nonsense"])
+    assert "invalid choice: 'Nonsense' (choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        build_parser(no_server).parse_args(["generate", "--help"])
+    printed = capsys.readouterr().out
+    usage, _, flags = printed.partition("--plot-x-type TYPE ")
+    assert "Cond. Image Mask Weight" not in usage
+    assert "Cond. Image Mask Weight" in " ".join(flags.split())
+
+
 def test_a_picture_saved_in_another_format_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     picture = ImageReady(index=0, seed=1, width=8, height=8, infotext="", path="a.png", warning="PNG instead of JPEG.")
-    assert _report([picture], as_json=False) == 0
+    assert _report([picture], None, as_json=False) == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("a.png\n", "PNG instead of JPEG.\n")
     with pytest.raises(StorageError, match="PNG"):
-        _report([picture.model_copy(update={"path": None})], as_json=True)
+        _report([picture.model_copy(update={"path": None})], None, as_json=True)
 
 
 def test_a_branch_reads_its_origin_out_of_a_file(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from studio.app import Studio, build
 from studio.cli import build_parser
 from studio.cli.generate import branch_from, request_from
 from studio.engine.fake import FakeEngine
-from studio.infotext import encode_png, write_infotext
+from studio.infotext import encode_png, with_plot, write_infotext
 from studio.paths import Paths
 from studio.resolve import fixed
+from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.settings import Settings
 from studio.ui.form import Form, flat
@@ -317,6 +318,46 @@ CASES: dict[str, dict[str, Any]] = {
         "source": {"image": KEPT},
         "mask": {"image": KEPT_HOLE, "blur": 0, "content": "fill", "area": "Only masked", "padding": 0},
     },
+    "a plot": {
+        "prompt": "a fox",
+        "seed": 26,
+        "cfg_scale": 5.0,
+        "sampler": "Euler",
+        "plot": {"x_type": "CFG Scale", "x_values": "5-9 (+2)", "y_type": "Sampler", "y_values": "Euler, Heun"},
+    },
+    "a plot, all its own": {
+        "prompt": 'a red fox, big, and a "cat"',
+        "seed": 26,
+        "width": 64,
+        "height": 64,
+        "plot": {
+            "x_type": "Prompt S/R",
+            "x_values": '"red fox, big", "blue ""fox"": small", 狐狸',
+            "y_type": "Seed",
+            "y_values": "26, 27",
+            "z_type": "Size",
+            "z_values": "64x64, 96 x 64",
+            "legend": False,
+            "margin": 8,
+            "random_seeds": True,
+        },
+    },
+    "a plot of nothing": {"seed": 26, "plot": {"x_values": "1, 2", "margin": 5}},
+    "a plot of second passes": {
+        "seed": 26,
+        "width": 64,
+        "height": 64,
+        "hires": {"scale": 1.5, "upscaler": "Lanczos"},
+        "plot": {"z_type": "Hires upscaler", "z_values": "Lanczos, Latent (nearest-exact)"},
+    },
+    "a plot from a picture": {
+        "seed": 26,
+        "width": 96,
+        "height": 64,
+        "source": {"image": KEPT, "denoising_strength": 0.4},
+        "mask": {"image": KEPT_HOLE, "area": "Only masked"},
+        "plot": {"y_type": "Denoising", "y_values": "0.4-0.8 [3]"},
+    },
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
@@ -371,6 +412,7 @@ PARTS = {
     "hires": "hires-",
     "source": "source-",
     "mask": "mask-",
+    "plot": "plot-",
 }
 """What stands before the flags of a part's fields."""
 BATCHES = ("batch_count", "batch_size")
@@ -456,6 +498,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "enable_hr": request.hires is not None,
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         **pictures(studio, request),
+        **(script(request.plot) if request.plot else {}),
         "override_settings": {
             **{theirs: getattr(request.source, ours) for theirs, ours in SOURCE_SETTINGS.items() if request.source},
             **{theirs: getattr(request.mask, ours) for theirs, ours in MASK_SETTINGS.items() if request.mask},
@@ -484,6 +527,16 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     answer = client.post(f"/sdapi/v1/{'img2img' if request.source else 'txt2img'}", json=body)
     assert answer.status_code == 200, answer.text
     return studio.queue.jobs(limit=1)[0].request
+
+
+def script(plot: Plot) -> dict[str, Any]:
+    """A1111's call of its script, with every argument that it has."""
+    arguments: list[Any] = []
+    for axis in "xyz":
+        arguments += [getattr(plot, f"{axis}_type"), getattr(plot, f"{axis}_values"), []]
+    vary = [False] * 3
+    arguments += [plot.legend, True, False, plot.random_seeds, *vary, plot.margin, True]
+    return {"script_name": "x/y/z plot", "script_args": arguments}
 
 
 def pictures(studio: Studio, request: GenerationRequest) -> dict[str, Any]:
@@ -524,7 +577,9 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
 
 
 def through_infotext(studio: Studio, request: GenerationRequest) -> GenerationRequest:
-    text = write_infotext(studio.resolve(request, RunOptions()), 0, studio.version)
+    resolved = studio.resolve(request, RunOptions())
+    text = write_infotext(resolved, 0, studio.version)
+    text = with_plot(text, resolved.plot) if resolved.plot else text
     read = studio.read_infotext(text).request
     return settled(studio, make_request({**studio.default_request().model_dump(), **read}))
 

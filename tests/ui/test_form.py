@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.source import Mask, Source
 from studio.ui.form import (
@@ -113,6 +114,17 @@ PLAIN = st.builds(
     noise_schedule=st.sampled_from(["Default", "Zero Terminal SNR"]),
     rng=st.sampled_from(["CPU", "GPU", "NV"]),
     sampler_options=OPTION_SETS,
+    plot=st.none()
+    | st.builds(
+        Plot,
+        x_type=st.sampled_from(["Nothing", "CFG Scale", "Cond. Image Mask Weight"]),
+        x_values=st.sampled_from(["", "1-10 [4]", '"a, b", c']),
+        y_type=st.sampled_from(["Nothing", "Sampler"]),
+        z_values=st.sampled_from(["", "1, 2"]),
+        legend=st.booleans(),
+        margin=st.integers(0, 500),
+        random_seeds=st.booleans(),
+    ),
 )
 
 
@@ -138,6 +150,23 @@ def test_every_field_of_a_request_is_on_the_form() -> None:
 @settings(max_examples=60, deadline=None)
 def test_round_trip(form: Form, request: GenerationRequest) -> None:
     assert form.read(values_of(form, request)) == request
+
+
+def test_a_plot_of_nothing_is_none_and_one_that_goes_leaves_the_form(form: Form) -> None:
+    plot = Plot(x_type="Steps", x_values="5, 6", legend=False, margin=4)
+    values = values_of(form, GenerationRequest(plot=plot))
+    assert form.read(values).plot == plot
+    assert form.read({**values, form.controls["plot.x_type"]: "Nothing"}).plot is None
+    shown = form.fill(GenerationRequest().model_dump())
+    assert shown[form.controls["plot.x_type"]]["value"] == "Nothing"
+    assert shown[form.controls["plot.legend"]]["value"] is True
+
+
+def test_an_axis_that_is_not_here_is_noted() -> None:
+    shown, notes = possible({"steps": 5, "plot": {"x_type": "FP8 mode", "x_values": "Enable", "y_type": "Steps"}}, {})
+    assert shown["plot"]["y_type"] == "Steps"
+    assert shown["plot"]["x_type"] == "Nothing"
+    assert len(notes) == 1 and "plot.x_type = 'FP8 mode'" in notes[0]
 
 
 def test_no_styles_at_all_is_none_of_them(form: Form) -> None:

@@ -19,6 +19,7 @@ from studio.api.a1111.names import (
 )
 from studio.api.a1111.painting import ImagesAnswer, context_of, painted
 from studio.api.a1111.pictures import decoded
+from studio.api.a1111.scripts import IMG2IMG_AXES
 from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, translate
 from studio.api.common import StudioDep
 from studio.app import Studio
@@ -78,7 +79,7 @@ def img2img_order(body: Img2ImgBody, context: Context, keeper: Keeper) -> Order:
             f"init_images: {len(body.init_images)} pictures at once are not available in this version. Send one each call.",
             field="init_images",
         )
-    return translate(body, context, Dialect(_REFUSED, lambda said: _own_parts(said, keeper)))
+    return translate(body, context, Dialect(_REFUSED, IMG2IMG_AXES, lambda said: _own_parts(said, keeper)))
 
 
 _REFUSED: tuple[Refusal, ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from studio.errors import StudioError
+from studio.schema.plot import Plot
 from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
 
 FIELDS = {
@@ -159,6 +160,10 @@ _THEIRS = {
         for part, names in (("hires", HIRES_FIELDS), ("source", SOURCE_FIELDS), ("mask", MASK_FIELDS))
         for theirs, ours in names.items()
     },
+    **{f"plot.{ours}": f"script_args.{ours}" for ours in Plot.model_fields},
+    "plot.legend": "script_args.draw_legend",
+    "plot.margin": "script_args.margin_size",
+    "plot": "script_args",
     "hires": "enable_hr",
     "source": "init_images",
     "source.image": "init_images",

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -18,6 +19,7 @@ from studio.api.changes import change_settings
 from studio.app import Studio
 from studio.errors import EngineError, NotFound, StudioError, from_dict
 from studio.naming.facts import timestamp
+from studio.plotting import job_sheet
 from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
 from studio.schema.request import MAX_SEED, GenerationRequest
 
@@ -26,7 +28,7 @@ LOOK_SECONDS = 5.0
 
 
 class ImagesAnswer(BaseModel):
-    """`images` are base64 files in the format they were saved in, their infotext inside, the grid first when one was saved; `info` is JSON text."""
+    """`images` are base64 files in the format they were saved in, their infotext inside, first the grid when one was saved, or the sheet of a plot; `info` is JSON text."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -88,11 +90,14 @@ async def _ended(studio: Studio, job_id: int) -> JobRecord:
 
 def _answer(studio: Studio, body: PaintBody, order: Order, job: JobRecord, notes: Sequence[str]) -> ImagesAnswer:
     images: list[str] = []
+    sheet = job_sheet(studio, job) if job.grid or (job.request.plot and job.images) else None
+    if order.sheet_alone and sheet:
+        job = job.model_copy(update={"images": ()})
     if body.send_images in (True, None):
-        sent = [studio.queue.grid_bytes(job.id)] if job.grid else []
+        sent = [sheet] if sheet else []
         images = [base64.b64encode(data).decode() for data in (*sent, *(_png(studio, record) for record in job.images))]
     parameters = body.model_dump(include=set(type(body).model_fields))
-    info = _info(studio, order, job, notes)
+    info = _info(studio, order, job, sheet, notes)
     return ImagesAnswer(images=images, parameters=parameters, info=json.dumps(info, ensure_ascii=False))
 
 
@@ -103,26 +108,28 @@ def _png(studio: Studio, record: ImageRecord) -> bytes:
         raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
 
 
-def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) -> dict[str, Any]:
+def _info(studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, notes: Sequence[str]) -> dict[str, Any]:
     """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored.
 
-    `notes` are those that the job was taken with. A grid stands before the pictures, with the text of the first.
+    `notes` are those that the job was taken with. The grid or `sheet` stands before the pictures, with its own text.
     """
     request, images = job.request, job.images
+    told = [_own(studio, request, image) for image in images]
     texts = [image.infotext for image in images]
+    first = [(studio.read_picture(sheet).infotext or "") if request.plot else texts[0]] if sheet else []
     model = studio.library.checkpoint(request.model)
     vae = studio.library.vae(request.vae)
-    count, variation, resize = len(images), request.variation, request.seed_resize
+    variation, resize = request.variation, request.seed_resize
     painted_anew = request.source or request.hires
     info: dict[str, Any] = {
         "prompt": request.prompt,
-        "all_prompts": [request.prompt] * count,
+        "all_prompts": [own.prompt for own in told],
         "negative_prompt": request.negative_prompt,
-        "all_negative_prompts": [request.negative_prompt] * count,
+        "all_negative_prompts": [own.negative_prompt for own in told],
         "seed": request.seed,
         "all_seeds": [image.seed for image in images],
         "subseed": variation.seed if variation else -1,
-        "all_subseeds": [_subseed(request, image) for image in images],
+        "all_subseeds": [own.subseed for own in told],
         "subseed_strength": variation.strength if variation else 0,
         "width": request.width,
         "height": request.height,
@@ -140,8 +147,8 @@ def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) ->
         "seed_resize_from_h": resize.height if resize else -1,
         "denoising_strength": painted_anew.denoising_strength if painted_anew else None,
         "extra_generation_params": {},
-        "index_of_first_image": 1 if job.grid else 0,
-        "infotexts": [*texts[:1], *texts] if job.grid else texts,
+        "index_of_first_image": len(first),
+        "infotexts": [*first, *texts],
         "styles": list(order.request.styles),
         "job_timestamp": timestamp(job.started or job.created),
         "clip_skip": request.clip_skip,
@@ -152,6 +159,18 @@ def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) ->
     return {**info, "warnings": warnings} if warnings else info
 
 
-def _subseed(request: GenerationRequest, image: ImageRecord) -> int:
-    """The variation seed of one picture; -1 without a variation."""
-    return (request.variation.seed + image.index) % (MAX_SEED + 1) if request.variation else -1
+@dataclass(frozen=True)
+class _Own:
+    """What differs from picture to picture. The variation seed is -1 without a variation."""
+
+    prompt: str
+    negative_prompt: str
+    subseed: int
+
+
+def _own(studio: Studio, request: GenerationRequest, image: ImageRecord) -> _Own:
+    if request.plot:  # the values of an axis stand in the texts of the pictures
+        parsed = studio.read_infotext(image.infotext)
+        return _Own(parsed.prompt, parsed.negative_prompt, int(parsed.pairs.get("Variation seed", -1)))
+    subseed = (request.variation.seed + image.index) % (MAX_SEED + 1) if request.variation else -1
+    return _Own(request.prompt, request.negative_prompt, subseed)

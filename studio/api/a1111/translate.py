@@ -21,6 +21,7 @@ from studio.api.a1111.names import (
     SAMPLER_OVERRIDES,
     in_their_words,
 )
+from studio.api.a1111.scripts import is_plot, plot_call
 from studio.errors import InvalidRequest, UnknownName
 from studio.samplers.table import AUTOMATIC, find_sampler, split_legacy_sampler_name
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -46,12 +47,16 @@ class Said:
 
 @dataclass(frozen=True)
 class Order:
-    """A body understood. `persistent` are settings to keep afterwards; `warnings` what was ignored."""
+    """A body understood. `persistent` are settings to keep afterwards; `warnings` what was ignored.
+
+    `sheet_alone` means that the answer has the sheet of a plot without its pictures.
+    """
 
     request: GenerationRequest
     options: RunOptions
     persistent: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    sheet_alone: bool = False
 
 
 Refusal = tuple[str, Callable[[Any], bool], str]
@@ -62,10 +67,12 @@ Refusal = tuple[str, Callable[[Any], bool], str]
 class Dialect:
     """What one of the two routes has of its own.
 
-    `parts` gives fields of the request, and warnings, and raises `InvalidRequest` naming A1111's field.
+    `parts` gives fields of the request, and warnings, and raises `InvalidRequest` naming A1111's field. `axes` are those of a plot,
+    in the order of A1111's numbers.
     """
 
     refused: tuple[Refusal, ...]
+    axes: tuple[str, ...]
     parts: Callable[[Said], tuple[dict[str, Any], list[str]]]
 
 
@@ -75,7 +82,11 @@ def named(value: Any) -> bool:
 
 
 _REFUSED: tuple[Refusal, ...] = (
-    ("script_name", named, "scripts are not available in this version. Leave the field out."),
+    (
+        "script_name",
+        lambda name: named(name) and not is_plot(name),
+        "the only script that is available in this version is X/Y/Z plot. Leave the field out.",
+    ),
     ("restore_faces", bool, "face restoration is not available in this version. Leave the field out."),
     ("disable_extra_networks", bool, "extra networks cannot be turned off; leave the <lora:…> tags out of the prompt."),
 )
@@ -105,6 +116,9 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
             data[ours] = overrides[key]
     data["sampler_options"] = _sampler_options(given, overrides, data)
     parts, more = dialect.parts(Said(given, overrides, data))
+    call = plot_call(body.script_args or (), dialect.axes) if is_plot(body.script_name) else None
+    if call:
+        parts, more = {**parts, "plot": call.plot}, more + call.warnings
     unknown = sorted(overrides.keys() - KNOWN_OVERRIDES)
     warnings += [f"override_settings.{key} is not known here and was ignored." for key in unknown] + more
     try:
@@ -117,6 +131,7 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
         options=_options(body, context.preview_every),
         persistent={key: value for key, value in kept.items() if key in OVERRIDES},
         warnings=warnings,
+        sheet_alone=call is not None and request.plot is not None and not call.with_pictures,
     )
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from studio.api.a1111.bodies import Txt2ImgBody
 from studio.api.a1111.names import HIRES_FIELDS, HIRES_OVERRIDES
 from studio.api.a1111.painting import ImagesAnswer, context_of, painted
+from studio.api.a1111.scripts import TXT2IMG_AXES
 from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, named, split_sampler, translate
 from studio.api.common import StudioDep
 
@@ -26,7 +27,7 @@ async def txt2img(studio: StudioDep, body: Txt2ImgBody) -> ImagesAnswer:
 
 def txt2img_order(body: Txt2ImgBody, context: Context) -> Order:
     """Understand a body of txt2img. Pure: the same body gives the same order. Raises `InvalidRequest` naming A1111's field."""
-    return translate(body, context, Dialect(_REFUSED, _own_parts))
+    return translate(body, context, Dialect(_REFUSED, TXT2IMG_AXES, _own_parts))
 
 
 def _positive(value: Any) -> bool:

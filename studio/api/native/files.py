@@ -20,6 +20,7 @@ from studio.api.common import StudioDep, attachment, picture_type
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
 from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
+from studio.plotting import job_sheet
 from studio.schema.jobs import ImageRecord
 from studio.steps import decode_step
 
@@ -69,9 +70,10 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
 
 @router.get("/jobs/{job_id}/grid", response_class=Response)
 def grid(studio: StudioDep, job_id: int, download: bool = False) -> Response:
-    """The grid of a job's pictures, if one was saved. `download` makes the browser save it."""
-    data, path = studio.queue.grid_bytes(job_id), Path(studio.queue.job(job_id).grid or "")
-    headers = {"cache-control": "private, no-cache", **PICTURE_CSP, **(attachment(path.name) if download else {})}
+    """The grid of a job's pictures, if one was saved; that of a plot, its sheet, also otherwise. `download` makes the browser save it."""
+    job = studio.queue.job(job_id)
+    data, name = job_sheet(studio, job), Path(job.grid).name if job.grid else f"grid-of-job-{job_id}"
+    headers = {"cache-control": "private, no-cache", **PICTURE_CSP, **(attachment(name) if download else {})}
     return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 

@@ -86,6 +86,8 @@ export const reproduction = (id) => get(`reproduce/${id}`);
 export const infotext = (text) => post("infotext", { text });
 export const tokens = (text) => post("tokens", { text });
 export const inspectPrompt = (form) => post("prompt/inspect", form);
+export const plotSize = (form) => post("plot/size", form);
+export const plotChoices = () => get("plot/choices");
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
@@ -115,6 +117,7 @@ export const captioningStop = () => request("DELETE", "training/datasets/caption
 export const loadForm = (browser) => get(`form/${encodeURIComponent(browser)}`);
 
 export const datasetThumbnailUrl = (path, name) => `${ROOT}/training/datasets/thumbnail?path=${encodeURIComponent(path)}&name=${encodeURIComponent(name)}`;
+export const gridUrl = (job) => `${ROOT}/jobs/${job}/grid`;
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
 export const initImageUrl = (name) => `${ROOT}/init-images/${name}.png`;
 export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;

@@ -13,6 +13,7 @@ import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
 import { installTooltips, markField } from "./marks.js";
 import { installNumbers, typedNumber } from "./numbers.js";
+import { Plot } from "./plot.js";
 import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
@@ -62,6 +63,7 @@ const sizes = new Sizes({
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
 const hires = new Hires();
+const plot = new Plot(() => nested(form));
 const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size), native });
 const loras = new Cards({
   kind: "lora",
@@ -126,6 +128,10 @@ function fillForm(sent) {
 
 /** Fill the form so that Generate paints this one picture again. */
 function sendPicture(job, image) {
+  if (job.request.plot) {
+    sendText(image.infotext); // the values of its cell stand there alone
+    return;
+  }
   const { variation } = job.request;
   const own = variation && { ...variation, seed: (variation.seed + image.index) % 2 ** 32 };
   fillForm({ request: { ...job.request, seed: image.seed, variation: own }, whole: true });
@@ -250,6 +256,7 @@ const panels = {
   inspector: (panel) => inspector.mount(panel),
   sizes: (panel) => sizes.mount(panel),
   hires: (panel) => hires.mount(panel),
+  plot: (panel) => plot.mount(panel),
   source: (panel) => source.mount(panel),
   branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
@@ -306,6 +313,7 @@ const calls = {
     inspector.update(form);
     branchChip.update(form);
     hires.update(form);
+    plot.update(form);
     source.update(form);
     sizes.draw();
     if (!restored) return;
@@ -316,6 +324,7 @@ const calls = {
   takeSize: () => pending.size,
   takeSeeds: () => pending.seeds,
   takeModel: () => pending.model,
+  allChoices: (kind, text) => plot.all(kind, text),
   takeSource: (hires) => [...pending.source, hires && !pending.source[0]], // a picture to begin with and a second pass exclude each other
   lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
   /** Its infotext tells it; a picture without a variation leaves the field as it is. */
@@ -342,6 +351,7 @@ const calls = {
       readModels();
       loras.load();
       embeddings.load();
+      plot.readChoices();
       inspector.again();
     }
     if (told.settings) {

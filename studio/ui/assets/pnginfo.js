@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast } from "./dom.js";
 import { lineageWords } from "./branch.js";
 import { hiresWords } from "./hires.js";
+import { plotWords } from "./plot.js";
 import { check } from "./reproduce.js";
 import { maskWords, sourceWords } from "./source.js";
 
@@ -22,6 +23,7 @@ const LABELS = {
   seed_resize: "Resize seed from",
   refiner: "Refiner",
   hires: "Hires. fix",
+  plot: "X/Y/Z plot",
   model: "Checkpoint",
   vae: "VAE",
   vae_encoder: "VAE type for encode",
@@ -161,12 +163,13 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, branch, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, plot, branch, ...own } = request ?? {};
   if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
   if (source) own.source = sourceWords(source);
   if (mask) own.mask = maskWords(mask);
+  if (plot) own.plot = plotWords(plot);
   if (hires) own.hires = hiresWords(hires);
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);

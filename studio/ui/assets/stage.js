@@ -163,7 +163,7 @@ export class Stage {
   open(wanted, index = null) {
     const job = this.store.jobs.get(wanted.id) ?? wanted;
     this.follow = job.status === "running" || job === this.store.running;
-    this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job.request) - 1));
+    this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job) - 1));
   }
 
   /** Generate was pressed and made job `id`: show it when it starts, or now, if its events came before that answer. */

@@ -12,6 +12,7 @@ from studio.ui.fields import Choices
 from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
+from studio.ui.tabs.plot import build_plot
 from studio.ui.wiring import listen_js, script
 from studio.upscalers import UPSCALERS
 
@@ -110,6 +111,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo])
             dice = _icon("Random seed", "txt2img_random_seed", "dice")
             reuse = _icon("Seed of the last picture", "txt2img_reuse_seed", "reuse")
         _extra(form)
+        build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
             _sampler_parameters(form, fresh)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
