@@ -83,7 +83,8 @@ class Copies:
                 if os.fstat(stream.fileno()).st_size == form.size and stream.read(len(form.head)) == form.head:
                     found = MappedCopy(stream, form)
                     if found.is_sound:
-                        os.utime(path)
+                        with contextlib.suppress(OSError):  # of a folder that can only be read
+                            os.utime(path)
                         return found
                     del found  # Windows deletes no mapped file
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from transformers.initialization import no_init_weights
 
 from studio.engine.loading_file import FLOATS, FileState, TensorFile
 from studio.engine.loading_room import Room, laid_out
@@ -89,7 +90,7 @@ def empty(make: Callable[[], M], what: str) -> M:
     Raises `IncompatibleFile` when the configuration makes no sense to the library; `what` names it in the message.
     """
     try:
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), no_init_weights():
             return make()
     except (
         TypeError,
