@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,11 +95,12 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
 def _reloads(engine: DiffusersEngine, pair: tuple[ModelInfo, ModelInfo], times: int, side: int) -> dict[str, Any]:
     """Going to and fro between two checkpoints of which one stays in memory, with two U-Net passes after each load."""
     engine.load(pair[0])
-    rows, resident = list[tuple[float, float, float]](), list[int]()
+    rows, resident = list[tuple[float, ...]](), list[int]()
     for number in range(times):
-        seconds = _seconds(lambda model=pair[1 - number % 2]: engine.load(model))
-        run = partial(_unet_pass, engine.load(pair[1 - number % 2]).model, side)
-        rows.append((seconds, _seconds(run), _seconds(run)))
+        info = pair[1 - number % 2]
+        seconds = _seconds(lambda wanted=info: engine.load(wanted))
+        passes = [_seconds(lambda wanted=info: _unet_pass(engine.load(wanted).model, side)) for _ in range(2)]
+        rows.append((seconds, *passes))
         resident.append(round(engine.info().memory / 2**20))
     engine.close()
     seconds, first, later = zip(*rows, strict=True)

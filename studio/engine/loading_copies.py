@@ -140,7 +140,9 @@ class Copies:
         found = self._entries()
         old = [entry for entry in found if entry[0] < time.time() - SPARED_SECONDS]
         spared = sum(held for _, held, _ in found) - sum(held for _, held, _ in old)
-        return spared + size <= self._limit and spared + self._take(old, self._limit - spared - size) + size <= self._limit
+        return (
+            spared + size <= self._limit and spared + self._take(old, self._limit - spared - size) + size <= self._limit
+        )
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         """(last use, bytes, path) of every copy, what was used longest ago first."""
@@ -165,6 +167,8 @@ class MappedCopy:
     """A copy that is mapped for as long as one of its tensors, or this object, lives."""
 
     def __init__(self, stream: BinaryIO, form: _Form) -> None:
+        if hasattr(os, "posix_fadvise"):  # twice as fast where the file is not in memory yet
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._pages = mmap.mmap(stream.fileno(), form.size, access=mmap.ACCESS_COPY)
         self._bytes = torch.frombuffer(self._pages, dtype=torch.uint8)
         self._spans, self._weights = form.spans, (len(form.head), form.end)
@@ -181,9 +185,7 @@ class MappedCopy:
 
     def state(self, part: str, filling: Filling) -> Mapping[str, Tensor]:
         """The parameters of a part by name, for `Filling.from_copy`."""
-        return {
-            key: filling.laid_out(key, self._bytes[start:stop]) for key, (start, stop) in self._spans[part].items()
-        }
+        return {key: filling.laid_out(key, self._bytes[start:stop]) for key, (start, stop) in self._spans[part].items()}
 
     def release(self, tensor: Tensor) -> None:
         """Hand back the pages of a tensor that is not read any more; should it be, they come from the file again."""

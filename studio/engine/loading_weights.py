@@ -158,7 +158,9 @@ class Filling:
         total = sum(Room.size(self.shapes[key], self.dtype) for key in self.keys if key not in self._packing)
         room = Room(total if device.type == "cpu" else 0)
         # What is packed is read into the same place one after the other.
-        table = torch.empty(max((layer.weight.numel() for layer in self._packing.values()), default=0), dtype=self.dtype)
+        table = torch.empty(
+            max((layer.weight.numel() for layer in self._packing.values()), default=0), dtype=self.dtype
+        )
         state: dict[str, torch.Tensor] = {}
         for key in self.keys:
             packer = self._packing.get(key)
