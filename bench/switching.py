@@ -98,9 +98,9 @@ def _reloads(engine: DiffusersEngine, pair: tuple[ModelInfo, ModelInfo], times: 
     rows, resident = list[tuple[float, ...]](), list[int]()
     for number in range(times):
         info = pair[1 - number % 2]
-        seconds = _seconds(lambda wanted=info: engine.load(wanted))
+        load_seconds = _seconds(lambda wanted=info: engine.load(wanted))
         passes = [_seconds(lambda wanted=info: _unet_pass(engine.load(wanted).model, side)) for _ in range(2)]
-        rows.append((seconds, *passes))
+        rows.append((load_seconds, *passes))
         resident.append(round(engine.info().memory / 2**20))
     engine.close()
     seconds, first, later = zip(*rows, strict=True)

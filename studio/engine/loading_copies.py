@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from studio.engine.loading_weights import Filling
+from studio.families.signature import Part
 from studio.locking import BUSY, lock
 
 VERSION = 1
@@ -53,7 +54,7 @@ class Copies:
         self._folder = folder
         self._limit = limit
 
-    def copy(self, fillings: Mapping[str, Filling]) -> MappedCopy | None:
+    def copy(self, fillings: Mapping[Part, Filling]) -> MappedCopy | None:
         """The copy of a checkpoint whose parts are `fillings`, made if there is none.
 
         None where there is no room for it, the folder cannot be written, or another process is writing there; the log tells.
@@ -93,7 +94,7 @@ class Copies:
         path.unlink(missing_ok=True)
         return None
 
-    def _written(self, form: _Form, fillings: Mapping[str, Filling]) -> MappedCopy | None:
+    def _written(self, form: _Form, fillings: Mapping[Part, Filling]) -> MappedCopy | None:
         if form.size > self._limit:
             return None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -129,9 +130,10 @@ class Copies:
         """Delete what a killed process left half-written, and copies of earlier states of the files of `form`."""
         for path in self._folder.glob(f"*{_END}.tmp"):
             path.unlink()
-        for path in self._folder.glob(f"{form.place}-*{_END}") if form else ():
-            if not path.name.startswith(f"{form.place}-{form.state}-"):
-                _delete(path)
+        if form:
+            for path in self._folder.glob(f"{form.place}-*{_END}"):
+                if not path.name.startswith(f"{form.place}-{form.state}-"):
+                    _delete(path)
 
     def _has_room(self, size: int) -> bool:
         """Make room for `size` bytes, where there can be."""
@@ -180,10 +182,10 @@ class MappedCopy:
 
     def sums(self) -> Tensor:
         """int64 for each `BLOCK` of weights: the sum of their words, overflowing as it likes."""
-        start, stop = self._weights
-        return torch.stack([block.view(torch.int64).sum() for block in self._bytes[start:stop].split(BLOCK)])
+        words = self._bytes[slice(*self._weights)].view(torch.int64)
+        return torch.stack([block.sum() for block in torch.split(words, BLOCK // 8)])
 
-    def state(self, part: str, filling: Filling) -> Mapping[str, Tensor]:
+    def state(self, part: Part, filling: Filling) -> Mapping[str, Tensor]:
         """The parameters of a part by name, for `Filling.from_copy`."""
         return {key: filling.laid_out(key, self._bytes[start:stop]) for key, (start, stop) in self._spans[part].items()}
 
@@ -201,11 +203,11 @@ class MappedCopy:
 class _Form:
     """What a copy has to look like, and what it is called: its files' place, their state and all that is made of them."""
 
-    def __init__(self, fillings: Mapping[str, Filling]) -> None:
+    def __init__(self, fillings: Mapping[Part, Filling]) -> None:
         files = sorted({state for filling in fillings.values() for state in filling.weights.states})
         self.source = next(iter(fillings.values())).weights.paths[0]
         rows: list[object] = []
-        spans: dict[str, dict[str, tuple[int, int]]] = {part: {} for part in fillings}
+        spans: dict[Part, dict[str, tuple[int, int]]] = {part: {} for part in fillings}
         end = 0
         for part, filling in fillings.items():
             for key in filling.keys:
@@ -223,7 +225,7 @@ class _Form:
         self.place, self.state = _digest([path for path, *_ in files]), _digest(files)
         self.name = f"{self.place}-{self.state}-{hashlib.sha256(self.head).hexdigest()[:16]}{_END}"
 
-    def write(self, stream: BinaryIO, fillings: Mapping[str, Filling]) -> None:
+    def write(self, stream: BinaryIO, fillings: Mapping[Part, Filling]) -> None:
         """Write the copy. Raises `OSError`, and what `Filling.read` raises."""
         _put(stream, 0, self.head)
         spans = [(part, key, *span) for part in fillings for key, span in self.spans[part].items()]

@@ -216,7 +216,7 @@ def test_a_lora_goes_in_and_out_before_and_after_the_first_use(
 @linux
 def test_what_was_packed_is_memory_no_more(source: Path, copies: Copies) -> None:
     layer = next(layer for layer in load(source, copies, packs=True).unet.modules() if isinstance(layer, PackedConv2d))
-    copy, released = layer.release.__self__, list[torch.Tensor]()  # type: ignore[attr-defined]
+    copy, released = layer.release.__self__, list[torch.Tensor]()
     layer.release = released.append  # type: ignore[method-assign]
     before = layer.weight.data
     layer.pack()
@@ -263,11 +263,11 @@ def test_mapped_weights_are_taken_for_used_memory(
     free = 0
     monkeypatch.setattr(Hardware, "free_memory", lambda self: free)
     hardware = choose_hardware("cpu", precision="fp32")
-    for kept, expected in ((None, 0), (copies, None)):
+    for kept in (None, copies):
         keeper = ModelKeeper(hardware, 2, kept)
         loaded = keeper.checkpoint(infos[0])
         taken = loaded.mapped_bytes
-        assert taken == (expected if expected is not None else loaded.bytes) if not PACKS else taken <= loaded.bytes
+        assert taken == (loaded.bytes if kept else 0)
         needed = infos[1].size * 2 + WORKING_MEMORY
         free = needed + taken
         assert keeper.has_room(infos[1], infos[:1])
@@ -275,6 +275,8 @@ def test_mapped_weights_are_taken_for_used_memory(
         assert not keeper.has_room(infos[1], infos[:1])
         free = needed - loaded.bytes + taken
         assert keeper.has_room(infos[1], ())
+        unet_output(loaded.model)
+        assert loaded.mapped_bytes < taken or not kept or not PACKS  # what was packed lies in memory of its own
         keeper.drop()
 
 
@@ -555,9 +557,10 @@ def test_without_room_there_is_not_even_a_folder(source: Path, folder: Path) -> 
 
 def test_a_smaller_limit_holds_from_the_next_start_on(source: Path, folder: Path, tmp_path: Path) -> None:
     size = size_of_a_copy(source, tmp_path / "measured")
+    newest = folder
     for number, path in enumerate(several(tmp_path, source, 3)):
         load(path, Copies(folder, 10 * size))
-        (newest,) = (each for each in copies_in(folder) if each.stat().st_mtime > time.time() - 60)
+        newest = next(each for each in copies_in(folder) if each.stat().st_mtime > time.time() - 60)
         age(newest, 1000 - number * 100)
     (folder / "x-y-z.weights.tmp").write_bytes(b"half")
     Copies(folder, 10 * size).trim()
