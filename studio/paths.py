@@ -113,6 +113,11 @@ class Paths:
         return self.state / "training"
 
     @property
+    def converted(self) -> Path:
+        """Copies of checkpoints in the format that a processor paints in."""
+        return self.state / "converted"
+
+    @property
     def uploads(self) -> Path:
         """What Gradio keeps of uploads."""
         return self.state / "uploads"

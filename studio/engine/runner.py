@@ -24,6 +24,7 @@ from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
+from studio.engine.loading_copies import Copies
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import DenoisingPass, Lift, sampling_plan
@@ -56,6 +57,7 @@ class DiffusersEngine:
         precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
         compiled: compile the U-Net's blocks, on CUDA.
         checkpoints: how many may stay loaded, as far as the memory goes.
+        copies: where converted copies of checkpoints are kept on disk; None keeps none.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class DiffusersEngine:
         compiled: bool = False,
         *,
         checkpoints: int = 4,
+        copies: Copies | None = None,
     ) -> None:
         self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
-        self._keeper = ModelKeeper(self._hardware, checkpoints)
+        self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._saving = Saving()  # of the job that runs
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
