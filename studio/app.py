@@ -31,6 +31,7 @@ from studio.schema.resolved import ResolvedRequest
 from studio.schema.runs import RunRecord
 from studio.schema.training import TrainingConfig
 from studio.settings import Settings, store_settings, updated
+from studio.sources import hold_pictures
 
 if TYPE_CHECKING:
     from studio.datasets import Datasets
@@ -144,10 +145,8 @@ class Studio:
 
     def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:
         """See `studio.resolve.resolve`; seeds of -1 are drawn here, and what `options` leave open about files is as the settings say."""
-        if options and options.save:  # what a saved picture began with stays
-            for part in (request.source, request.mask):
-                if part:
-                    self.library.init_images.hold(part.image)
+        if options and options.save:
+            hold_pictures(request, self.library.init_images)
         return resolve(
             request,
             self.library,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studio.errors import InvalidRequest, StudioError
+from studio.library.init_images import InitImages
 from studio.samplers.planning import img2img_steps
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
@@ -75,6 +76,13 @@ def given_pictures(resolved: ResolvedRequest) -> tuple[Source | None, Mask | Non
     if mask is None:
         return asked, None
     return asked, Mask(image=mask.image.name, **{name: getattr(mask, name) for name in MASK_FIELDS})
+
+
+def hold_pictures(request: GenerationRequest, images: InitImages) -> None:
+    """Keep for good what a saved picture will have begun with. Raises `StorageError`."""
+    for part in (request.source, request.mask):
+        if part is not None:
+            images.hold(part.image)
 
 
 def _found(name: str, library: ModelLookup, field: str) -> InitImage:
