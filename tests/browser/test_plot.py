@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -107,7 +108,7 @@ def test_a_plot_shows_its_pictures_and_its_sheet(page: Page, server: Server) -> 
     expect(page.locator(SIZE)).to_have_text("")
     expect(kind(page, "x")).to_have_value("Nothing")
     tab(page, "PNG Info")
-    drop(page, ".ls-drop", next((server.studio.paths.outputs / "txt2img-grids").rglob("*.png")))
+    drop(page, ".ls-drop", Path(job.grid or "no sheet"))
     expect(page.locator(".ls-table").first).to_contain_text("X CFG Scale 5, 7, 9; Y Prompt S/R fox, owl")
     page.locator("#pnginfo_send").click()
     expect(kind(page, "x")).to_have_value("CFG Scale")
