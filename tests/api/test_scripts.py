@@ -128,6 +128,14 @@ def test_the_sheet_comes_first_and_then_the_pictures(client: httpx.Client, studi
     assert client.get(f"{V1}/jobs/{job['id']}/grid").content == images[0]
 
 
+def test_the_text_of_a_sheet_asks_for_its_plot(client: httpx.Client) -> None:
+    text = 'a fox\nSteps: 2, Sampler: Euler, CFG scale: 5.0, Seed: 5, Size: 64x64, Script: X/Y/Z plot, X Type: Steps, X Values: "1, 2"'
+    answer = client.post(f"{API}/txt2img", json={"infotext": text}).json()
+    info = json.loads(answer["info"])
+    assert len(answer["images"]) == len(info["infotexts"]) == 3
+    assert ["Script: X/Y/Z plot" in told for told in info["infotexts"]] == [True, False, False]
+
+
 def test_only_the_sheet_as_long_as_nobody_asks_for_more(client: httpx.Client) -> None:
     images, info = asked(client, "Prompt S/R", "fox, owl", [])
     assert len(images) == len(info["infotexts"]) == info["index_of_first_image"] == 1

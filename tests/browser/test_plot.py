@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -107,11 +108,25 @@ def test_a_plot_shows_its_pictures_and_its_sheet(page: Page, server: Server) -> 
     expect(page.locator(SIZE)).to_have_text("")
     expect(kind(page, "x")).to_have_value("Nothing")
     tab(page, "PNG Info")
-    drop(page, ".ls-drop", next((server.studio.paths.outputs / "txt2img-grids").rglob("*.png")))
+    drop(page, ".ls-drop", Path(job.grid or "no sheet"))
     expect(page.locator(".ls-table").first).to_contain_text("X CFG Scale 5, 7, 9; Y Prompt S/R fox, owl")
     page.locator("#pnginfo_send").click()
     expect(kind(page, "x")).to_have_value("CFG Scale")
     expect(page.locator(SIZE)).to_have_text("3 × 2 = 6 pictures")
+
+
+def test_one_that_waits_is_a_plot_and_one_that_runs_has_its_number_of_pictures(page: Page, server: Server) -> None:
+    server.engine.step_seconds = 1.0
+    unfold(page, PLOT)
+    axis(page, "x", "Steps", "8, 9")
+    generate(page, "a fox")
+    generate(page, "an owl")
+    jobs = page.locator(".ls-job")
+    expect(jobs.filter(has_text="an owl")).to_contain_text("plot · 128×128")
+    expect(jobs.filter(has_text="a fox")).to_contain_text("2 pictures · 128×128")
+    expect(page.locator(".ls-tiles .ls-tile")).to_have_count(2)
+    page.locator("#txt2img_interrupt").click()
+    expect(page.locator(".ls-job").filter(has_text="a fox")).to_have_count(0)
 
 
 def test_the_form_is_there_after_a_refresh(page: Page) -> None:

@@ -98,6 +98,7 @@ export class Plot {
     const [words, bad] = this.#on ? this.#said : ["", false];
     const head = document.querySelector("#script_txt2img_xyz_plot > button");
     if (head) head.dataset.said = this.#on ? (bad ? "not possible" : words || "on") : "";
+    head?.classList.toggle("ls-bad-plot", bad);
     for (const axis of AXES) {
       const listed = this.#choices[this.form[`plot.${axis}_type`]]?.length;
       document.getElementById(`xyz_grid_fill_${axis}_tool_button`)?.classList.toggle("listed", Boolean(listed));
