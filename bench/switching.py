@@ -3,9 +3,11 @@
 Stable Diffusion 1.5's shapes with random weights, two checkpoints and two LoRAs of rank 8 on every attention layer, one thread. Prints
 one JSON object, in processor seconds:
 
-    load        a checkpoint from disk (float16 files in the page cache), converted to the format that is painted in
+    load        a checkpoint for the first time (float16 files in the page cache): converted to the format that is painted in, its copy written
     switch      to a checkpoint that is still in memory
-    reload      to one that had to be put away, as only one may stay; ten times, with the resident memory after each
+    reload      to one that had to be put away, as only one may stay; ten times, each with its first U-Net pass and the one after (256 px, two
+                prompts), because weights are packed in the former, and the resident memory after them
+    reload_without  the same with no copies on disk, four times
     lora_first  merging a LoRA for the first time
     lora_switch between two LoRAs that were merged before
     lora_off    back to the weights as loaded
@@ -29,7 +31,10 @@ from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
 
 if TYPE_CHECKING:
+    from studio.engine.loading import LoadedModel
     from studio.engine.lora import LoraStack, LoraWeights
+    from studio.engine.runner import DiffusersEngine
+    from studio.schema.models import ModelInfo
 
 TIMES = 10
 
@@ -65,6 +70,7 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
     from bench.peers.files import make
     from bench.peers.requests import Models
     from bench.peers.workloads import LORAS, SD15
+    from studio.engine.loading_copies import Copies
     from studio.engine.lora import LoraWeights
     from studio.engine.runner import DiffusersEngine
 
@@ -72,25 +78,53 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
     make(folder, [*SD15, *LORAS], tiny=tiny)
     models = Models(folder)
     one, two = (models.checkpoint(name) for name in SD15)
-    both, single = DiffusersEngine("cpu", checkpoints=2), DiffusersEngine("cpu", checkpoints=1)
+    copies = Copies(folder / "converted", 10**11)
+    both = DiffusersEngine("cpu", checkpoints=2, copies=copies)
     result: dict[str, Any] = {"dtype": both.info().dtype}
     result["load"] = _summary([_seconds(lambda model=model: both.load(model)) for model in (one, two)])
     result["switch"] = _summary([_seconds(lambda model=model: both.load(model)) for model in (one, two) * (TIMES // 2)])
     pair = [[LoraWeights(Path(models.lora(name).path), 1.0, 1.0)] for name in LORAS]
     result |= _loras(both.load(one).loras, pair)
     both.close()
-    single.load(one)
-    seconds, resident = [], []
-    for number in range(TIMES):
-        seconds.append(_seconds(lambda model=(two, one)[number % 2]: single.load(model)))
-        resident.append(round(single.info().memory / 2**20))
-    result["reload"] = {
+    side = 64 if tiny else 256
+    result["reload"] = _reloads(DiffusersEngine("cpu", checkpoints=1, copies=copies), (one, two), TIMES, side)
+    result["reload_without"] = _reloads(DiffusersEngine("cpu", checkpoints=1), (one, two), 4, side)
+    return result
+
+
+def _reloads(engine: DiffusersEngine, pair: tuple[ModelInfo, ModelInfo], times: int, side: int) -> dict[str, Any]:
+    """Going to and fro between two checkpoints of which one stays in memory, with two U-Net passes after each load."""
+    engine.load(pair[0])
+    rows, resident = list[tuple[float, ...]](), list[int]()
+    for number in range(times):
+        info = pair[1 - number % 2]
+        load_seconds = _seconds(lambda wanted=info: engine.load(wanted))
+        passes = [_seconds(lambda wanted=info: _unet_pass(engine.load(wanted).model, side)) for _ in range(2)]
+        rows.append((load_seconds, *passes))
+        resident.append(round(engine.info().memory / 2**20))
+    engine.close()
+    seconds, first, later = zip(*rows, strict=True)
+    return {
         **_summary(seconds),
+        "first_pass": _summary(first),
+        "later_pass": _summary(later),
         "resident_mib": resident,
         "spread_percent": round(100 * (max(resident) / min(resident) - 1), 1),
     }
-    single.close()
-    return result
+
+
+def _unet_pass(model: LoadedModel, side: int) -> None:
+    """Prompt and negative prompt at once."""
+    import torch
+
+    from bench.peers.tensors import probe
+
+    dtype = model.unet.dtype
+    latents, timesteps, states = probe(
+        model.latent.channels, side // model.latent.scale, model.unet.config.cross_attention_dim
+    )
+    with torch.inference_mode():
+        model.unet(latents.to(dtype), timesteps, states.to(dtype), return_dict=False)
 
 
 def _loras(stack: LoraStack, pair: Sequence[list[LoraWeights]]) -> dict[str, Any]:

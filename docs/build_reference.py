@@ -105,6 +105,7 @@ def _settings() -> str:
 
 
 def _request() -> str:
+    from studio.schema.plot import Plot
     from studio.schema.request import (
         BranchPoint,
         GenerationRequest,
@@ -115,6 +116,7 @@ def _request() -> str:
         SeedResize,
         Variation,
     )
+    from studio.schema.source import Mask, Source
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
@@ -124,13 +126,33 @@ def _request() -> str:
         ("Seed resize (`seed_resize`)", SeedResize),
         ("Refiner (`refiner`)", Refiner),
         ("Second pass (`hires`)", HiresPass),
+        ("Picture to begin with (`source`)", Source),
+        ("Mask (`mask`)", Mask),
+        ("Plot (`plot`)", Plot),
         ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),
         ("Run options (never change pixels)", RunOptions),
     ):
         rows = ([f"`{n}`", f.description, _allowed(f), _default(f)] for n, f in _fields(model))
         text += f"\n## {title}\n\n" + _table(("field", "meaning", "allowed", "default"), rows)
-    return text
+    return text + _axes()
+
+
+def _axes() -> str:
+    from studio.plots.axes import FIELDS, WORDED
+
+    kinds = {"decimals": "numbers", "integers": "whole numbers", "words": "names", "switches": "True, False"}
+    worded = {
+        "Prompt S/R": ("words", "both prompts: each word takes the place of the first one"),
+        "Prompt order": ("words, 5 at most", "the prompt: the words in every order"),
+        "Size": ("512x768", "`width`, `height`"),
+        "Styles": ("names", "`styles`: that one alone"),
+    }
+    rows = [[kind, *worded[kind]] for kind in WORDED]
+    for kind, (read, path) in FIELDS.items():
+        rows.append([kind, kinds[read.__name__], ", or else ".join(f"`{place}`" for place in path.split("|"))])
+    head = "\n## Axes of a plot\n\nValues have the bounds of the field that they go into.\n\n"
+    return head + _table(("axis", "values", "changes"), sorted(rows))
 
 
 def _samplers() -> str:
@@ -173,7 +195,7 @@ def _commands() -> str:
         rows = (
             [
                 f"`{', '.join(a.option_strings) or a.metavar or a.dest}`",
-                (a.help or "").replace("%%", "%"),
+                (a.help or "").replace("%%", "%").removesuffix(f": {', '.join(map(str, a.choices or ()))}"),
                 ", ".join(map(str, a.choices or ())),
             ]
             for a in command._actions

@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from studio.schema.resolved import ResolvedRequest
 from studio.schema.runs import RunRecord
 from studio.schema.training import TrainingConfig
 from studio.settings import Settings, store_settings, updated
+from studio.sources import hold_pictures
 
 if TYPE_CHECKING:
     from studio.datasets import Datasets
@@ -144,6 +145,8 @@ class Studio:
 
     def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:
         """See `studio.resolve.resolve`; seeds of -1 are drawn here, and what `options` leave open about files is as the settings say."""
+        if options and options.save:
+            hold_pictures(request, self.library.init_images)
         return resolve(
             request,
             self.library,
@@ -161,8 +164,9 @@ class Studio:
         job = self.queue.submit(fixed(request, resolved), resolved.options, source)
         return job.model_copy(update={"notes": resolved.notes})
 
-    def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Iterator[Event]:
-        """Run what `resolve` made of a request without the queue, save its pictures and their grid: what the `generate` command does."""
+    def paint(self, resolved: ResolvedRequest, cancel: CancelToken) -> Generator[Event, None, str | None]:
+        """Run what `resolve` made of a request without the queue, save its pictures and their grid, and return its path: the `generate` command."""
+        from studio.jobs.cells import painted
         from studio.jobs.saving import read_file, save_grid, save_picture
 
         def data(picture: ImageReady) -> bytes:
@@ -170,13 +174,15 @@ class Studio:
 
         options, settings, started = resolved.options, self.settings, time.time()
         pictures: list[ImageReady] = []
-        for event in self.engine.run(resolved, cancel):
+        grid = None
+        for event in painted(self.engine, resolved, cancel):
             if isinstance(event, ImageReady):
                 event = save_picture(event, resolved, started, self.paths, settings) if options.save else event
                 pictures.append(event)
             elif isinstance(event, Finished):
-                save_grid(pictures, data, resolved, started, self.paths, settings)
+                grid = save_grid(pictures, data, resolved, started, self.paths, settings)
             yield event
+        return grid
 
     def reproduce(self, data: bytes, cancel: CancelToken) -> Reproduction | None:
         """Paint the picture in the file `data` again, without the queue, and compare; None when it was cancelled.
@@ -329,8 +335,7 @@ class Studio:
         try:
             return self.library.checkpoint(self.settings.sd_model_checkpoint or None)
         except StudioError:
-            usable = [model for model in self.library.checkpoints() if not model.problem]
-            return usable[0] if usable else None
+            return next((model for model in self.library.checkpoints() if not model.problem), None)
 
 
 def build(
@@ -390,5 +395,6 @@ def _worker_engine(settings: Settings, paths: Paths) -> Engine:
         settings.precision,
         settings.compile,
         settings.checkpoints_in_memory,
+        copies=(paths.converted, int(settings.converted_checkpoints_gb * 1e9)),
         log_file=paths.state / "worker.log",
     )

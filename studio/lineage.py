@@ -14,7 +14,8 @@ from studio.errors import InvalidRequest
 from studio.infotext import parse_infotext
 from studio.samplers.table import find_sampler
 from studio.schema.request import MAX_BRANCHES, BranchPoint, GenerationRequest, make_request
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import InitImage, ResolvedRequest
+from studio.sources import adopted_source
 
 _SHARED = {
     "width": "width",
@@ -23,6 +24,8 @@ _SHARED = {
     "variation": "variation",
     "seed_resize": "seed resize",
     "rng": "source of random numbers",
+    "source": "picture to begin with",
+    "mask": "mask",
 }
 """Fields of `ResolvedRequest` that a branch has in common with its origin, and their names in a message."""
 _FIELDS = {"seeds": "seed"}
@@ -49,7 +52,11 @@ def origin_request(point: BranchPoint, loras: Mapping[str, str], embeddings: Map
 
 
 def adopted(request: GenerationRequest, origin: ResolvedRequest) -> GenerationRequest:
-    """`request` with what it leaves open of the origin's (seeds of -1, no checkpoint) taken from there."""
+    """`request` with what it leaves open of the origin's (seeds of -1, no checkpoint, no picture to begin with) taken from there.
+
+    Raises `InvalidRequest` for a second pass where the origin began with a picture.
+    """
+    request = adopted_source(request, origin)
     variation, theirs = request.variation, origin.variation
     if variation and theirs and variation.seed < 0:
         variation = variation.model_copy(update={"seed": theirs.seeds[0]})
@@ -107,8 +114,10 @@ def _contradiction(field: str, words: str, theirs: str, ours: str) -> InvalidReq
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, InitImage):
+        return value.name
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
     if hasattr(value, "model_dump"):
-        return " ".join(f"{name} {_shown(item)}" for name, item in value.model_dump().items())
+        return " ".join(f"{name} {_shown(getattr(value, name))}" for name in type(value).model_fields)
     return str(value)

@@ -78,6 +78,16 @@ class Paths:
         return self.root / "outputs"
 
     @property
+    def init_images(self) -> Path:
+        """Pictures that saved ones began with, and masks, under names made of their pixels."""
+        return self.outputs / "init-images"
+
+    @property
+    def waiting_images(self) -> Path:
+        """Pictures that were given to begin with, and masks, which no saved picture began with yet."""
+        return self.state / "init-images"
+
+    @property
     def state(self) -> Path:
         """Queue, index, previews, latents, hash cache: can be deleted, pictures and settings stay."""
         return self.outputs / ".studio"
@@ -101,6 +111,11 @@ class Paths:
     def training_caches(self) -> Path:
         """Encoded pictures and captions of training, by content."""
         return self.state / "training"
+
+    @property
+    def converted(self) -> Path:
+        """Copies of checkpoints in the format that a processor paints in."""
+        return self.state / "converted"
 
     @property
     def uploads(self) -> Path:

@@ -10,7 +10,7 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import InvalidRequest, UnknownName
+from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import extract_networks
@@ -66,13 +66,16 @@ class Reproduction:
 def read_original(info: PictureInfo, data: bytes, library: ModelLookup) -> Original:
     """`info` is what `Studio.read_picture` found in `data`.
 
-    Raises `InvalidRequest` for a picture without generation text, or one whose text makes no request.
+    Raises `InvalidRequest` for a picture without generation text, one whose text makes no request, and the sheet of a plot.
     """
     if not info.infotext:
         raise InvalidRequest(
             "This picture carries no generation parameters, so it cannot be painted again.", field="file"
         )
-    request, missing = with_what_is_here(make_request(info.request), library)
+    asked = make_request(info.request)
+    if asked.plot is not None:
+        raise InvalidRequest("This is the sheet of a plot, many pictures at once: check one of them.", field="file")
+    request, missing = with_what_is_here(asked, library)
     return Original(_pixels(data), info.infotext, request, (*info.notes, *missing))
 
 
@@ -90,6 +93,13 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes[name] = instead
             missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    for part in ("source", "mask"):
+        given = getattr(request, part)
+        if given and not _is_kept(given.image, library):
+            changes |= {"source": None, "mask": None} if part == "source" else {"mask": None}
+            missing.append(
+                f"The {'picture' if part == 'source' else 'mask'} {given.image} is not here: painted without it."
+            )
     if request.refiner:
         try:
             library.checkpoint(request.refiner.checkpoint)
@@ -115,6 +125,14 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             second["checkpoint"] = ""
         changes["hires"] = request.hires.model_copy(update=second)
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
+
+
+def _is_kept(image: str, library: ModelLookup) -> bool:
+    try:
+        library.init_image(image)
+    except StudioError:
+        return False
+    return True
 
 
 def compare(original: Original, png: bytes, infotext: str) -> Reproduction:

@@ -13,9 +13,11 @@ from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
+from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
+from studio.schema.plot import Plot
 from studio.schema.request import (
     MAX_SEED,
     BranchPoint,
@@ -28,11 +30,14 @@ from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,
     HiresPlan,
+    PlotPlan,
     PromptPlan,
     RefinerPlan,
     ResolvedRequest,
     VariationPlan,
 )
+from studio.schema.source import LATENT_UPSCALE
+from studio.sources import given_pictures, mask_plan, run_steps, source_plan
 from studio.upscalers import UPSCALERS
 from studio.wording import (
     ModelLookup,
@@ -74,12 +79,32 @@ def resolve(
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
     """
+    if request.plot is not None:
+        return _plotted(request, request.plot, library, draw_seed, selected_checkpoint, options)
     if request.branch is None:
         return _answered(request, library, draw_seed, selected_checkpoint, options)
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
     resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
+
+
+def _plotted(
+    request: GenerationRequest,
+    plot: Plot,
+    library: ModelLookup,
+    draw_seed: Callable[[], int],
+    selected_checkpoint: str,
+    options: RunOptions | None,
+) -> ResolvedRequest:
+    """All cells of a plot, resolved; what is beside them is the first one's."""
+    labels, requests = expanded(request, draw_seed)
+    found = tuple(
+        resolve(one, library, draw_seed, selected_checkpoint=selected_checkpoint, options=options) for one in requests
+    )
+    notes = tuple(dict.fromkeys(note for cell in found for note in cell.notes))
+    plan = PlotPlan(asked=plot, labels=labels, cells=found)
+    return found[0].model_copy(update={"plot": plan, "notes": notes})
 
 
 def _answered(
@@ -104,6 +129,9 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
+    source, mask = source_plan(request, model, library), mask_plan(request, model, library)
+    if source and source.resize_mode == LATENT_UPSCALE:
+        _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
@@ -114,7 +142,9 @@ def _answered(
         notes=tuple(dict.fromkeys((*notes, *more))),
         loras=loras,
         model=model,
-        refiner=_refiner(request.refiner, library, model, calls) if refined else None,
+        refiner=_refiner(request.refiner, library, model, model_calls(sampler, run_steps(request)))
+        if refined
+        else None,
         vae=usable(vae) if vae else None,
         **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
@@ -127,6 +157,9 @@ def _answered(
         seed_resize=_rounded(request.seed_resize),
         padding=padding_of(request, positive, negative, embeddings),
         hires=hires,
+        source=source,
+        mask=mask,
+        extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
@@ -159,10 +192,13 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     A schedule that is the sampler's own becomes Automatic, as A1111 shows it when it reads its infotext: two requests for
     the same pictures are then equal.
     """
+    if resolved.plot is not None:
+        return fixed_plot(request, resolved.plot)
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
     schedule = AUTOMATIC if own and find_schedule(own) == asked else asked.label
     refiner = resolved.any_refiner
+    source, mask = given_pictures(resolved)
     answers = {
         "prompt": resolved.positive.text,
         "negative_prompt": resolved.negative.text,
@@ -177,6 +213,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         and refiner
         and request.refiner.model_copy(update={"checkpoint": refiner.model.name}),
         "hires": fixed_hires(request.hires, resolved, schedule),
+        "source": source,
+        "mask": mask,
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
@@ -191,11 +229,12 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
 def _tiny_vaes(
     request: GenerationRequest, latent_space: str, hires: HiresPlan | None, library: ModelLookup
 ) -> dict[str, Any]:
-    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels encodes anything.
+    """The files of TAESD's halves that are asked for and act: only an upscaler on pixels and a given picture are encoded.
 
     Raises `UnknownModel` for a file that is not there, and `IncompatibleFile` where the passes have latents of two kinds: a half is for one.
     """
-    encodes = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    enlarges = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    encodes = enlarges or request.source is not None
     asked = [field for field in ("vae_encoder", "vae_decoder") if getattr(request, field) == "TAESD"]
     if asked and hires is not None and family(hires.model.family).latent_space != latent_space:
         raise IncompatibleFile(

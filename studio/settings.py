@@ -85,6 +85,15 @@ class Settings(BaseModel):
         minimum=1,
         maximum=20,
     )
+    converted_checkpoints_gb: float = _setting(
+        10.0,
+        "Disk for copies of checkpoints in the format that a processor paints in, in GB, so that loading one again takes little time; "
+        "what was used longest ago goes first; 0: none",
+        group="Server",
+        http=False,
+        minimum=0,
+        maximum=100_000,
+    )
     torch: Literal["auto", "cpu", "cuda", "rocm"] = _setting(
         "auto", "torch build that launch.py installs", group="Server", http=False
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from studio.errors import NotFound
 from studio.jobs.latents import painter_of
+from studio.plots import expanded
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -21,6 +22,8 @@ def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) 
     `Engine.decode` raises.
     """
     request, latents = studio.queue.job(job_id).request, studio.queue.step_latents(job_id, batch, step)
+    if request.plot:
+        request = expanded(request, lambda: 0)[1][batch]
     model, vae = studio.library.checkpoint(request.model), studio.library.vae(request.vae)
     names = [request.refiner.checkpoint] if request.refiner else []
     painter = studio.queue.last_painter(job_id, batch)
@@ -43,6 +46,7 @@ def origin_text(studio: Studio, job_id: int, index: int) -> str:
     text = next((image.infotext for image in job.images if image.index == index), None)
     if text is not None:
         return text
-    if not 0 <= index < job.request.picture_count:
+    resolved = studio.resolve(job.request, job.options)
+    if not 0 <= index < resolved.picture_count:
         raise NotFound(f"Job {job_id} has no picture {index}.")
-    return write_infotext(studio.resolve(job.request, job.options), index, studio.version)
+    return write_infotext(*resolved.picture(index), studio.version)

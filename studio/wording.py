@@ -22,7 +22,7 @@ from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.table import SamplerSpec
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
-from studio.schema.resolved import EmbeddingUse, LoraUse, Padding, PromptBranch, PromptPlan
+from studio.schema.resolved import EmbeddingUse, InitImage, LoraUse, Padding, PromptBranch, PromptPlan
 
 TEMPLATES = {"prompt": "template", "negative_prompt": "negative_template"}
 """The fields of `RunOptions` that keep what a prompt was drawn from."""
@@ -69,6 +69,10 @@ class ModelLookup(Protocol):
 
     def wildcard(self, name: str) -> list[str]:
         """The lines of a wildcard, at least one. Raises `UnknownName`."""
+        ...
+
+    def init_image(self, name: str) -> InitImage:
+        """A kept picture. Raises `UnknownName` when it is not there any more."""
         ...
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from studio.app import _worker_engine
 from studio.infotext import parse_infotext, read_picture
+from studio.paths import Paths
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
 from studio.schema.request import GenerationRequest, RunOptions
+from studio.settings import Settings
 from tests.api.stand_in import make_studio
 
 REQUEST = GenerationRequest(prompt="a fox", width=64, height=64, steps=1, seed=5, batch_size=2)
@@ -94,3 +98,11 @@ def test_the_login_stands_in_the_infotext_where_it_is_asked_for(
     texts = [event.infotext for event in events if isinstance(event, ImageReady)]
     assert texts and all(parse_infotext(text).pairs.get("User") == user for text in texts)
     assert not any("password" in text for text in texts)
+
+
+def test_copies_of_checkpoints_lie_in_the_data_folder_and_are_bounded_by_the_setting(tmp_path: Path) -> None:
+    engine = _worker_engine(Settings(converted_checkpoints_gb=2.5), Paths(tmp_path))
+    command: list[str] = engine._command  # type: ignore[attr-defined]
+    given = dict(pairwise(command))
+    assert given["--copies"] == str(tmp_path / "outputs" / ".studio" / "converted")
+    assert given["--copies-bytes"] == "2500000000"

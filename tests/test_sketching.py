@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from studio.samplers import SAMPLERS
+from studio.schema.plot import Plot
 from studio.schema.request import BranchPoint, GenerationRequest, SamplerOptions, Variation
 from studio.sketching import sketch_request
 
@@ -20,9 +21,10 @@ def test_one_picture_of_few_steps_and_everything_else_as_it_is() -> None:
         cfg_scale=4,
         width=128,
         variation=Variation(seed=3, strength=0.2),
+        plot=Plot(x_type="Steps", x_values="5, 6"),
     )
     sketch = sketch_request(asked, 5)
-    changes = {"steps": 5, "schedule": "SGM Uniform", "batch_count": 1, "batch_size": 1}
+    changes = {"steps": 5, "schedule": "SGM Uniform", "batch_count": 1, "batch_size": 1, "plot": None}
     assert sketch == GenerationRequest.model_validate({**asked.model_dump(), **changes})
 
 

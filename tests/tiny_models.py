@@ -23,11 +23,12 @@ from studio.families import describe_checkpoint, describe_embedding, describe_fo
 from studio.schema.models import ModelInfo, ModelKind
 from tests import tiny_original as original
 
-FAMILIES = ("sd1", "sd2", "sdxl", "sd1-inpaint", "sprout", "sdxl_refiner")
+FAMILIES = ("sd1", "sd2", "sdxl", "sd1-inpaint", "sprout", "sdxl_refiner", "sd1-edit")
 _UNET: dict[str, dict[str, Any]] = {
     "sd1": {"attention_head_dim": 8, "cross_attention_dim": 32},
     "sd2": {"attention_head_dim": [1, 1, 1, 1], "cross_attention_dim": 64, "use_linear_projection": True},
     "sd1-inpaint": {"attention_head_dim": 8, "cross_attention_dim": 32, "in_channels": 9},
+    "sd1-edit": {"attention_head_dim": 8, "cross_attention_dim": 32, "in_channels": 8},
     "sdxl": {
         "block_out_channels": (32, 32, 64), "attention_head_dim": [1, 1, 1], "cross_attention_dim": 96, "use_linear_projection": True,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -51,7 +52,12 @@ _TEXT: dict[str, tuple[dict[str, Any], ...]] = {
     "sd2": ({"hidden_size": 64, "hidden_act": "gelu"},),
     "sdxl": ({"hidden_size": 32}, {"hidden_size": 64, "hidden_act": "gelu", "projection_dim": 64}),
 }
-_TEXT |= {"sd1-inpaint": _TEXT["sd1"], "sprout": _TEXT["sd1"], "sdxl_refiner": _TEXT["sdxl"][1:]}
+_TEXT |= {
+    "sd1-inpaint": _TEXT["sd1"],
+    "sd1-edit": _TEXT["sd1"],
+    "sprout": _TEXT["sd1"],
+    "sdxl_refiner": _TEXT["sdxl"][1:],
+}
 
 
 @functools.cache
@@ -116,6 +122,7 @@ def tiny_folder(family: str) -> Path:
     pipeline = {
         "sdxl": "StableDiffusionXLPipeline",
         "sd1-inpaint": "StableDiffusionInpaintPipeline",
+        "sd1-edit": "StableDiffusionInstructPix2PixPipeline",
         "sdxl_refiner": "StableDiffusionXLImg2ImgPipeline",
     }.get(family, "StableDiffusionPipeline")
     index["scheduler"] = ["diffusers", scheduler_config(family)["_class_name"]]
@@ -258,7 +265,7 @@ def tiny_info(source: Path | str, kind: ModelKind = "checkpoint") -> ModelInfo:
     found = describe_folder(path) if path.is_dir() else describe_checkpoint(read_header(path))
     size = sum(file.stat().st_size for file in path.rglob("*.safetensors")) if path.is_dir() else path.stat().st_size
     return ModelInfo(**common, layout="folder" if path.is_dir() else "file", size=size, family=found.family, native_size=found.native_size,
-                     prediction_type=found.prediction_type, inpaint=found.variant == "inpaint", problem=found.problem,
+                     prediction_type=found.prediction_type, inpaint=found.variant == "inpaint", edit=found.variant == "edit", problem=found.problem,
                      text_widths=found.text_widths)  # fmt: skip
 
 

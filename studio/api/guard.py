@@ -73,7 +73,9 @@ INTAKES = {
     "/gradio_api/upload": Intake(UPLOAD_LIMIT, ("multipart/form-data",)),
     "/studio/v1/picture-info": PICTURE_INTAKE,
     "/studio/v1/reproduce": PICTURE_INTAKE,
+    "/studio/v1/init-images": PICTURE_INTAKE,
     "/sdapi/v1/png-info": Intake(UPLOAD_LIMIT),
+    "/sdapi/v1/img2img": Intake(UPLOAD_LIMIT),
     "/studio/v1/training/datasets/upload": Intake(
         ARCHIVE_LIMIT, ("application/zip", "application/x-zip-compressed", "application/octet-stream")
     ),

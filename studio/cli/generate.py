@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from pydantic import BaseModel
 from studio.app import Studio
 from studio.cli.options import add_common, add_fields, given, say
 from studio.cli.painting import opened_studio
-from studio.errors import InvalidRequest, NotFound, StorageError
+from studio.errors import DamagedFile, InvalidRequest, NotFound, StorageError
+from studio.library.init_images import InitImages
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
+from studio.schema.plot import Plot
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
@@ -27,7 +31,8 @@ from studio.schema.request import (
     Variation,
     make_request,
 )
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import InitImage, ResolvedRequest
+from studio.schema.source import NAME_DIGITS, Mask, Source
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
@@ -35,8 +40,16 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "seed_resize": (SeedResize, "seed_resize_"),
     "refiner": (Refiner, "refiner_"),
     "hires": (HiresPass, "hires_"),
+    "source": (Source, "source_"),
+    "mask": (Mask, "mask_"),
+    "plot": (Plot, "plot_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
+PICTURES = {
+    "source_image": "Picture to begin with (img2img); a file, or the name of a kept picture",
+    "mask_image": "Paint only where this picture is light, or opaque (inpainting); a file, or the name of a kept picture",
+}
+"""Flags that name a picture: a request holds the name that it is kept under."""
 REQUEST_FIELDS = tuple(name for name in GenerationRequest.model_fields if name not in ("prompt", "branch", *PARTS))
 
 
@@ -46,7 +59,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     parser.add_argument("prompt", help="what to paint")
     add_fields(parser, GenerationRequest, REQUEST_FIELDS, show_default=False)
     for model, prefix in PARTS.values():
-        add_fields(parser, model, model.model_fields, prefix=prefix)
+        picture = f"{prefix}image"
+        if picture in PICTURES:
+            parser.add_argument(_flag(picture), metavar="FILE", default=argparse.SUPPRESS, help=PICTURES[picture])
+        add_fields(parser, model, [name for name in model.model_fields if prefix + name != picture], prefix=prefix)
     parser.add_argument("--hires", action="store_true", help="enlarge and paint again; any --hires-… flag says so too")
     parser.add_argument(
         "--branch-origin",
@@ -55,7 +71,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     )
     add_fields(parser, BranchPoint, ["step"], prefix="branch_")
     parser.add_argument(
-        "--output-dir", metavar="DIR", help="folder for the pictures (default: outputs/txt2img-images/DATE)"
+        "--output-dir",
+        metavar="DIR",
+        help="folder for the pictures (default: outputs/txt2img-images/DATE, or img2img-images)",
     )
     parser.add_argument(
         "--json",
@@ -67,14 +85,52 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     return parser
 
 
-def request_from(arguments: argparse.Namespace, defaults: GenerationRequest) -> GenerationRequest:
-    """The request a command line asks for: its flags over `defaults`. Raises `InvalidRequest`."""
+def request_from(
+    arguments: argparse.Namespace, defaults: GenerationRequest, init_images: InitImages
+) -> GenerationRequest:
+    """The request a command line asks for: its flags over `defaults`. Pictures that it names by their files are kept.
+
+    Raises `InvalidRequest`, and `NotFound`, `DamagedFile` or `StorageError` for a picture.
+    """
     data: dict[str, Any] = {**defaults.model_dump(), **given(arguments, REQUEST_FIELDS), "prompt": arguments.prompt}
     for name, (model, prefix) in PARTS.items():
         flags = given(arguments, model.model_fields, prefix)
         if flags or (name == "hires" and arguments.hires):
             data[name] = {**(data[name] or {}), **flags}
+    for flag, keep in (("source_image", init_images.keep), ("mask_image", init_images.keep_mask)):
+        part = data[flag.removesuffix("_image")]
+        if part is not None and not part.get("image"):
+            raise InvalidRequest(
+                f"The {_flag(flag).removesuffix('image')}… flags need {_flag(flag)}.", field=_field(flag)
+            )
+        if hasattr(arguments, flag):
+            part["image"] = _picture(getattr(arguments, flag), flag, keep)
     return make_request(data)
+
+
+def _picture(named: str, flag: str, keep: Callable[[bytes], InitImage]) -> str:
+    """The name of a kept picture: `named` itself where it is one, else that of the file, which is kept now."""
+    if re.fullmatch(rf"[0-9a-f]{{{NAME_DIGITS}}}", named):
+        return named
+    file = Path(named).expanduser()
+    if not file.is_file():
+        raise NotFound(f"{_flag(flag)}: there is no file {str(file)!r}.", field=_field(flag))
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise NotFound(f"{_flag(flag)}: {str(file)!r} cannot be read: {error.strerror}.", field=_field(flag)) from error
+    try:
+        return keep(data).name
+    except DamagedFile as error:
+        raise DamagedFile(f"{_flag(flag)} = {str(file)!r}: {error.message}", field=_field(flag)) from error
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _field(flag: str) -> str:
+    return flag.replace("_", ".")
 
 
 def branch_from(arguments: argparse.Namespace, studio: Studio) -> BranchPoint | None:
@@ -106,15 +162,19 @@ def run(arguments: argparse.Namespace) -> int:
         model = studio.library.checkpoint(wanted) if wanted else None
         defaults = studio.default_request(model, branch_from(arguments, studio))
         options = RunOptions(preview_every=0, output_dir=_absolute(arguments.output_dir))
-        resolved = studio.resolve(request_from(arguments, defaults), options)
+        resolved = studio.resolve(request_from(arguments, defaults, studio.library.init_images), options)
         for note in resolved.notes:
             say(note)
-        images = _paint(studio, resolved, cancel, quiet=arguments.json)
-    return _report(images, as_json=arguments.json)
+        images, grid = _paint(studio, resolved, cancel, quiet=arguments.json)
+    if grid and resolved.plot:
+        say(f"sheet of the plot: {grid}")
+    return _report(images, grid, as_json=arguments.json)
 
 
-def _paint(studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, quiet: bool) -> list[ImageReady]:
-    """Run the job under a progress bar and collect its pictures."""
+def _paint(
+    studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, quiet: bool
+) -> tuple[list[ImageReady], str | None]:
+    """Run the job under a progress bar and collect its pictures, and the path of their grid."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -127,14 +187,20 @@ def _paint(studio: Studio, resolved: ResolvedRequest, cancel: CancelToken, *, qu
         TextColumn("{task.fields[rate]}"),
     )
     images: list[ImageReady] = []
+    grid = None
+
+    def events() -> Iterator[Event]:
+        nonlocal grid
+        grid = yield from studio.paint(resolved, cancel)
+
     with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("starting", total=resolved.steps * resolved.batch_count, rate="")
-        for event in studio.paint(resolved, cancel):
+        task = bar.add_task("starting", total=resolved.steps * resolved.picture_count // resolved.batch_size, rate="")
+        for event in events():
             if isinstance(event, ImageReady):
                 images.append(event)
             elif shown := _bar_update(event):
                 bar.update(task, **shown)
-    return images
+    return images, grid
 
 
 def _bar_update(event: Event) -> dict[str, Any] | None:
@@ -148,7 +214,7 @@ def _bar_update(event: Event) -> dict[str, Any] | None:
     return None
 
 
-def _report(images: list[ImageReady], *, as_json: bool) -> int:
+def _report(images: list[ImageReady], grid: str | None, *, as_json: bool) -> int:
     """Print the result. Raises `StorageError` when a picture could not be written."""
     failed = next((image.warning for image in images if image.warning and image.path is None), None)
     if as_json:
@@ -164,6 +230,7 @@ def _report(images: list[ImageReady], *, as_json: bool) -> int:
                     "seed": first["seed"],
                     "infotext": first["infotext"],
                     "images": rows,
+                    "grid": grid,
                 },
                 ensure_ascii=False,
             )

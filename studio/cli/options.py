@@ -16,8 +16,10 @@ from pydantic.fields import FieldInfo
 from studio.paths import REPOSITORY, Paths
 from studio.settings import Settings, load_settings
 
-ENGINE_FIELDS = ("device", "attention", "precision", "compile", "checkpoints_in_memory")
+ENGINE_FIELDS = ("device", "attention", "precision", "compile", "checkpoints_in_memory", "converted_checkpoints_gb")
 """Settings of what is painted with: flags of every command that paints."""
+FEW = 8
+"""Choices that are named in the usage; more are named in the help alone."""
 
 
 def add_fields(
@@ -46,8 +48,11 @@ def add_fields(
             parser.add_argument(f"--{flag}", dest=name, metavar="NAME", action="append", default=argparse.SUPPRESS,
                                 help=f"{text}; give it once for each")  # fmt: skip
         elif typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+            metavar = flag.split("-")[-1].upper() if len(choices) > FEW else None
+            text = f"{text}: {', '.join(choices)}" if metavar else text
             parser.add_argument(
-                f"--{flag}", dest=name, choices=typing.get_args(kind), default=argparse.SUPPRESS, help=text
+                f"--{flag}", dest=name, choices=choices, metavar=metavar, default=argparse.SUPPRESS, help=text
             )
         else:
             parser.add_argument(

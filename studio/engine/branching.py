@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.latents import rounded
-from studio.engine.passes import StartPoint, TextToImage
+from studio.engine.passes import DenoisingPass, StartPoint
 from studio.errors import InvalidRequest
 from studio.samplers.types import Step
 from studio.schema.resolved import BranchPlan, ResolvedRequest
 
-MakePass = Callable[[ResolvedRequest], TextToImage]
+MakePass = Callable[[ResolvedRequest], DenoisingPass]
 """A pass for one request, its LoRAs in force. One pass is in use at a time."""
 
 
 class BranchPass:
-    """Stands for `TextToImage` in a job with a branch.
+    """Stands for `DenoisingPass` in a job with a branch.
 
     Args:
         resolved: the request, with a branch.
@@ -37,12 +38,12 @@ class BranchPass:
         self._plan: BranchPlan = resolved.branch
         self._make = make
         self._start = start
-        self._in_use: TextToImage | BranchPass | None = None
+        self._in_use: DenoisingPass | BranchPass | None = None
         self.total = self._plan.step + max(1, resolved.steps - self._plan.step)
         """The number of the last step; an estimate until the branch itself begins."""
 
     def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
-        """The origin's steps if they are needed, then the branch's own, counted on. As `TextToImage.steps`.
+        """The origin's steps if they are needed, then the branch's own, counted on. As `DenoisingPass.steps`.
 
         Raises `InvalidRequest` when the origin has fewer steps than the branch wants, or nothing is left to do after them.
         """
@@ -60,13 +61,18 @@ class BranchPass:
         self.total = own.total_from(start)
         yield from own.steps(seeds, subseeds, start)
 
+    def settled(self, x: Tensor) -> Tensor:
+        """See `DenoisingPass.settled`; there must have been a step."""
+        assert self._in_use is not None
+        return self._in_use.settled(x)
+
     @property
     def painter(self) -> LoadedCheckpoint:
         """The checkpoint that painted the last step; there must have been one."""
         assert self._in_use is not None
         return self._in_use.painter
 
-    def _origin(self) -> TextToImage | BranchPass:
+    def _origin(self) -> DenoisingPass | BranchPass:
         origin = self._plan.origin
         return BranchPass(origin, self._make) if origin.branch else self._make(origin)
 

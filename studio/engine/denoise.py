@@ -8,12 +8,14 @@ predicts the noise ε, or v = (n - σ·x0) / sqrt(σ² + 1):
 
 Guidance: out = out_negative + Σ w_i · scale · (out_i - out_negative)
 (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598; several prompts: Liu et al. 2022, https://arxiv.org/abs/2206.01714).
+Instructions about a picture: out = out_blind + s_I · (out_seen - out_blind) + Σ w_i · scale · (out_i - out_seen), where seen and blind are the
+negative prompt with the picture and without it (Brooks et al. 2022, https://arxiv.org/abs/2211.09800, eq. 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +33,8 @@ class Condition:
 
     states: Tensor
     added: dict[str, Tensor] | None = None
+    blind: bool = False
+    """Without what the U-Net is told beside the noise: zeros stand there."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class GuidedUNet:
         negative: what is guided away from. May be None when `needs_negative` says so.
         scale: guidance scale.
         dtype: number format of the U-Net; `x` and x0 stay float32.
-        concat: extra input channels [1, K, h, w] for inpainting checkpoints.
+        concat: extra input channels [1, K, h, w], for checkpoints made for inpainting or instructions.
+        image_scale: for instructions, how strictly the picture in `concat` is kept; 1 and None are as any other guidance.
         calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
         skip: whether a call, by its number and sigma, leaves the negative prompt out. The prediction of the first prompt then
             stands in its place, and the scale counts as 1.
@@ -98,6 +103,7 @@ class GuidedUNet:
         skip: Callable[[int, float], bool] = lambda call, sigma: False,
         split: bool = False,
         projections: TextProjections | None = None,
+        image_scale: float | None = None,
     ) -> None:
         self._unet = unet
         self._timestep = timestep
@@ -111,11 +117,14 @@ class GuidedUNet:
         self._concat = concat
         self._split = split
         self._attending = None if projections is None else {"projections": projections}
+        self._image_scale = image_scale
         self._expanded: dict[tuple[int, ...], Condition] = {}
+        stretches = negative.stretches if negative else ()
+        self._blind = {id(condition): replace(condition, blind=True) for _, condition in stretches}
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided prediction of x0 for `x` [B, C, h, w]."""
-        if self._negative is None or not needs_negative(self._scales):
+        if self._negative is None or (self._image_scale is None and not needs_negative(self._scales)):
             (alone,) = self._predict(x, sigma, self._next_call()[:1])
             return self._to_x0(x, sigma, alone)
         return self._to_x0(x, sigma, self._guided(x, sigma)[0])
@@ -136,6 +145,9 @@ class GuidedUNet:
     def _guided(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided prediction, and that of the negative prompt or what stands in its place."""
         conditions = self._next_call()
+        if self._image_scale is not None:
+            *texts, seen, blind = self._predict(x, sigma, [*conditions, self._blind[id(conditions[-1])]])
+            return _guide(texts, seen, self._scales) + (self._image_scale - 1) * (seen - blind), blind
         if self._skip(self._call, sigma):
             positive = self._predict(x, sigma, conditions[:-1])
             return _guide(positive, positive[0], [prompt.weight for prompt in self._positive]), positive[0]
@@ -160,7 +172,7 @@ class GuidedUNet:
         condition = self._expand(conditions, len(x))
         scaled = x * (sigma * sigma + 1) ** -0.5
         if self._concat is not None:
-            scaled = torch.cat((scaled, self._concat.to(scaled).expand(len(x), -1, -1, -1)), dim=1)
+            scaled = torch.cat((scaled, self._beside(scaled, conditions)), dim=1)
         out: Tensor = self._unet(
             scaled.to(self._dtype),
             timesteps,
@@ -170,6 +182,14 @@ class GuidedUNet:
             return_dict=False,
         )[0]
         return out.to(x.dtype)
+
+    def _beside(self, x: Tensor, conditions: tuple[Condition, ...]) -> Tensor:
+        """The extra channels for the rows of `x`."""
+        assert self._concat is not None
+        told = self._concat.to(x)
+        each = [torch.zeros_like(told) if condition.blind else told for condition in conditions]
+        share = len(x) // len(conditions)
+        return torch.cat([channels.expand(share, -1, -1, -1) for channels in each])
 
     def _expand(self, conditions: tuple[Condition, ...], rows: int) -> Condition:
         """The conditions repeated for `rows` rows, in the U-Net's format; the same at every step, so kept."""

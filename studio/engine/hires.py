@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studio.engine.branching import BranchPass
 from studio.engine.keeper import LoadedCheckpoint
-from studio.engine.passes import TextToImage
+from studio.engine.passes import DenoisingPass
 from studio.engine.upscale import Enlarged
 from studio.samplers.types import Step
 from studio.schema.resolved import ResolvedRequest
@@ -27,7 +27,7 @@ Begin = Callable[[Enlarged, LoadedCheckpoint], Tensor]
 
 
 class TwoPasses:
-    """Stands for `TextToImage` in a job with a second pass that paints.
+    """Stands for `DenoisingPass` in a job with a second pass that paints.
 
     Args:
         first: makes the first pass, which may be a branch; `second` the second, with its strength. Each is called when its turn
@@ -39,8 +39,8 @@ class TwoPasses:
 
     def __init__(
         self,
-        first: Callable[[], TextToImage | BranchPass],
-        second: Callable[[], TextToImage],
+        first: Callable[[], DenoisingPass | BranchPass],
+        second: Callable[[], DenoisingPass],
         enlarge: Enlarge,
         begin: Begin,
         steps: int,
@@ -51,7 +51,7 @@ class TwoPasses:
         self._begin = begin
         self._steps = steps
         self._done = 0
-        self._in_use: TextToImage | BranchPass | None = None
+        self._in_use: DenoisingPass | BranchPass | None = None
 
     @property
     def total(self) -> int:
@@ -65,8 +65,13 @@ class TwoPasses:
         assert self._in_use is not None
         return self._in_use.painter
 
+    def settled(self, x: Tensor) -> Tensor:
+        """See `DenoisingPass.settled`; there must have been a step."""
+        assert self._in_use is not None
+        return self._in_use.settled(x)
+
     def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
-        """The steps of both passes, counted through. As `TextToImage.steps`."""
+        """The steps of both passes, counted through. As `DenoisingPass.steps`."""
         self._done = 0
         last: Step | None = None
         first = self._in_use = self._first()

@@ -16,6 +16,7 @@ from studio.engine.conditioning import Conditioner
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
+from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack
 from studio.engine.tiny_vae import load_tiny_vae
@@ -50,6 +51,12 @@ class LoadedCheckpoint:
         modules = (self.model.unet, self.model.vae, *self.model.text_encoders)
         return sum(weight.nbytes for module in modules for weight in module.parameters())
 
+    @property
+    def mapped_bytes(self) -> int:
+        """How much of that lies in a mapped file: the system calls that memory available, though painting needs it."""
+        modules = (self.model.unet, self.model.vae, *self.model.text_encoders) if self.model.mapped else ()
+        return sum(weight.nbytes for module in modules for weight in module.parameters() if not weight.is_mkldnn)
+
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
         del self.model, self.loras, self.embeddings, self.conditioner
@@ -72,10 +79,12 @@ class ModelKeeper:
     Args:
         hardware: where to.
         limit: how many checkpoints may be loaded at once, 1 at least; those of one job count as one.
+        copies: where converted copies of checkpoints are kept on disk; None keeps none.
     """
 
-    def __init__(self, hardware: Hardware, limit: int = 1) -> None:
+    def __init__(self, hardware: Hardware, limit: int = 1, copies: Copies | None = None) -> None:
         self._hardware = hardware
+        self._copies = copies
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
         self._held: list[LoadedCheckpoint] = []  # the last used one last
@@ -151,6 +160,7 @@ class ModelKeeper:
             vae_dtype=hardware.vae_dtype,
             layout=hardware.layout,
             packs=hardware.packs,
+            copies=self._copies,
         )
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(
@@ -174,7 +184,8 @@ class ModelKeeper:
     def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint]) -> bool:
         """Whether there is memory for `info` once `without` are put away."""
         wanted = info.size * self._hardware.dtype.itemsize // 2
-        return self._hardware.free_memory() + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
+        free = self._hardware.free_memory() - sum(held.mapped_bytes for held in self._held)
+        return free + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""

@@ -17,8 +17,9 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import alphas_cumprod
-from studio.engine.loading_weights import Chooser, Weights, empty, fill, listed
+from studio.engine.loading_weights import Chooser, Filling, Weights, empty, listed
 from studio.errors import IncompatibleFile, NotFound
 from studio.families.configs import Config, shipped_config, text_config, unet_config, vae_config
 from studio.families.folder import BadFolder, component_files, describe_folder, read_folder
@@ -98,6 +99,9 @@ class LoadedModel:
     latent: LatentFacts
     native_size: int
     inpaint: bool
+    edit: bool
+    mapped: bool = False
+    """Whether its weights lie in a mapped file (see `loading_copies`), but for those that were packed since."""
     notes: tuple[str, ...] = ()
     """What the user may want to know about the file."""
 
@@ -155,8 +159,9 @@ def load_checkpoint(
     vae_dtype: torch.dtype | None = None,
     layout: Layout = in_order,
     packs: bool = False,
+    copies: Copies | None = None,
 ) -> LoadedModel:
-    """Load a checkpoint onto `device`.
+    """Load a checkpoint onto `device`, on the CPU from its copy in `copies`, which is made if need be.
 
     `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory, `packs` whether large ones of the U-Net
     are packed, which training cannot use (see `packing`). What the model predicts is what
@@ -169,15 +174,24 @@ def load_checkpoint(
     if not path.exists():
         raise NotFound(f"{info.name} is not there any more.")
     plan = _plan_folder(path) if path.is_dir() else _plan_file(path)
-    modules, used = {}, set[str]()
-    for part, component in plan.components.items():
-        wanted = vae_dtype if part == "vae" and vae_dtype is not None else dtype
-        module = _build(part, component.config)
-        packed = packs and part == "unet"
-        modules[part], keys = fill(
-            module, component.weights, component.choose, device, wanted, part, layout(wanted), packed
+    fillings = {
+        part: Filling(
+            _build(part, component.config),
+            component.weights,
+            component.choose,
+            wanted := vae_dtype if part == "vae" and vae_dtype is not None else dtype,
+            part,
+            layout(wanted),
+            packs and part == "unet",
         )
-        used |= keys
+        for part, component in plan.components.items()
+    }
+    copy = copies.copy(fillings) if copies and device.type == "cpu" else None
+    modules = {
+        part: filling.from_copy(copy.state(part, filling), copy.release) if copy else filling.from_file(device)
+        for part, filling in fillings.items()
+    }
+    used = frozenset[str]().union(*(filling.used for filling in fillings.values()))
     predicted, note = _prediction(plan, info)
     return LoadedModel(
         info=info,
@@ -190,6 +204,8 @@ def load_checkpoint(
         latent=_latent_facts(modules["vae"], plan.preview),
         native_size=plan.signature.native_size,
         inpaint=plan.signature.variant == "inpaint",
+        edit=plan.signature.variant == "edit",
+        mapped=copy is not None,
         notes=(*note, *_left_over(plan, used)),
     )
 
@@ -224,8 +240,8 @@ def load_vae(
         )
     choose = _vae_chooser(weights, config, prefix)
     wanted = dtype or model.vae.dtype
-    module, _ = fill(_build("vae", config), weights, choose, model.vae.device, wanted, "autoencoder", layout(wanted))
-    return LoadedVae(module, model.latent)
+    filling = Filling(_build("vae", config), weights, choose, wanted, "autoencoder", layout(wanted))
+    return LoadedVae(filling.from_file(model.vae.device), model.latent)
 
 
 def _plan_file(path: Path) -> _Plan:
@@ -330,7 +346,7 @@ def _latent_facts(vae: AutoencoderKL, preview: PreviewFactors) -> LatentFacts:
     )
 
 
-def _left_over(plan: _Plan, used: set[str]) -> tuple[str, ...]:
+def _left_over(plan: _Plan, used: frozenset[str]) -> tuple[str, ...]:
     """Account for the file's other keys. Raises `IncompatibleFile` for U-Net weights that nothing would use."""
     everything = {key for component in plan.components.values() for key in component.weights.shapes}
     rest = sorted(key for key in everything - used if not _idle(key))

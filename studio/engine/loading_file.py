@@ -29,6 +29,10 @@ _TYPES = FLOATS | {
 }  # fmt: skip
 
 
+FileState = tuple[str, int, int]
+"""(path, bytes, modification time in ns)"""
+
+
 class TensorFile:
     """The tensors of one file, opened anew for every read. `name` is how messages call it.
 
@@ -49,6 +53,11 @@ class TensorFile:
         self.metadata: dict[str, str] = header.pop(METADATA, {})
         self.entries: dict[str, dict[str, Any]] = header
         """Per tensor: `dtype` as the file calls it, `shape`, `data_offsets`."""
+
+    @property
+    def state(self) -> FileState:
+        """Of the file that is read; another one has another."""
+        return str(self.path), *self._state[1:]
 
     def dtype(self, key: str) -> torch.dtype:
         """The tensor's number format. Raises `IncompatibleFile` for one that this program does not know."""

@@ -6,16 +6,17 @@ and copied, so that nothing on disk can change a loaded model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from transformers.initialization import no_init_weights
 
-from studio.engine.loading_file import FLOATS, TensorFile
+from studio.engine.loading_file import FLOATS, FileState, TensorFile
 from studio.engine.loading_room import Room, laid_out
-from studio.engine.packing import expect_packed, unpacked
+from studio.engine.packing import expect_packed
 from studio.errors import DamagedFile, IncompatibleFile
 from studio.families.layout import Source
 
@@ -70,6 +71,11 @@ class Weights:
         """Which file it is in, and where: what comes later on disk is greater."""
         return self.paths.index(self._files[source.key].path), self.header[source.key]["data_offsets"][0]
 
+    @property
+    def states(self) -> tuple[FileState, ...]:
+        """What would tell if the files were others."""
+        return tuple(file.state for file in dict.fromkeys(self._files.values()))
+
     def shape(self, source: Source) -> tuple[int, ...]:
         """Shape of `tensor(source)`, without reading it."""
         shape = self.shapes[source.key]
@@ -84,7 +90,7 @@ def empty(make: Callable[[], M], what: str) -> M:
     Raises `IncompatibleFile` when the configuration makes no sense to the library; `what` names it in the message.
     """
     try:
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), no_init_weights():
             return make()
     except (
         TypeError,
@@ -99,44 +105,82 @@ def empty(make: Callable[[], M], what: str) -> M:
         raise IncompatibleFile(f"The {what} cannot be built from its configuration: {error}.") from error
 
 
-def fill(
-    module: M,
-    weights: Weights,
-    choose: Chooser,
-    device: torch.device,
-    dtype: torch.dtype,
-    what: str,
-    layout: torch.memory_format = torch.contiguous_format,
-    packs: bool = False,
-) -> tuple[M, frozenset[str]]:
-    """Read all parameters of an `empty` module onto `device` as `dtype`; eval mode, no gradients.
+class Filling:
+    """The parameters of one `empty` module, and where each stands in a file; from there, or from a copy, they come into the module.
 
-    `choose` gives for the module's parameter names where they stand in the file; weights of convolutions are laid out in `layout`,
-    large ones packed where `packs` (see `packing`).
-    Returns the module and the keys used.
-    Raises `IncompatibleFile` naming missing or misshapen weights, `DamagedFile` for NaN or infinite ones.
+    Args:
+        choose: gives for the module's parameter names where they stand in the file.
+        dtype, layout: of the parameters; `layout` is that of weights of convolutions.
+        what: what messages call the module.
+        packs: whether large convolutions expect packed weights (see `packing`).
+
+    Raises `IncompatibleFile` naming missing or misshapen weights.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    sources = choose(wanted)
-    check_fit(weights, sources, wanted, what)
-    packing = expect_packed(module, layout) if packs else {}
-    total = sum(Room.size(shape, dtype) for key, shape in wanted.items() if key not in packing)
-    room = Room(total if device.type == "cpu" else 0)
-    # What is packed is read into the same place one after the other, with channels last, which is what oneDNN starts from.
-    table = torch.empty(max((layer.weight.numel() for layer in packing.values()), default=0), dtype=dtype)
-    state: dict[str, torch.Tensor] = {}
-    sums: list[torch.Tensor] = []
-    for key in sorted(sources, key=lambda key: weights.position(sources[key])):  # as a disk likes it
-        packer = packing.get(key)
-        if packer:
-            place = laid_out(table, wanted[key], torch.channels_last)
-        else:
-            place = room.take(wanted[key], dtype, layout)
-        sums.append(weights.read(sources[key], place))
-        state[key] = packer.packed(place) if packer else place.to(device)
-    _complain(weights.name, state, sums)
-    module.load_state_dict(state, assign=True)
-    return module.to(device).eval().requires_grad_(False), frozenset(source.key for source in sources.values())
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        weights: Weights,
+        choose: Chooser,
+        dtype: torch.dtype,
+        what: str,
+        layout: torch.memory_format = torch.contiguous_format,
+        packs: bool = False,
+    ) -> None:
+        self._module, self.weights, self.dtype, self._layout = module, weights, dtype, layout
+        self.shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        self.sources = choose(self.shapes)
+        check_fit(weights, self.sources, self.shapes, what)
+        self._packing = expect_packed(module, layout) if packs else {}
+        self.keys = sorted(self.sources, key=lambda key: weights.position(self.sources[key]))
+        """The parameters' names in the order in which a disk likes to read them."""
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The keys of the file that the parameters come from."""
+        return frozenset(source.key for source in self.sources.values())
+
+    def layout(self, key: str) -> torch.memory_format:
+        """How a parameter lies in memory; before it is packed with channels last, which is what oneDNN starts from."""
+        return torch.channels_last if key in self._packing else self._layout
+
+    def laid_out(self, key: str, memory: torch.Tensor) -> torch.Tensor:
+        """The beginning of `memory` as a parameter."""
+        return laid_out(memory.view(self.dtype), self.shapes[key], self.layout(key))
+
+    def read(self, key: str, place: torch.Tensor) -> None:
+        """Fill `place`, on the CPU, with a parameter. Raises `DamagedFile` for NaN and infinity."""
+        total = self.weights.read(self.sources[key], place)
+        _check(self.weights.name, key, place, total)
+
+    def from_file(self, device: torch.device) -> Any:
+        """The module with all parameters read onto `device`; eval mode, no gradients. Raises `DamagedFile` as `read`."""
+        total = sum(Room.size(self.shapes[key], self.dtype) for key in self.keys if key not in self._packing)
+        room = Room(total if device.type == "cpu" else 0)
+        # What is packed is read into the same place one after the other.
+        table = torch.empty(
+            max((layer.weight.numel() for layer in self._packing.values()), default=0), dtype=self.dtype
+        )
+        state: dict[str, torch.Tensor] = {}
+        for key in self.keys:
+            packer = self._packing.get(key)
+            place = self.laid_out(key, table) if packer else room.take(self.shapes[key], self.dtype, self._layout)
+            self.read(key, place)
+            state[key] = packer.packed(place) if packer else place.to(device)
+        return self._with(state).to(device)
+
+    def from_copy(self, state: Mapping[str, torch.Tensor], release: Callable[[torch.Tensor], None]) -> Any:
+        """The module with the parameters of `state`, which lie as `layout` says; eval mode, no gradients.
+
+        Large convolutions pack theirs when they are first used, and call `release` with what they had before.
+        """
+        for layer in self._packing.values():
+            layer.release = release
+        return self._with(state)
+
+    def _with(self, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        self._module.load_state_dict(state, assign=True)
+        return self._module.eval().requires_grad_(False)
 
 
 def check_fit(
@@ -163,20 +207,18 @@ def check_fit(
 
 def check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise `DamagedFile` if a tensor holds NaN or infinity; `name` is the file's."""
-    _complain(name, tensors, [tensor.sum().float() for tensor in tensors.values()])
+    for key, tensor in tensors.items():
+        _check(name, key, tensor, tensor.sum().float())
 
 
-def _complain(name: str, tensors: Mapping[str, torch.Tensor], sums: Sequence[torch.Tensor]) -> None:
-    """`check_finite` with the sums of the tensors' values.
+def _check(name: str, key: str, tensor: torch.Tensor, total: torch.Tensor) -> None:
+    """`check_finite` of one tensor with a sum of its values.
 
     A sum costs a tenth of a look at every value and cannot be finite when a value is not. A half precision sum may
     overflow for sound weights, so those whose sum is not finite are looked at closely.
     """
-    if not tensors:
-        return
-    for (key, tensor), sound in zip(tensors.items(), torch.stack([*sums]).isfinite().tolist(), strict=True):
-        if not sound and not bool(unpacked(tensor).isfinite().all()):
-            raise DamagedFile(f"{name} is damaged: {key} holds values that are no finite numbers in {tensor.dtype}.")
+    if not bool(total.isfinite()) and not bool(tensor.isfinite().all()):
+        raise DamagedFile(f"{name} is damaged: {key} holds values that are no finite numbers in {tensor.dtype}.")
 
 
 def listed(items: list[str]) -> str:

@@ -109,6 +109,10 @@ class LoraStack:
     def _merge(self, plan: _Plan) -> dict[torch.nn.Parameter, torch.Tensor]:
         """Compute the changed weights and show them; they are given back."""
         self._restore([weight for weight in self._base if weight not in plan])
+        for changes in plan.values():
+            layer = changes[0][0].target.layer
+            if isinstance(layer, PackedConv2d):  # a parameter shows packed tensors or ordinary ones, not both in turn
+                layer.pack()
         return {weight: self._change(weight, _merged(self._aside(weight), plan[weight], weight)) for weight in plan}
 
     def _show(self, merged: dict[torch.nn.Parameter, torch.Tensor]) -> dict[torch.nn.Parameter, torch.Tensor]:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from studio import __version__
 from studio.engine.branching import BranchPass
+from studio.engine.canvas import Canvas
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.latents import pack_step
 from studio.engine.loading import LatentFacts, LoadedVae
-from studio.engine.passes import TextToImage
+from studio.engine.passes import DenoisingPass
 from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
 from studio.engine.transfer import bring, lag
@@ -31,7 +32,7 @@ from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.resolved import ResolvedRequest
 
-Painter = TextToImage | BranchPass | TwoPasses
+Painter = DenoisingPass | BranchPass | TwoPasses
 
 
 class Painting:
@@ -44,6 +45,7 @@ class Painting:
         vae: what decodes the pictures of a checkpoint.
         hardware: where.
         saving: how memory is saved; grows when it runs out.
+        canvas: what the pictures begin with, and go into; None where they begin with noise.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Painting:
         vae: Callable[[LoadedCheckpoint], LoadedVae],
         hardware: Hardware,
         saving: Saving,
+        canvas: Canvas | None = None,
     ) -> None:
         self.painter = painter
         self.images = 0
@@ -64,6 +67,7 @@ class Painting:
         self._vae = vae
         self._hardware = hardware
         self._saving = saving
+        self._canvas = canvas
         self._decoded: set[int] = set()
         self._files: deque[Future[ImageReady]] = deque()
         self._writer = ThreadPoolExecutor(1, "png")
@@ -103,7 +107,7 @@ class Painting:
         checkpoint = self.painter.painter
         vae = self._vae(checkpoint)
         with self._saving.only("vae", checkpoint, self._hardware):
-            for offset, latents in enumerate(last.x):
+            for offset, latents in enumerate(self.painter.settled(last.x)):
                 if self._left():
                     return
                 self._finish(number * self._resolved.batch_size + offset, latents, vae)
@@ -171,6 +175,8 @@ class Painting:
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
         tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
         picture = final_picture(latents, self._resolved.hires, vae, tiled=tiled, wraps=self._resolved.tiling)
+        if self._canvas is not None:
+            picture = self._canvas.finished(picture)
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
         infotext = write_infotext(self._resolved, index, __version__, backend)
 

@@ -18,16 +18,17 @@ from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.padding import evened
-from studio.engine.refiner import HandOver, RefinerPass
+from studio.engine.refiner import RefinerPass
 from studio.engine.saving import Saving
+from studio.engine.source import MaskedDenoiser, SourceLatents, blended
 from studio.engine.token_merging import set_merging
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
 from studio.samplers.noise import ImageNoise
 from studio.samplers.noise_table import NoiseTable
-from studio.samplers.planning import SamplingPlan, plan
-from studio.samplers.types import Step
+from studio.samplers.planning import SamplingPlan, img2img_steps, plan
+from studio.samplers.types import GuidedDenoiser, Step
 from studio.schema.resolved import PromptBranch, ResolvedRequest, WeightedText
 
 EMPTY: WeightedText = (("", 1.0),)
@@ -42,12 +43,24 @@ class StartPoint:
     step: int
 
 
-class TextToImage:
-    """The txt2img pass of one job.
+@dataclass(frozen=True)
+class Lift:
+    """That a pass goes on from clean latents, lifted to a noise level: with what part of the steps, or exactly as many as asked for."""
+
+    strength: float
+    exact_steps: bool = True
+
+    def steps(self, asked: int) -> int:
+        """How many are run."""
+        return img2img_steps(asked, self.strength, exact_steps=self.exact_steps)[1] + 1
+
+
+class DenoisingPass:
+    """One pass of one job, from noise or from a picture.
 
     Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what
     `EmbeddingVectors.load` raises. `loaded` begins the picture, and finishes it unless a `refiner` takes over. With a
-    `strength` it goes on from given latents, and the request's steps are the last of a longer schedule.
+    `lift` it goes on from given latents: those of `source`, or what `steps` is given.
     """
 
     def __init__(
@@ -58,31 +71,38 @@ class TextToImage:
         saving: Saving,
         refiner: RefinerPass | None = None,
         *,
-        strength: float | None = None,
+        lift: Lift | None = None,
+        source: SourceLatents | None = None,
     ) -> None:
         self._resolved = resolved
+        self._source = source
         self._refiner = refiner
         self._hardware = hardware
         self._saving = saving
         self.loaded = loaded
         self._table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
-        self._plan = sampling_plan(resolved, self._table, strength)
+        self._plan = sampling_plan(resolved, self._table, lift)
         self._scale = resolved.cfg_scale * self._plan.guidance_factor
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         branches = resolved.positive.branches
         guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
+        self._image_scale = _image_scale(loaded.model, resolved) if source else None
+        guided = guided or self._image_scale is not None
         wanted = guided or resolved.padding == "chunks"  # the prompt becomes as long as the negative one
-        self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, resolved.steps)
+        steps = lift.steps(resolved.steps) if lift else resolved.steps
+        self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, steps)
         with torch.inference_mode():
             positive = [self._timeline(branch) for branch in branches]
             negative = self._timeline(resolved.negative.branches[0], is_negative=True) if wanted else None
             empty = self._condition(EMPTY, False).states if resolved.padding == "chunks" else None
             self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
-            self._concat = (
-                blank_inpaint_channels(loaded.model, self._shape, resolved.tiling) if loaded.model.inpaint else None
-            )
+            self._concat = source.channels if source else None
+            if self._concat is None and loaded.model.inpaint:
+                self._concat = blank_inpaint_channels(loaded.model, self._shape, resolved.tiling)
+            if self._concat is None and loaded.model.edit:
+                self._concat = torch.zeros(1, *self._shape, device=hardware.device)
 
     @property
     def total(self) -> int:
@@ -109,7 +129,7 @@ class TextToImage:
     ) -> Iterator[Step]:
         """Denoise one batch, one generator per picture; `subseeds` are its variation seeds. Close the iterator to stop.
 
-        `init` are the clean latents [B, C, h, w] that a pass with a strength goes on from.
+        `init` are the clean latents [B, C, h, w] that a pass with a lift, and no source, goes on from.
 
         From `start` on it runs the rest of its own plan: steps are counted on, and prompts and noise are what they would be
         there. Draws that the steps before may have taken are passed over.
@@ -117,15 +137,7 @@ class TextToImage:
         for after the first step (a damaged model shows at once) and the last.
         """
         with torch.inference_mode():
-            noise = batch_noise(
-                self._resolved, seeds, subseeds, self._shape, self.loaded.model.latent.scale, self._hardware.device
-            )
-            plan, x, calls, done = self._plan, self._plan.start(noise.start(), init, self._resolved.extra_noise), 0, 0
-            if start is not None:
-                plan, skipped, calls = plan.below(start.sigma)
-                x, done = start.x, start.step
-                noise.skip(max(done, skipped))
-            running = _counted(plan.run(self._painting(calls), x, noise), done)
+            running = self._running(seeds, subseeds, start, init)
         last: Step | None = None
         with self._saving.only("unet", self.loaded, self._hardware):
             while (step := _advance(running)) is not None:
@@ -136,11 +148,41 @@ class TextToImage:
         if last is not None:
             self._refuse_nan(last, seeds)
 
-    def _painting(self, calls: int) -> GuidedUNet | HandOver:
+    def settled(self, x: Tensor) -> Tensor:
+        """The latents [B, C, h, w] to decode, of those after the last step: what is not masked is the source's own, without any rest
+        of noise."""
+        masked = self._source
+        if masked is None or masked.mask is None:
+            return x
+        with torch.inference_mode():
+            return blended(x, masked.latents * (1 - masked.mask), masked.mask)
+
+    def _running(
+        self, seeds: Sequence[int], subseeds: Sequence[int], start: StartPoint | None, init: Tensor | None
+    ) -> Iterator[Step]:
+        """The sampler's steps of one batch, ready to be asked for."""
+        resolved, source, device = self._resolved, self._source, self._hardware.device
+        scale = self.loaded.model.latent.scale
+        noise = batch_noise(resolved, seeds, subseeds, self._shape, scale, device)
+        first = noise.start()
+        if source is not None:
+            init = source.init(plain_noise(resolved, seeds, self._shape, device))
+            first = first * source.noise_multiplier
+        plan, x, calls, done = self._plan, self._plan.start(first, init, resolved.extra_noise), 0, 0
+        if start is not None:
+            plan, skipped, calls = plan.below(start.sigma)
+            x, done = start.x, start.step
+            noise.skip(max(done, skipped))
+        return _counted(plan.run(self._painting(calls, init), x, noise), done)
+
+    def _painting(self, calls: int, init: Tensor | None) -> GuidedDenoiser:
         """What the sampler calls, after `calls` model calls. Nobody else may hold on to it: a refiner may need the memory."""
-        if self._refiner is None:
-            return self.denoiser(calls)
-        return self._refiner.after(self.denoiser(calls), self._table, calls)
+        first = self.denoiser(calls)
+        painting = self._refiner.after(first, self._table, calls) if self._refiner else first
+        del first
+        if self._source is None or self._source.mask is None or init is None:
+            return painting
+        return MaskedDenoiser(painting, init, self._source.mask, before=self._plan.sampler.timesteps)
 
     def _refuse_nan(self, step: Step, seeds: Sequence[int]) -> None:
         finite = torch.isfinite(step.x).flatten(1).all(dim=1).tolist()
@@ -171,6 +213,7 @@ class TextToImage:
             projections=None
             if self._hardware.compiled
             else TextProjections(),  # a graph would be compiled anew with each
+            image_scale=self._image_scale,
         )
 
     def _skips(self, call: int, sigma: float) -> bool:
@@ -196,16 +239,16 @@ class TextToImage:
         return conditioner.condition(states, resolved.width, resolved.height, crop, is_negative=is_negative)
 
 
-def sampling_plan(resolved: ResolvedRequest, table: NoiseTable, strength: float | None = None) -> SamplingPlan:
-    """The run of one pass; with a `strength` above 0 exactly its steps, from given latents. Raises as `plan` does."""
+def sampling_plan(resolved: ResolvedRequest, table: NoiseTable, lift: Lift | None = None) -> SamplingPlan:
+    """The run of one pass, from noise or, with a `lift`, from given latents. Raises as `plan` does."""
     return plan(
         resolved.sampler,
         resolved.schedule,
         resolved.steps,
         table,
         resolved.sampler_options,
-        strength=strength,
-        exact_steps=strength is not None,
+        strength=lift.strength if lift else None,
+        exact_steps=lift is not None and lift.exact_steps,
     )
 
 
@@ -240,6 +283,13 @@ def batch_noise(
     )
 
 
+def plain_noise(
+    resolved: ResolvedRequest, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device
+) -> Tensor:
+    """The start noise [B, C, h, w] of the seeds alone, without variation or another size."""
+    return ImageNoise(seeds, shape, source=resolved.rng, device=device, dtype=torch.float32).start()
+
+
 def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wraps: bool = False) -> Tensor:
     """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
 
@@ -251,6 +301,12 @@ def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wrap
     grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)
     encoded = (vae.encode(grey).latent_dist.mode().float() - latent.shift_factor) * latent.scaling_factor
     return torch.cat((torch.ones_like(encoded[:, :1]), encoded), dim=1)
+
+
+def _image_scale(model: LoadedModel, resolved: ResolvedRequest) -> float | None:
+    """How strictly the picture is kept that instructions are about; None where that is as any other guidance."""
+    scale = resolved.source.image_cfg_scale if resolved.source and model.edit else 1.0
+    return None if scale == 1 else scale
 
 
 def _counted(running: Iterator[Step], done: int) -> Iterator[Step]:

@@ -24,7 +24,7 @@ from studio.schema.resolved import RefinerPlan
 if TYPE_CHECKING:
     from studio.engine.keeper import LoadedCheckpoint
     from studio.engine.loading import LatentFacts, LoadedModel
-    from studio.engine.passes import TextToImage
+    from studio.engine.passes import DenoisingPass
 
 
 class RefinerPass:
@@ -36,7 +36,7 @@ class RefinerPass:
             switch of every batch, outside of inference mode, so that what it loads can be changed later.
     """
 
-    def __init__(self, plan: RefinerPlan, open_pass: Callable[[], tuple[LoadedCheckpoint, TextToImage]]) -> None:
+    def __init__(self, plan: RefinerPlan, open_pass: Callable[[], tuple[LoadedCheckpoint, DenoisingPass]]) -> None:
         self._plan = plan
         self._open = open_pass
         self.painter: LoadedCheckpoint | None = None

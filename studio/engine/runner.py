@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import get_args
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from studio.engine.branching import BranchPass
+from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
@@ -23,11 +24,13 @@ from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
+from studio.engine.loading_copies import Copies
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
-from studio.engine.passes import TextToImage, sampling_plan
+from studio.engine.passes import DenoisingPass, Lift, sampling_plan
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
+from studio.engine.source import SourceLatents, source_latents
 from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
@@ -54,6 +57,7 @@ class DiffusersEngine:
         precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
         compiled: compile the U-Net's blocks, on CUDA.
         checkpoints: how many may stay loaded, as far as the memory goes.
+        copies: where converted copies of checkpoints are kept on disk; None keeps none.
     """
 
     def __init__(
@@ -64,10 +68,11 @@ class DiffusersEngine:
         compiled: bool = False,
         *,
         checkpoints: int = 4,
+        copies: Copies | None = None,
     ) -> None:
         self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
-        self._keeper = ModelKeeper(self._hardware, checkpoints)
+        self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._saving = Saving()  # of the job that runs
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
@@ -156,17 +161,14 @@ class DiffusersEngine:
         for half in get_args(Half):
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         self._activity, self._saving = "", Saving()
+        size = (resolved.width, resolved.height)
+        canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
+        painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
+        decoder = partial(self._coder, "decoder", resolved)
         with contextlib.closing(
-            Painting(
-                resolved,
-                cancel,
-                self._painter(loaded, resolved, kept),
-                partial(self._coder, "decoder", resolved),
-                self._hardware,
-                self._saving,
-            )
+            Painting(resolved, cancel, painter(loaded), decoder, self._hardware, self._saving, canvas)
         ) as job:
-            yield from self._batches(job, loaded, resolved, cancel, kept)
+            yield from self._batches(job, loaded, resolved, cancel, painter)
             yield from job.rest()
             interrupted = cancel.mode == "interrupt" and job.images < len(resolved.seeds)
             if interrupted and not job.images:
@@ -175,13 +177,18 @@ class DiffusersEngine:
                 yield Finished(images=job.images, seconds=time.monotonic() - job.began, interrupted=interrupted)
 
     def _batches(
-        self, job: Painting, loaded: LoadedCheckpoint, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes
+        self,
+        job: Painting,
+        loaded: LoadedCheckpoint,
+        resolved: ResolvedRequest,
+        cancel: CancelToken,
+        painter: Callable[[LoadedCheckpoint], Painter],
     ) -> Iterator[Event]:
         for batch in range(resolved.batch_count):
             if not self._keeper.holds(loaded):  # another one of the job needed the room
                 loaded = yield from self._prepare(resolved)
                 self._activity = ""
-                job.painter = self._painter(loaded, resolved, kept)
+                job.painter = painter(loaded)
             yield from job.batch(batch)
             if cancel.mode == "interrupt":
                 break
@@ -235,18 +242,19 @@ class DiffusersEngine:
         loaded: LoadedCheckpoint,
         resolved: ResolvedRequest,
         job: tuple[ModelInfo, ...],
-        strength: float | None = None,
-    ) -> TextToImage:
-        """A pass of a job, with its refiner; one with a `strength` goes on from given latents. `job` are all its checkpoints."""
+        lift: Lift | None = None,
+        source: SourceLatents | None = None,
+    ) -> DenoisingPass:
+        """A pass of a job, with its refiner; see `DenoisingPass` for `lift` and `source`. `job` are all its checkpoints."""
         if resolved.refiner is None:
-            return TextToImage(loaded, resolved, self._hardware, self._saving, strength=strength)
+            return DenoisingPass(loaded, resolved, self._hardware, self._saving, lift=lift, source=source)
         open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, job, loaded.model.latent)
         refiner = RefinerPass(resolved.refiner, open_pass)
-        return TextToImage(loaded, resolved, self._hardware, self._saving, refiner, strength=strength)
+        return DenoisingPass(loaded, resolved, self._hardware, self._saving, refiner, lift=lift, source=source)
 
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
-    ) -> tuple[LoadedCheckpoint, TextToImage]:
+    ) -> tuple[LoadedCheckpoint, DenoisingPass]:
         """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
         loaded = self._needed(model, job)
         check_latents(latent, loaded.model)
@@ -256,7 +264,7 @@ class DiffusersEngine:
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
-        return loaded, TextToImage(loaded, finishing, self._hardware, self._saving)
+        return loaded, DenoisingPass(loaded, finishing, self._hardware, self._saving)
 
     def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> LoadedCheckpoint:
         """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
@@ -266,17 +274,22 @@ class DiffusersEngine:
         self._activity = ""
         return loaded
 
-    def _painter(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes) -> Painter:
+    def _painter(
+        self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes, canvas: Canvas | None
+    ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
 
-        def make(part: ResolvedRequest, strength: float | None = None) -> TextToImage:
+        def make(part: ResolvedRequest, lift: Lift | None = None) -> DenoisingPass:
             current = loaded
             if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
                 current = self._needed(part.model, resolved.checkpoints)
             current.loras.apply(_loras(part))
-            return self._pass(current, part, resolved.checkpoints, strength)
+            if part.source is None or canvas is None:
+                return self._pass(current, part, resolved.checkpoints, lift)
+            lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
+            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, canvas))
 
-        def first() -> TextToImage | BranchPass:
+        def first() -> DenoisingPass | BranchPass:
             if resolved.branch is None:
                 return make(resolved)
             latent, device = loaded.model.latent, self._hardware.device
@@ -287,9 +300,9 @@ class DiffusersEngine:
         plan = resolved.hires
         if plan is None or plan.denoising_strength == 0:
             return first()
-        part, strength = second_pass(resolved), plan.denoising_strength
+        part, lift = second_pass(resolved), Lift(plan.denoising_strength)
         table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
-        steps = sampling_plan(part, table, strength).steps
+        steps = sampling_plan(part, table, lift).steps
 
         latent = loaded.model.latent
 
@@ -303,7 +316,22 @@ class DiffusersEngine:
             vae = self._coder("encoder", resolved, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
-        return TwoPasses(first, partial(make, part, strength), enlarge, begin, steps)
+        return TwoPasses(first, partial(make, part, lift), enlarge, begin, steps)
+
+    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, canvas: Canvas) -> SourceLatents:
+        """The picture that a pass begins with, as latents of its checkpoint."""
+        vae, hardware = self._coder("encoder", resolved, loaded), self._hardware
+        tiled = self._saving.decodes_in_tiles(hardware, *canvas.picture.size)
+        with torch.inference_mode(), self._saving.only("vae", loaded, hardware):
+            return source_latents(
+                canvas,
+                resolved,
+                vae,
+                inpaint=loaded.model.inpaint,
+                edit=loaded.model.edit,
+                device=hardware.device,
+                tiled=tiled,
+            )
 
     def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
         """What decodes, or encodes, pictures of the checkpoint in this job."""

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from studio.engine.loading import LoadedModel, LoadedVae
-from studio.engine.loading_weights import Weights, empty, fill
+from studio.engine.loading_weights import Filling, Weights, empty
 from studio.errors import IncompatibleFile
 from studio.families.tiny_vae import SCALING_FACTORS, Half, tiny_vae_sources
 
@@ -38,5 +38,5 @@ def load_tiny_vae(path: Path, half: Half, model: LoadedModel, dtype: torch.dtype
     module = empty(AutoencoderTiny, "tiny autoencoder")
     delattr(module, "encoder" if half == "decoder" else "decoder")
     choose = partial(tiny_vae_sources, half=half, present=weights.shapes.keys())
-    filled, _ = fill(module, weights, choose, model.vae.device, dtype, f"tiny {half}")
+    filled = Filling(module, weights, choose, dtype, f"tiny {half}").from_file(model.vae.device)
     return LoadedVae(filled, replace(latent, scaling_factor=1.0, shift_factor=0.0))

@@ -2,23 +2,18 @@
 
 In two halves, because the two checkpoints need not be loaded at once: what the first one leaves, and what the second begins with.
 
-Encoding takes the mode of the VAE's distribution; AUTOMATIC1111 draws a sample of it with noise of its own, so its pictures of the
-upscalers on pixels differ slightly. What is enlarged beyond the final size is cut off evenly, as there.
+What is enlarged beyond the final size is cut off evenly, as there.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
-from studio.engine.decode import Decoder, tiling, to_samples
+from studio.engine.decode import Decoder
+from studio.engine.encode import encoded
 from studio.engine.loading import LoadedVae
-from studio.engine.wrapping import set_wrapping
-from studio.errors import EngineError
 from studio.schema.resolved import HiresPlan
 from studio.upscalers import UPSCALERS
 
@@ -42,7 +37,7 @@ def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False,
 def begun(large: Enlarged, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
     """The latents [B, C, h, w], float32, that the second pass goes on from. `vae` is its own, and encodes pictures. Raises as `enlarged`."""
     if not isinstance(large, Tensor):
-        large = torch.stack([_encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in large])
+        large = torch.stack([encoded(picture, vae, tiled=tiled, wraps=wraps) for picture in large])
     return _cut(large, plan, vae.latent.scale)
 
 
@@ -75,31 +70,6 @@ def _interpolated(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:
 
 def _resized(picture: Image.Image, plan: HiresPlan) -> Image.Image:
     return picture.resize(plan.covering, FILTERS[UPSCALERS.get(plan.upscaler).pixels])
-
-
-def _encoded(picture: Image.Image, vae: LoadedVae, *, tiled: bool, wraps: bool) -> Tensor:
-    """The latents [C, h, w] of a picture, float32, as the U-Net sees them."""
-    latent, module = vae.latent, vae.module
-    set_wrapping(module, wraps)
-    sample = to_samples(picture)[None].to(module.device, module.dtype)
-    with tiling(module) if tiled else nullcontext():
-        encoded = _codes(module, sample).float()
-        if not bool(torch.isfinite(encoded).all()) and module.dtype != torch.float32:
-            module.to(dtype=torch.float32)
-            encoded = _codes(module, sample.float())
-    if not bool(torch.isfinite(encoded).all()):
-        raise EngineError(
-            "The VAE gave no numbers (NaN) for the enlarged picture, in float32 as well. The VAE file may be damaged: choose another one."
-        )
-    scaled: Tensor = (encoded - latent.shift_factor) * latent.scaling_factor
-    return scaled
-
-
-def _codes(module: AutoencoderKL | AutoencoderTiny, sample: Tensor) -> Tensor:
-    """What the module makes of one sample [1, 3, H, W]: [C, h, w]. The tiny one has no distribution."""
-    encoded = module.encode(sample)
-    codes: Tensor = encoded.latents if isinstance(module, AutoencoderTiny) else encoded.latent_dist.mode()
-    return codes[0]
 
 
 def _cut(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from studio.engine.failure import error_text
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--checkpoints", type=int, default=4)
+    parser.add_argument("--copies", type=Path, help="folder of converted copies of checkpoints")
+    parser.add_argument("--copies-bytes", type=int, default=0)
     options = parser.parse_args(arguments)
     channel = open_channel()
     os.environ.update(_OFFLINE)
@@ -66,9 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices = (options.device, options.attention, options.precision, options.compiled)
         choose_hardware(*choices)  # a wrong choice is told before the long imports
         use_all_cores()
+        from studio.engine.loading_copies import Copies
         from studio.engine.runner import DiffusersEngine
 
-        return DiffusersEngine(*choices, checkpoints=options.checkpoints)
+        copies = options.copies and Copies(options.copies, options.copies_bytes)
+        if copies:
+            copies.trim()
+        return DiffusersEngine(*choices, checkpoints=options.checkpoints, copies=copies)
 
     return serve(channel, make_engine)
 

@@ -39,6 +39,7 @@ class WorkerEngine:
 
     Args:
         device, attention, precision, compiled, checkpoints: as for `DiffusersEngine`.
+        copies: folder and bytes of `Copies`; None keeps none.
         log_file: where the worker's stderr is kept.
         command: what to run instead of the real worker; for tests.
     """
@@ -51,10 +52,11 @@ class WorkerEngine:
         compiled: bool = False,
         checkpoints: int = 4,
         *,
+        copies: tuple[Path, int] | None = None,
         log_file: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._command = list(command or worker_command(device, attention, precision, compiled, checkpoints))
+        self._command = list(command or worker_command(device, attention, precision, compiled, checkpoints, copies))
         self._log_file = log_file
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

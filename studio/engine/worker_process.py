@@ -165,9 +165,13 @@ class WorkerProcess:
                     handler.emit(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))
 
 
-def worker_command(device: str, attention: str, precision: str, compiled: bool, checkpoints: int) -> list[str]:
+def worker_command(
+    device: str, attention: str, precision: str, compiled: bool, checkpoints: int, copies: tuple[Path, int] | None
+) -> list[str]:
     """The real worker, on this Python."""
     options = {"device": device, "attention": attention, "precision": precision, "checkpoints": str(checkpoints)}
+    if copies:
+        options |= {"copies": str(copies[0].absolute()), "copies-bytes": str(copies[1])}
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return [sys.executable, "-m", "studio.engine.worker", *flags, *(["--compiled"] if compiled else [])]
 

@@ -79,7 +79,7 @@ def describe_folder(path: Path) -> CheckpointSignature:
         states_prediction=True,
         zero_terminal_snr=configs.scheduler.get("rescale_betas_zero_snr") is True,
         text_widths=_text_widths(configs),
-        problem=_folder_problem(path, configs, name, variant),
+        problem=_folder_problem(path, configs, name),
     )
 
 
@@ -203,9 +203,7 @@ def _native_size(configs: FolderConfigs, default: int) -> int:
     return default
 
 
-def _folder_problem(path: Path, configs: FolderConfigs, name: Family, variant: Variant) -> str | None:
-    if variant == "edit":
-        return "This is an instruction-editing model (8 input channels), which is not supported."
+def _folder_problem(path: Path, configs: FolderConfigs, name: Family) -> str | None:
     wanted: list[Part] = ["unet", "vae", *(encoder.name for encoder in family(name).encoders)]
     missing = [part for part in wanted if part not in configs.components]
     if missing:

@@ -141,7 +141,7 @@ def _checkpoint(found: Shapes, meta: dict[str, str]) -> CheckpointSignature:
         states_prediction=stated is not None or variant != "base",
         zero_terminal_snr="ztsnr" in found or meta.get("ss_zero_terminal_snr") == "True",
         text_widths=_text_widths(found, spec),
-        problem=_checkpoint_problem(found, parts, variant, [encoder.name for encoder in spec.encoders]),
+        problem=_checkpoint_problem(found, parts, [encoder.name for encoder in spec.encoders]),
     )
 
 
@@ -188,9 +188,7 @@ def _stated_size(meta: dict[str, str]) -> int | None:
     return int(width) if width.isascii() and width.isdigit() and len(width) <= 4 and 64 <= int(width) <= 2048 else None
 
 
-def _checkpoint_problem(found: Shapes, parts: set[Part], variant: Variant, encoders: list[Part]) -> str | None:
-    if variant == "edit":
-        return "This is an instruction-editing model (8 input channels), which is not supported."
+def _checkpoint_problem(found: Shapes, parts: set[Part], encoders: list[Part]) -> str | None:
     special = next((title for key, title in _VARIANTS_NOT_PAINTED.items() if key in found), None)
     if special:
         return f"This is {special}, which is not supported."

@@ -13,13 +13,17 @@ from studio.infotext.hires import has_hires, hires_names
 from studio.infotext.keys import (
     CHOICE_FIELDS,
     HIRES_NAMES,
+    MASK_KEYS,
     NUMBER_FIELDS,
     OPTION_FIELDS,
     PART_FIELDS,
     PROGRAM,
+    SOURCE_KEYS,
     TEMPLATE_KEYS,
     TITLE_KEYS,
 )
+from studio.infotext.plot import OPTION_KEYS, plot_fields
+from studio.infotext.source import NOT_MASKED, PICTURE_KEYS, picture_is_missing
 from studio.infotext.unused import shortened, unused_notes
 from studio.samplers.table import (
     AUTOMATIC,
@@ -30,6 +34,7 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
+from studio.schema.plot import Plot
 from studio.schema.request import (
     BranchPoint,
     GenerationRequest,
@@ -40,6 +45,7 @@ from studio.schema.request import (
     Variation,
     invalid_request,
 )
+from studio.schema.source import Mask, Source
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
@@ -149,6 +155,8 @@ class _Reader:
         """The optional parts that the text turns on; `fields` are those read so far."""
         hires = has_hires(self.pairs)
         found: dict[str, dict[str, Any]] = {name: {} for name in PARTS if hires or name != "hires"}
+        if not hires:
+            found |= self._pictures()
         for key, name in PART_FIELDS.items():
             part, _, field = name.partition(".")
             if part in found:
@@ -159,16 +167,41 @@ class _Reader:
             self.used.update((*HIRES_NAMES, "First pass size-1", "First pass size-2"))
             first = (fields["sampler"], fields["schedule"]) if "sampler" in fields else None
             found["hires"].update(hires_names(self.pairs, first, self.notes.append))
-        return {name: values for name in found if (values := self._part(name, found[name]))}
+        found["plot"], more, used = plot_fields(self.pairs)
+        self.notes += more
+        self.used |= used
+        if found["plot"]:
+            for key, field in OPTION_KEYS.items():
+                self.read(found["plot"], Plot, key, field)
+        valid: dict[str, Any] = {}
+        for name, values in found.items():
+            beside = {"source": valid["source"]} if name == "mask" and "source" in valid else {}
+            valid |= self._part(name, values, beside)
+        return valid
 
-    def _part(self, name: str, values: dict[str, Any]) -> dict[str, Any] | None:
-        """The whole part of these values; None when it would change nothing or is not possible."""
+    def _pictures(self) -> dict[str, dict[str, Any]]:
+        """The picture to begin with and its mask, where the text names them; a note where it only tells that there was one."""
+        if missing := picture_is_missing(self.pairs):
+            self.notes.append(missing)
+            self.used.update(PICTURE_KEYS)
+        found: dict[str, dict[str, Any]] = {}
+        if "Init image" in self.pairs:
+            for part, model, keys in (("source", Source, SOURCE_KEYS), ("mask", Mask, MASK_KEYS)):
+                for key, field in keys.items():
+                    if key != "Mask mode":
+                        self.read(found.setdefault(part, {}), model, key, field)
+            self.used |= {"Mask mode", "Init image hash"}
+            found["mask"]["inverted"] = self.pairs.get("Mask mode") == NOT_MASKED
+        return found
+
+    def _part(self, name: str, values: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
+        """`{name: the whole part}` of these values, in a request with what is `beside`; empty when it would change nothing or is not possible."""
         try:
-            whole = GenerationRequest.model_validate({name: values}).model_dump()[name]
+            whole = GenerationRequest.model_validate({**beside, name: values}).model_dump()[name]
         except ValidationError as error:
             self.notes.append(f"{invalid_request(error).message} It was left out.")
-            return None
-        return None if whole is None else dict(whole)
+            return {}
+        return {} if whole is None else {name: dict(whole)}
 
     def models(self) -> dict[str, Any]:
         """Checkpoint and VAE as `name [hash]`, the form that the library looks up hash first."""

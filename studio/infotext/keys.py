@@ -85,13 +85,41 @@ PART_FIELDS = {
 """Fields of optional parts of `GenerationRequest`, dotted. A size reads as two keys. Those of a branch are our own: its origin is the
 whole text of the picture that was branched from, in quotes."""
 
+SOURCE_KEYS = {
+    "Denoising strength": "denoising_strength",
+    "Image CFG scale": "image_cfg_scale",
+    "Noise multiplier": "noise_multiplier",
+    "Extra noise": "extra_noise",
+    "Resize mode": "resize_mode",
+    "Exact steps": "exact_steps",
+    "Init image": "image",
+}
+"""Fields of the picture to begin with, in a text without a second pass. The last three keys are our own."""
+
+MASK_KEYS = {
+    "Mask mode": "inverted",
+    "Mask blur": "blur",
+    "Inpaint area": "area",
+    "Masked area padding": "padding",
+    "Masked content": "content",
+    "Mask rounding": "rounding",
+    "Conditional mask weight": "conditioning_weight",
+    "Mask image": "image",
+}
+"""Fields of its mask. The last key is our own."""
+
 TITLE_KEYS = frozenset({"Refiner", "Hires checkpoint"})
 """Keys of checkpoints that are written `name [hash]`."""
 
 HIRES_NAMES = ("Hires upscaler", "Hires sampler", "Hires schedule type")
 """What is looked up by name for the second pass; see `studio.infotext.hires`."""
 
-TEXT_KEYS = frozenset({"Hires prompt", "Hires negative prompt", "Template", "Negative Template"})
+TEXT_KEYS = frozenset(
+    {
+        *("Hires prompt", "Hires negative prompt", "Template", "Negative Template"),
+        *(f"{fixed}{axis} Values" for fixed in ("", "Fixed ") for axis in "XYZ"),
+    }
+)
 """Keys of whole texts: a value of theirs that looks like a size is none."""
 
 TEMPLATE_KEYS = ("Template", "Negative Template")

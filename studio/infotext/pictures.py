@@ -1,19 +1,17 @@
 """Generation text inside pictures: the `parameters` chunk of a PNG, the EXIF user comment of JPEG, WebP and AVIF, a GIF's comment.
 
 NovelAI's, ComfyUI's and Fooocus's own metadata is turned into A1111's text.
-Pictures come from anywhere, so only these five formats are opened, a picture may have 64 megapixels, a text
-`MAX_INFOTEXT` characters, and whatever goes wrong inside the image library is a `DamagedFile`.
+Pictures come from anywhere; `studio.infotext.opening` opens them. A text may have `MAX_INFOTEXT` characters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image
 
 from studio.errors import DamagedFile
 from studio.infotext.comfyui import comfyui_infotext
@@ -21,19 +19,15 @@ from studio.infotext.encode import PARAMETERS
 from studio.infotext.exif import comfyui_graph, user_comment
 from studio.infotext.fooocus import fooocus_infotext
 from studio.infotext.novelai import novelai_infotext
+from studio.infotext.opening import guarded, open_picture
 from studio.infotext.read import MAX_INFOTEXT, parse_infotext
 from studio.infotext.stealth import hidden_text
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
-MAX_PIXELS = 64 * 1024 * 1024
 MAX_ITEM = 100_000
 """Characters of any other text in a picture that are shown."""
 _NO_TEXT = frozenset(
     {"exif", "icc_profile", "photoshop", "transparency", "background", "chromaticity", "extension", "xmp"}
 )
-_AVIF_BRANDS = (b"ftypavif", b"ftypavis")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,11 @@ def read_picture(
     Text is looked for where programs write it, then hidden in the pixels (which decodes them). Raises `DamagedFile` for a
     file that is no picture of the known formats, too large, or broken before its text.
     """
-    image = _opened(data)
+    image = open_picture(data)
     with image:
         text, notes = _written(image)
         if text is None and image.format == "PNG":
-            _guarded(image.load)  # chunks behind the pixels are read only now
+            guarded(image.load)  # chunks behind the pixels are read only now
             text, notes = _written(image)
             text = text or _hidden(image)
         items = _items(image)
@@ -77,36 +71,6 @@ def read_picture(
         raise DamagedFile(message, field="image")
     parsed = parse_infotext(text, loras, embeddings)
     return PictureInfo(text, items, *size, request=parsed.request, notes=[*notes, *parsed.notes])
-
-
-def _opened(data: bytes) -> Image.Image:
-    """The picture, its pixels not read yet."""
-    has_avif = features.check("avif")
-    if not has_avif and data[4:12] in _AVIF_BRANDS:
-        message = (
-            "This is an AVIF picture, which this installation of Pillow cannot read. Install Pillow 11.3 or newer."
-        )
-        raise DamagedFile(message, field="image")
-    formats = FORMATS if has_avif else tuple(name for name in FORMATS if name != "AVIF")
-    image = _guarded(lambda: Image.open(BytesIO(data), formats=formats))
-    if image.width * image.height > MAX_PIXELS:
-        megapixels = image.width * image.height / 1e6
-        message = f"The picture has {megapixels:,.0f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are opened."
-        raise DamagedFile(message, field="image")
-    return image
-
-
-def _guarded(read: Callable[[], T]) -> T:
-    """Run a piece of the image library. On hostile files it raises about anything: OSError, ValueError, struct.error ..."""
-    try:
-        return read()
-    except Image.DecompressionBombError as error:
-        raise DamagedFile(f"The picture is too large: {error}", field="image") from error
-    except UnidentifiedImageError as error:
-        raise DamagedFile(f"This is no picture that can be read ({', '.join(FORMATS)}).", field="image") from error
-    except Exception as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise DamagedFile(f"The picture is damaged: {reason[:200]}.", field="image") from error
 
 
 def _written(image: Image.Image) -> tuple[str | None, list[str]]:

@@ -6,7 +6,7 @@
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
 diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
-is the whole text of the picture that was branched from, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
+is the whole text of the picture that was branched from, `Init image` and `Mask image` with what belongs to them (`studio.infotext.source`), and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
 
@@ -17,6 +17,7 @@ from pathlib import PurePath
 from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.quote import quote
+from studio.infotext.source import source_pairs
 from studio.prompt.networks import extract_networks
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -38,26 +39,30 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         "Sampler": resolved.sampler,
         "Schedule type": resolved.schedule_label,
         "CFG scale": resolved.cfg_scale,
+        **_image_scale(resolved),
         "Seed": resolved.seeds[index],
         "Size": f"{resolved.width}x{resolved.height}",
         **_model(resolved.model),
         **_vae(resolved.vae),
         **_start_noise(resolved, index),
-        **({"Denoising strength": resolved.hires.denoising_strength} if resolved.hires else {}),
+        **_strength(resolved),
     }
-    if resolved.model.inpaint:
-        pairs["Conditional mask weight"] = 1.0  # of a picture that is not given; A1111 tells it too
+    if resolved.model.inpaint:  # without a mask of a picture that is hidden whole; A1111 tells it too
+        pairs["Conditional mask weight"] = resolved.mask.conditioning_weight if resolved.mask else 1.0
     if resolved.clip_skip > 1:
         pairs["Clip skip"] = resolved.clip_skip
     if resolved.sampler_options.ensd and any(_stirred(resolved.sampler_options, sampler) for _, sampler in passes):
         pairs["ENSD"] = resolved.sampler_options.ensd
     merging = {"Token merging ratio": resolved, "Token merging ratio hr": resolved.hires}
     pairs.update({key: part.token_merging_ratio for key, part in merging.items() if part and part.token_merging_ratio})
+    if resolved.source:
+        pairs["Init image hash"] = resolved.source.image.md5
     if resolved.rng != "GPU":
         pairs["RNG"] = resolved.rng
     if resolved.tiling:
         pairs["Tiling"] = True
     pairs.update(hires_pairs(resolved))
+    pairs.update(source_pairs(resolved))
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
     pairs.update(_refiner(resolved.any_refiner))
@@ -80,6 +85,18 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()
+
+
+def _image_scale(resolved: ResolvedRequest) -> Pairs:
+    """Of a checkpoint that is told of the picture it follows instructions about."""
+    source = resolved.source
+    return {"Image CFG scale": source.image_cfg_scale} if source and resolved.model.edit else {}
+
+
+def _strength(resolved: ResolvedRequest) -> Pairs:
+    """Of the second pass, or over a picture; there is only one of the two."""
+    part = resolved.hires or resolved.source
+    return {"Denoising strength": part.denoising_strength} if part else {}
 
 
 def _conditions(resolved: ResolvedRequest) -> Pairs:

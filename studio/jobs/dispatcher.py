@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from studio.errors import EngineError, StudioError
+from studio.jobs.cells import painted
 from studio.jobs.latents import LatentStore
 from studio.jobs.outputs import PictureStore, PreviewStore
 from studio.schema.engine import CancelToken, Engine
@@ -85,7 +86,7 @@ class Dispatcher:
         if live.cancel.mode == "interrupt":
             return Cancelled()
         self._latents.begin(record.id, resolved)
-        painting = self._engine.run(resolved, live.cancel, self._latents.find(resolved))
+        painting = painted(self._engine, resolved, live.cancel, self._latents.find(resolved))
         try:
             for event in painting:
                 if isinstance(event, (Finished, Failed, Cancelled)):
@@ -96,8 +97,7 @@ class Dispatcher:
                 if told is not None:
                     yield told
         finally:
-            if isinstance(painting, Generator):
-                painting.close()
+            painting.close()
         raise EngineError("The engine stopped without saying how the job ended.")
 
     def _keep(self, record: JobRecord, live: LiveJob, resolved: ResolvedRequest, event: Event) -> Told | None:

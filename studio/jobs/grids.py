@@ -13,7 +13,7 @@ from PIL import Image
 
 from studio.errors import InvalidRequest
 from studio.infotext import EncodedPicture, encode_image
-from studio.infotext.pictures import FORMATS
+from studio.infotext.opening import FORMATS
 from studio.schema.request import PictureFormat
 
 MAX_PIXELS = 200_000_000

@@ -66,7 +66,8 @@ class LatentStore:
         """
         if not resolved.options.keep_latents:
             return
-        names = [picture_name(resolved, index) for index in range(resolved.batch_count * (resolved.batch_size == 1))]
+        count = resolved.picture_count if resolved.batch_size == 1 else 0
+        names = [picture_name(*resolved.picture(index)) for index in range(count)]
         with self._lock:
             self._pictures[job] = names
             try:

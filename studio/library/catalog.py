@@ -23,6 +23,7 @@ from studio.library.hashes import (
     legacy_hash,
     lora_short_hash,
 )
+from studio.library.init_images import InitImages
 from studio.library.lookup import find_model
 from studio.library.shelf import Entry, File, Place, Shelf
 from studio.library.styles import StyleBook
@@ -31,6 +32,7 @@ from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt.styles import Style
 from studio.schema.models import ModelInfo, ModelKind
+from studio.schema.resolved import InitImage
 
 DEFAULT_CHECKPOINT = "sprout-v1"
 """Taken where nobody chose: the model that ships with the program."""
@@ -50,6 +52,7 @@ class Library:
         self._models = Shelf(*(Place(root, "checkpoint", skip=(vae,)) for root in roots), Place(vae, "vae"))
         self.styles = StyleBook(paths.root)
         self.wildcards = WildcardFolder(paths.wildcards)
+        self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._hasher = _Hasher(self)
@@ -135,6 +138,10 @@ class Library:
     def wildcard(self, name: str) -> list[str]:
         """The lines of a wildcard; see `WildcardFolder.lines`."""
         return self.wildcards.lines(name)
+
+    def init_image(self, name: str) -> InitImage:
+        """The kept picture called `name`; see `InitImages.find`."""
+        return self.init_images.find(name)
 
     # -- keeping up ----------------------------------------------------------------------------------------------------
 

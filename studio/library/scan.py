@@ -172,6 +172,7 @@ def _checkpoint(info: ModelInfo, signature: CheckpointSignature, place: ModelKin
         "native_size": signature.native_size,
         "prediction_type": signature.prediction_type,
         "inpaint": signature.variant == "inpaint",
+        "edit": signature.variant == "edit",
         "text_widths": signature.text_widths,
         "problem": problem,
     }

@@ -71,7 +71,7 @@ def picture_facts(
         batch_count=resolved.batch_count,
         iteration=index // resolved.batch_size,
         batch_index=index % resolved.batch_size,
-        denoising_strength=resolved.hires.denoising_strength if resolved.hires else None,
+        denoising_strength=over.denoising_strength if (over := resolved.hires or resolved.source) else None,
         clip_skip=resolved.clip_skip,
         model_name=PurePosixPath(resolved.model.name).name,  # A1111 leaves the model's sub-folder out
         model_hash=resolved.model.short_hash,

@@ -39,6 +39,7 @@ class ModelInfo(BaseModel):
     native_size: int = Field(512, description="Pixels per side the model was trained at")
     prediction_type: PredictionType = "epsilon"
     inpaint: bool = False
+    edit: bool = Field(False, description="It follows instructions about a picture (instruct-pix2pix)")
     text_widths: tuple[int, ...] = Field(
         (),
         description="Width of the token vectors of each text encoder: what a checkpoint has, what an embedding is for; "

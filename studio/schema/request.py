@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
+from studio.schema.plot import Plot
+from studio.schema.source import Mask, Source
 
 MAX_SEED = 2**32 - 1
 MAX_STYLES = 50
@@ -199,7 +201,7 @@ class BranchPoint(_Frozen):
     )
 
 
-Part = Variation | SeedResize | Refiner | HiresPass | BranchPoint
+Part = Variation | SeedResize | Refiner | HiresPass | Source | Mask | Plot | BranchPoint
 
 
 class GenerationRequest(_Frozen):
@@ -228,6 +230,8 @@ class GenerationRequest(_Frozen):
     )
     refiner: Refiner | None = Field(None, description="Finish with another checkpoint; empty: do not")
     hires: HiresPass | None = Field(None, description="Enlarge and paint again (hires. fix); empty: do not")
+    source: Source | None = Field(None, description="Begin with a picture (img2img); empty: begin with noise")
+    mask: Mask | None = Field(None, description="Paint only this part of that picture (inpainting); empty: all of it")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     vae_encoder: VaeMethod = Field(
         "Full",
@@ -286,10 +290,16 @@ class GenerationRequest(_Frozen):
         None, description="Go on from a step of another picture; empty: begin with noise"
     )
 
-    @field_validator("variation", "seed_resize", "refiner", "hires", "branch")
+    plot: Plot | None = Field(None, description="The same picture over values on up to three axes; empty: one picture")
+
+    @field_validator("variation", "seed_resize", "refiner", "hires", "source", "mask", "branch", "plot")
     @classmethod
     def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
+        if isinstance(part, Source | Mask) and not part.image:
+            return None
+        if isinstance(part, Plot) and part.x_type == part.y_type == part.z_type == "Nothing":
+            return None
         if isinstance(part, BranchPoint) and not part.origin.strip():
             return None
         if isinstance(part, Refiner) and (part.checkpoint.strip() in ("", "None") or part.switch_at == 1):
@@ -304,6 +314,22 @@ class GenerationRequest(_Frozen):
         ):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
+
+    @field_validator("mask")
+    @classmethod
+    def _masks_a_picture(cls, mask: Mask | None, info: ValidationInfo) -> Mask | None:
+        """Refuse a mask of nothing. Fields are validated in their order, the picture before its mask."""
+        if mask is not None and "source" in info.data and info.data["source"] is None:
+            raise ValueError("a mask needs a picture that it belongs to: give source.image too")
+        return mask
+
+    @field_validator("source")
+    @classmethod
+    def _one_pass(cls, source: Source | None, info: ValidationInfo) -> Source | None:
+        """Refuse a second pass over a picture that was given: enlarge the finished picture instead."""
+        if source is not None and info.data.get("hires") is not None:
+            raise ValueError("a picture to begin with (source) and a second pass (hires) do not go together")
+        return source
 
     @property
     def picture_count(self) -> int:
@@ -325,7 +351,7 @@ class RunOptions(_Frozen):
     output_dir: str | None = Field(
         None,
         max_length=1000,
-        description="Folder for the pictures instead of outputs/txt2img-images; command line only",
+        description="Folder for the pictures instead of the one in outputs; command line only",
     )
     template: Text = Field(
         "",

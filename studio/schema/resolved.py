@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.schema.models import ModelInfo
+from studio.schema.plot import Plot
 from studio.schema.request import (
     AskedPrediction,
     Emphasis,
@@ -21,6 +22,7 @@ from studio.schema.request import (
     SamplerOptions,
     SeedResize,
 )
+from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
 
 
 class _Frozen(BaseModel):
@@ -115,6 +117,52 @@ class HiresPlan(_Frozen):
     extra_noise: float = 0.0
 
 
+class InitImage(_Frozen):
+    """A kept picture: a PNG file, RGB, or grey for a mask. Sizes in pixels."""
+
+    name: str
+    path: str
+    width: int
+    height: int
+    md5: str = Field(description="Of the pixels' bytes, which is what A1111 writes as `Init image hash`")
+
+
+class SourcePlan(_Frozen):
+    """The picture that a pass begins with. The rest is as in `studio.schema.source.Source`."""
+
+    image: InitImage
+    denoising_strength: float
+    resize_mode: ResizeMode
+    exact_steps: bool
+    noise_multiplier: float
+    image_cfg_scale: float
+
+
+class MaskPlan(_Frozen):
+    """Where that picture is painted anew. As in `studio.schema.source.Mask`, with the picture found."""
+
+    image: InitImage
+    blur: int
+    inverted: bool
+    content: MaskedContent
+    area: InpaintArea
+    padding: int
+    rounding: bool
+    conditioning_weight: float
+
+
+class PlotPlan(_Frozen):
+    """All pictures of a plot in reading order: along X, then Y, then Z.
+
+    `asked` is the part of the request; `labels` are the values of each axis as they stand beside the pictures, one "" where there is
+    nothing on it.
+    """
+
+    asked: Plot
+    labels: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    cells: tuple[ResolvedRequest, ...] = Field(min_length=1)
+
+
 class BranchPlan(_Frozen):
     """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
 
@@ -171,14 +219,34 @@ class ResolvedRequest(_Frozen):
     extra_noise: float = Field(0.0, description="Beyond the first noise level of a pass that goes on from latents")
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
-    branch: BranchPlan | None = Field(None, description="None begins with noise")
-    kind: Literal["txt2img"] = "txt2img"
+    source: SourcePlan | None = Field(None, description="None begins with noise")
+    mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")
+    branch: BranchPlan | None = Field(None, description="None begins with the source, or noise")
+    plot: PlotPlan | None = Field(
+        None, description="None is one picture, or batches; else everything beside it is that of the first cell"
+    )
     notes: tuple[str, ...] = Field((), description="Sentences for the user about what was not done as written")
     options: RunOptions = Field(default_factory=RunOptions)
 
     @property
+    def picture_count(self) -> int:
+        """Pictures the whole job makes."""
+        return len(self.plot.cells) if self.plot else len(self.seeds)
+
+    def picture(self, index: int) -> tuple[ResolvedRequest, int]:
+        """The request that picture `index` of the job comes of, and its number there."""
+        return (self.plot.cells[index], 0) if self.plot else (self, index)
+
+    @property
+    def kind(self) -> Literal["txt2img", "img2img"]:
+        """What A1111 calls it."""
+        return "img2img" if self.source else "txt2img"
+
+    @property
     def final_size(self) -> tuple[int, int]:
-        """(width, height) of the finished picture."""
+        """(width, height) of the finished picture; one of which only the masked part was painted keeps its own."""
+        if self.source and self.mask and self.mask.area == "Only masked":
+            return (self.source.image.width, self.source.image.height)
         return (self.hires.width, self.hires.height) if self.hires else (self.width, self.height)
 
     @property

@@ -32,6 +32,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         size = gr.Button("Set the size", visible="hidden", elem_id="ls_size")
         seeds = gr.Button("Set the seeds", visible="hidden", elem_id="ls_seeds")
         use = gr.Button("Use a checkpoint", visible="hidden", elem_id="ls_model")
+        source = gr.Button("Begin with a picture", visible="hidden", elem_id="ls_source")
         unbranch = gr.Button("Leave the branch", visible="hidden", elem_id="ls_unbranch")
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
@@ -59,6 +60,8 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         _model_choice(form, handlers, outcome, use)
         listen_js(size.click, script("takeSize"), [], [form.controls["width"], form.controls["height"]])
         listen_js(seeds.click, script("takeSeeds"), [], [form.controls["seed"], form.controls["variation.seed"]])
+        pictures = [form.controls[name] for name in ("source.image", "mask.image", "hires.on")]
+        listen_js(source.click, script("takeSource"), pictures[2:], pictures)
         listen_js(unbranch.click, "() => [1, '']", [], [form.controls["branch.step"], form.controls["branch.origin"]])
         _mirror(form)
         everything = [*controls, *handlers.settings.values(), outcome]

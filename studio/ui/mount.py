@@ -52,8 +52,8 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
     from starlette.staticfiles import StaticFiles
 
     from studio.ui.blocks import build_blocks
-    from studio.ui.form import number_fields
     from studio.ui.handlers import http_settings
+    from studio.ui.looks import LOOKS, number_fields
     from studio.ui.static import ASSETS, assets_url
     from studio.ui.theme import make_head, make_theme
 
@@ -72,6 +72,7 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
         "exposed": studio.exposed,
         "settings": http_settings(studio.settings),
         "numbers": number_fields(),
+        "fields": {name: look.elem_id for name, look in LOOKS.items()},
         "folder": "" if studio.exposed else str(studio.paths.root),
     }
     mounted: FastAPI = gr.mount_gradio_app(

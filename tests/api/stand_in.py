@@ -22,12 +22,14 @@ from studio.app import Studio, add_queue
 from studio.engine.fake import FakeEngine
 from studio.errors import UnknownModel, UnknownName
 from studio.infotext import write_infotext
+from studio.library.init_images import InitImages
 from studio.library.styles import StyleBook
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt import Style
 from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo, ModelKind
+from studio.schema.resolved import InitImage
 from studio.settings import Settings
 
 
@@ -43,6 +45,7 @@ class StandInLibrary:
     def __init__(self, paths: Paths) -> None:
         self.styles = StyleBook(paths.root)
         self.wildcards = WildcardFolder(paths.wildcards)
+        self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self.models = [
             model("checkpoint", "sprout", short_hash="0123456789", sha256="0123456789" + "a" * 54),
             model("checkpoint", "oak/old", native_size=512),
@@ -105,6 +108,9 @@ class StandInLibrary:
 
     def embedding_hashes(self) -> dict[str, str]:
         return {"wash": "fedcba987654", "grand": ""}
+
+    def init_image(self, name: str) -> InitImage:
+        return self.init_images.find(name)
 
     def style(self, name: str) -> Style:
         return self.styles.find(name)

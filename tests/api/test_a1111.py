@@ -292,7 +292,7 @@ def test_the_lists(client: httpx.Client) -> None:
     assert [entry["name"] for entry in client.get(f"{API}/upscalers").json()] == ["None", "Lanczos", "Nearest"]
     modes = [entry["name"] for entry in client.get(f"{API}/latent-upscale-modes").json()]
     assert (modes[0], len(modes), modes[-1]) == ("Latent", 6, "Latent (nearest-exact)")
-    for empty in ("face-restorers", "hypernetworks", "script-info"):
+    for empty in ("face-restorers", "hypernetworks", "realesrgan-models"):
         assert client.get(f"{API}/{empty}").json() == []
     nothing = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
     assert client.get(f"{API}/embeddings").json() == {
@@ -301,7 +301,6 @@ def test_the_lists(client: httpx.Client) -> None:
     }
     for refresh in ("checkpoints", "loras", "vae", "embeddings"):
         assert client.post(f"{API}/refresh-{refresh}").json() == {}
-    assert client.post(f"{API}/img2img", json={}).status_code == 404
 
 
 def test_an_embedding_for_another_family_is_a_warning(client: httpx.Client) -> None:

@@ -498,3 +498,31 @@ def test_a_branch_is_its_origin_but_for_what_is_said(client: httpx.Client, studi
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "height")
     assert client.get(f"{V1}/jobs/{job['id']}/origin/7").status_code == 404
     assert client.get(f"{V1}/jobs/999/origin/0").status_code == 404
+
+
+def test_the_size_of_a_plot_is_told_before_it_is_asked_for(client: httpx.Client) -> None:
+    plot = {"x_type": "CFG Scale", "x_values": "5-9 (+2)", "z_type": "Sampler", "z_values": "Euler, Heun"}
+    told = client.post(f"{V1}/plot/size", json={"prompt": "a fox", "plot": plot})
+    assert told.status_code == 200
+    assert told.json() == {"axes": [3, 1, 2], "pictures": 6, "problem": "", "field": None}
+    wrong = client.post(f"{V1}/plot/size", json={"batch_size": 2, "plot": plot}).json()
+    assert (wrong["pictures"], wrong["field"]) == (0, "batch_size")
+    assert "set batch count and batch size to 1" in wrong["problem"]
+    assert client.post(f"{V1}/plot/size", json={}).json()["pictures"] == 0
+    assert client.post(f"{V1}/plot/size", json={"plot": {"x_type": "Hope"}}).status_code == 422
+    before = client.get(f"{V1}/jobs?limit=1").json()
+    lists = client.get(f"{V1}/plot/choices").json()
+    assert lists["RNG source"] == ["CPU", "GPU", "NV"]
+    assert client.get(f"{V1}/jobs?limit=1").json() == before, "nothing is painted by asking"
+
+
+def test_a_plot_is_one_job_of_many_pictures(client: httpx.Client) -> None:
+    plot = {"x_type": "CFG Scale", "x_values": "5, 7", "y_type": "Seed", "y_values": "-1, 9"}
+    done = ended(client, generate(client, plot=plot)["id"])
+    assert (done["status"], len(done["images"])) == ("done", 4)
+    drawn, fixed = done["images"][0]["seed"], done["request"]["plot"]["y_values"]
+    assert fixed == f"{drawn}, 9"
+    assert [image["seed"] for image in done["images"]] == [drawn, drawn, 9, 9]
+    sheet = client.get(f"{V1}/jobs/{done['id']}/grid", params={"download": True})
+    assert sheet.content == Path(done["grid"]).read_bytes()
+    assert Path(done["grid"]).name in sheet.headers["content-disposition"]

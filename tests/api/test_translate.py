@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from studio.api.a1111.translate import Order, Txt2ImgBody, translate
+from studio.api.a1111.bodies import Txt2ImgBody
+from studio.api.a1111.translate import Context, Order
+from studio.api.a1111.txt2img import txt2img_order
 from studio.errors import InvalidRequest
 from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 
@@ -16,9 +18,8 @@ API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.
 
 
 def order(**fields: Any) -> Order:
-    return translate(
-        Txt2ImgBody.model_validate(fields), DEFAULTS, lambda text: {"prompt": text, "steps": 3, "seed": 9}, 2
-    )
+    context = Context(DEFAULTS, lambda text: {"prompt": text, "steps": 3, "seed": 9}, 2)
+    return txt2img_order(Txt2ImgBody.model_validate(fields), context)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("script_name", "X/Y/Z plot"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("script_name", "Prompt matrix"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -154,7 +155,8 @@ def test_what_is_given_goes_over_the_text() -> None:
             "refiner": {"checkpoint": "oak", "switch_at": 0.6, "by_steps": True}}  # fmt: skip
 
     def request(**fields: Any) -> GenerationRequest:
-        return translate(Txt2ImgBody.model_validate({"infotext": "x", **fields}), DEFAULTS, lambda _: text, 1).request
+        body = Txt2ImgBody.model_validate({"infotext": "x", **fields})
+        return txt2img_order(body, Context(DEFAULTS, lambda _: text, 1)).request
 
     assert request().variation == Variation(seed=5, strength=0.5)
     assert request().refiner == Refiner(checkpoint="oak", switch_at=0.6, by_steps=True)
@@ -174,9 +176,9 @@ def test_a_branch_fills_what_is_not_given_from_its_origin() -> None:
         return {"prompt": "a fox", "steps": 9, "seed": 4, "width": 128, "branch": {"step": 1, "origin": "older"}}
 
     body = Txt2ImgBody(prompt="an owl", branch={"step": 3, "origin": "the text"})
-    request = translate(body, GenerationRequest(), read, 0).request
+    request = txt2img_order(body, Context(GenerationRequest(), read, 0)).request
     assert texts == ["the text"]
     assert (request.prompt, request.steps, request.seed, request.width) == ("an owl", 9, 4, 128)
     assert request.branch is not None and (request.branch.step, request.branch.origin) == (3, "the text")
     with pytest.raises(InvalidRequest, match=r"branch\.step = 0"):
-        translate(Txt2ImgBody(branch={"step": 0, "origin": "x"}), GenerationRequest(), lambda text: {}, 0)
+        txt2img_order(Txt2ImgBody(branch={"step": 0, "origin": "x"}), Context(GenerationRequest(), lambda text: {}, 0))

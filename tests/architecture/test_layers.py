@@ -14,7 +14,7 @@ from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 
 LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking"},
-    1: {"prompt", "infotext", "library", "samplers", "families", "naming", "upscalers"},
+    1: {"prompt", "infotext", "library", "samplers", "families", "naming", "plots", "upscalers"},
     2: {"engine", "training", "evaluation", "jobs"},
     3: {
         "app",
@@ -25,9 +25,11 @@ LAYERS = {
         "lineage",
         "localise",
         "resolve",
+        "plotting",
         "reproduce",
         "runs",
         "sketching",
+        "sources",
         "steps",
         "trainer",
         "wording",

@@ -6,7 +6,10 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
 from studio.app import Studio, build
@@ -18,6 +21,7 @@ from studio.ui.mount import mount_page
 from tests.api.stand_in import serving
 from tests.browser.conftest import READY, forget
 from tests.browser.steps import NEGATIVE, PROMPT, STAGE, generate, set_number, tab
+from tests.browser.test_img2img import MASK, stroke
 
 SECONDS = 120_000
 
@@ -107,3 +111,35 @@ def test_live_follows_the_typing_and_the_sliders(real: tuple[str, Studio], profi
     for one, other in itertools.pairwise(pictures):
         assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one) > 0.5
     assert len(studio.queue.jobs(limit=1000)) == before
+
+
+@pytest.mark.slow
+def test_only_what_is_marked_of_a_picture_is_painted_anew(real: tuple[str, Studio], profile: BrowserContext) -> None:
+    url, studio = real
+    page = profile.new_page()
+    forget(page, url)
+    page.goto(url)
+    page.wait_for_selector(READY, state="attached")
+
+    def paint(prompt: str, seed: int) -> NDArray[np.int16]:
+        set_number(page, "seed", seed)
+        generate(page, prompt)
+        newest = studio.queue.jobs(limit=1)[0].id
+        expect(page.locator(STAGE)).to_have_attribute("data-job", str(newest), timeout=SECONDS)
+        expect(page.locator(STAGE)).to_have_attribute("data-status", "done", timeout=SECONDS)
+        path = studio.queue.jobs(limit=1)[0].images[0].path
+        assert path is not None
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")).astype(np.int16)
+
+    set_number(page, "steps", 6)
+    first = paint("a red apple on a beach", 11)
+    page.locator(".ls-stage").press("b")
+    expect(page.locator(MASK)).to_be_visible()
+    stroke(page, (0.3, 0.6), (0.7, 0.6))
+    second = paint("a green apple on a beach", 12)
+    page.close()
+    changed = np.abs(first - second).max(2)
+    height = len(changed)
+    assert changed[: height // 3].max() == 0, "far from the mask every pixel is the picture's"
+    assert changed[int(0.57 * height) : int(0.63 * height), 48:80].mean() > 10

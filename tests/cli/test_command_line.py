@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from studio.cli import COMMANDS, build_parser, main
-from studio.cli.generate import PARTS, REQUEST_FIELDS, _report, branch_from, request_from
+from studio.cli import generate as command
+from studio.cli.generate import PARTS, PICTURES, REQUEST_FIELDS, _report, branch_from, request_from
 from studio.errors import StorageError, StudioError
-from studio.infotext import encode_png
+from studio.infotext import encode_png, read_picture
+from studio.library.init_images import InitImages
 from studio.paths import Paths
-from studio.schema.events import ImageReady
+from studio.schema.engine import CancelToken
+from studio.schema.events import Event, ImageReady
 from studio.schema.request import BranchPoint, GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.source import Mask, Source
 from studio.schema.training import TrainingConfig
 from studio.settings import Settings
 from studio.training.runs import RunFailed, StageStarted, new_run
 from tests.api.stand_in import make_studio
+
+NOTHING_KEPT = InitImages(Path("nowhere"), Path("nowhere"))
 
 
 def no_server(arguments: argparse.Namespace) -> int:
@@ -39,6 +47,11 @@ def no_server(arguments: argparse.Namespace) -> int:
         (["--model", "nothing-like-it"], "nothing-like-it"),
         (["--eta", "3"], "eta"),
         (["--variation-strength", "2"], "variation.strength = '2'"),
+        (
+            ["--plot-x-type=Steps", "--plot-x-values=two"],
+            "plot.x_values = 'two' is not possible for Steps: 'two' is no number",
+        ),
+        (["--plot-x-type=Steps", "--plot-x-values=2", "--batch-count=2"], "set batch count and batch size to 1"),
         (["--seed-resize-width", "5"], "seed_resize.width = '5' is not possible: must be 0 (off) or at least 64"),
     ],
 )
@@ -95,7 +108,9 @@ def test_every_field_has_a_flag() -> None:
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     assert tuple(action.choices) == COMMANDS
     flags = {option for a in action.choices["generate"]._actions for option in a.option_strings}
-    assert {f"--{name.replace('_', '-')}" for name in REQUEST_FIELDS} <= flags
+    names = [*REQUEST_FIELDS, *PICTURES, "source_denoising_strength", "mask_blur"]
+    assert {f"--{name.replace('_', '-')}" for name in names} <= flags
+    assert "--no-mask-rounding" in flags
     server = {option for a in action.choices["serve"]._actions for option in a.option_strings}
     own = {name for name, field in Settings.model_fields.items() if not field.json_schema_extra["http"]}  # type: ignore[index, call-overload]
     assert {f"--{name.replace('_', '-')}" for name in own - {"browser"}} | {"--no-browser"} <= server
@@ -104,7 +119,7 @@ def test_every_field_has_a_flag() -> None:
 def test_flags_overrule_defaults_and_nothing_else() -> None:
     defaults = GenerationRequest(width=128, height=128, steps=7)
     arguments = build_parser(no_server).parse_args(["generate", "a fox", "--steps", "9", "--eta", "0.5"])
-    request = request_from(arguments, defaults)
+    request = request_from(arguments, defaults, NOTHING_KEPT)
     assert (request.prompt, request.steps, request.width, request.sampler_options.eta) == ("a fox", 9, 128, 0.5)
     changed = {"prompt", "steps", "sampler_options"}
     assert request.model_dump(exclude=changed) == defaults.model_dump(exclude=changed)
@@ -114,20 +129,138 @@ def test_flags_overrule_defaults_and_nothing_else() -> None:
 def test_flags_of_a_part_turn_it_on_over_its_defaults() -> None:
     words = ["generate", "a fox", "--variation-strength", "0.5", "--seed-resize-width=64", "--seed-resize-height=72"]
     words += ["--refiner-checkpoint", "elm", "--refiner-by-steps"]
-    request = request_from(build_parser(no_server).parse_args(words), GenerationRequest(seed=3))
+    request = request_from(build_parser(no_server).parse_args(words), GenerationRequest(seed=3), NOTHING_KEPT)
     assert request.refiner == Refiner(checkpoint="elm", switch_at=0.8, by_steps=True)
     assert request.variation == Variation(seed=-1, strength=0.5)
     assert request.seed_resize == SeedResize(width=64, height=72)
     assert request.seed == 3
 
 
+def test_pictures_to_begin_with_are_files_or_names(tmp_path: Path) -> None:
+    init_images, picture, mask = (
+        InitImages(tmp_path / "kept", tmp_path / "kept"),
+        tmp_path / "fox.jpg",
+        tmp_path / "mask.png",
+    )
+    Image.new("RGB", (72, 64), (200, 90, 20)).save(picture)
+    Image.new("L", (72, 64), 255).save(mask)
+
+    def asked(*flags: str, **defaults: Any) -> GenerationRequest:
+        arguments = build_parser(no_server).parse_args(["generate", "an owl", *flags])
+        return request_from(arguments, GenerationRequest(**defaults), init_images)
+
+    name, hole = init_images.keep(picture.read_bytes()).name, init_images.keep_mask(mask.read_bytes()).name
+    assert asked(f"--source-image={picture}").source == Source(image=name)
+    words = ["--source-denoising-strength=0.4", "--source-resize-mode=Crop and resize", "--source-exact-steps"]
+    words += [
+        f"--mask-image={mask}",
+        "--mask-blur=8",
+        "--mask-area=Only masked",
+        "--mask-inverted",
+        "--no-mask-rounding",
+    ]
+    request = asked(f"--source-image={picture}", *words)
+    wanted = Source(image=name, denoising_strength=0.4, resize_mode="Crop and resize", exact_steps=True)
+    assert request.source == wanted
+    assert request.mask == Mask(image=hole, blur=8, area="Only masked", inverted=True, rounding=False)
+    named = [f"--source-image={name}", f"--mask-image={hole}"]
+    assert asked(*named, *words[:3], *words[4:]) == request
+    assert asked("--source-denoising-strength=0.4", source=Source(image=name, exact_steps=True)).source == Source(
+        image=name, denoising_strength=0.4, exact_steps=True
+    )
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--source-image", "none.png"], "--source-image: there is no file 'none.png'"),
+        (["--source-image", "."], "--source-image: there is no file '.'"),
+        (["--source-image", "BROKEN"], "The picture is damaged"),
+        (["--source-image", "TEXT"], "This is no picture that can be read (PNG, JPEG"),
+        (["--source-denoising-strength", "0.4"], "The --source-… flags need --source-image."),
+        (["--source-image", "FINE", "--mask-image", "TEXT"], "--mask-image = "),
+        (["--source-image", "FINE", "--mask-blur", "4"], "The --mask-… flags need --mask-image."),
+        (["--mask-image", "FINE"], "give source.image too"),
+        (["--source-image", "FINE", "--source-denoising-strength", "2"], "source.denoising_strength = '2'"),
+        (["--source-image", "FINE", "--hires"], "do not go together"),
+        (["--source-image", "FINE", "--mask-image", "FINE", "--mask-blur", "65"], "should be less than or equal to 64"),
+    ],
+)
+def test_pictures_that_are_not_possible_end_with_2(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine = encode_png(Image.new("RGB", (64, 64)), "")
+    for name, data in (("FINE", fine), ("BROKEN", fine[:60]), ("TEXT", b"hello")):
+        (tmp_path / name).write_bytes(data)
+    words = [str(tmp_path / word) if word.isupper() else word for word in words]
+    assert main(["generate", "a fox", "--data-dir", str(tmp_path / "data"), *words], serve=no_server) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_plot_is_painted_cell_by_cell_and_its_sheet_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    studio = make_studio(tmp_path)
+    monkeypatch.setattr(command, "opened_studio", lambda arguments: contextlib.nullcontext((studio, CancelToken())))
+    totals: list[tuple[float, float]] = []
+    shown = command._bar_update
+
+    def noted(event: Event) -> dict[str, Any] | None:
+        update = shown(event)
+        totals.extend([(update["completed"], update["total"])] if update and "total" in update else [])
+        return update
+
+    monkeypatch.setattr(command, "_bar_update", noted)
+    words = ["generate", "a fox", "--width=64", "--height=64", "--steps=2", "--seed=3", "--plot-x-type=CFG Scale"]
+    words += [
+        "--plot-x-values=5-9 (+2)",
+        "--plot-y-type",
+        "Sampler",
+        "--plot-y-values",
+        "Euler, Heun",
+        "--no-plot-legend",
+    ]
+    try:
+        assert main([*words, *["--json"] * as_json], serve=no_server) == 0
+    finally:
+        studio.close()
+    printed = capsys.readouterr()
+    (sheet,) = (tmp_path / "outputs" / "txt2img-grids").rglob("*.png")
+    text = read_picture(sheet.read_bytes()).infotext or ""
+    assert "X Type: CFG Scale" in text and "Plot legend: False" in text
+    if as_json:
+        told = json.loads(printed.out)
+        assert (len(told["paths"]), told["grid"]) == (6, str(sheet))
+    else:
+        assert len(printed.out.splitlines()) == 6
+        assert f"sheet of the plot: {sheet}" in printed.err
+    assert {total for _, total in totals} == {12}
+    assert [done for done, _ in totals] == list(range(1, 13))
+
+
+def test_axes_and_what_is_no_axis(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser(no_server).parse_args(["generate", "a fox", "--plot-x-type", "Nonsense"])
+    assert "invalid choice: 'Nonsense' (choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        build_parser(no_server).parse_args(["generate", "--help"])
+    printed = capsys.readouterr().out
+    usage, _, flags = printed.partition("--plot-x-type TYPE ")
+    assert "Cond. Image Mask Weight" not in usage
+    assert "Cond. Image Mask Weight" in " ".join(flags.split())
+
+
 def test_a_picture_saved_in_another_format_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     picture = ImageReady(index=0, seed=1, width=8, height=8, infotext="", path="a.png", warning="PNG instead of JPEG.")
-    assert _report([picture], as_json=False) == 0
+    assert _report([picture], None, as_json=False) == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("a.png\n", "PNG instead of JPEG.\n")
     with pytest.raises(StorageError, match="PNG"):
-        _report([picture.model_copy(update={"path": None})], as_json=True)
+        _report([picture.model_copy(update={"path": None})], None, as_json=True)
 
 
 def test_a_branch_reads_its_origin_out_of_a_file(tmp_path: Path) -> None:
@@ -140,7 +273,8 @@ def test_a_branch_reads_its_origin_out_of_a_file(tmp_path: Path) -> None:
 
     def asked(*flags: str) -> GenerationRequest:
         arguments = build_parser(no_server).parse_args(["generate", "an owl", *flags])
-        return request_from(arguments, studio.default_request(branch=branch_from(arguments, studio)))
+        defaults = studio.default_request(branch=branch_from(arguments, studio))
+        return request_from(arguments, defaults, NOTHING_KEPT)
 
     try:
         for file in (picture, words):

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from studio.api.server import create_app
 from studio.app import Studio, build
 from studio.cli import build_parser
 from studio.cli.generate import branch_from, request_from
 from studio.engine.fake import FakeEngine
-from studio.infotext import write_infotext
+from studio.infotext import encode_png, with_plot, write_infotext
 from studio.paths import Paths
 from studio.resolve import fixed
+from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.settings import Settings
-from studio.ui.form import LOOKS, Form, flat
+from studio.ui.form import Form, flat
+from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
 from tests.tiny_models import tiny_file
+
+PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
+KEPT, KEPT_HOLE = "aeb2c1a36ab087a0b601222b6dca4d04", "07d9b5cd184264b6e0ac514daa0c8bf8"
+"""The names that these are kept under: the studio of the tests keeps them."""
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"prompt": "a red fox on a beach", "seed": 7},
@@ -234,6 +243,121 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 128,
     },
     "branch of nothing": {"seed": 7, "branch": {"step": 4, "origin": " "}},
+    "a picture to begin with": {"prompt": "a fox", "seed": 24, "width": 96, "height": 64, "source": {"image": KEPT}},
+    "a picture to begin with, all its own": {
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "steps": 6,
+        "sampler": "Euler",
+        "source": {
+            "image": KEPT,
+            "denoising_strength": 0.4,
+            "resize_mode": "Crop and resize",
+            "exact_steps": True,
+            "noise_multiplier": 0.9,
+            "extra_noise": 0.1,
+        },
+    },
+    "a picture whose latents are enlarged": {
+        "seed": 24,
+        "width": 128,
+        "height": 128,
+        "batch_size": 2,
+        "token_merging_ratio": 0.25,
+        "vae_encoder": "TAESD",
+        "source": {"image": KEPT, "denoising_strength": 1.0, "resize_mode": "Just resize (latent upscale)"},
+    },
+    "a picture that is hardly painted": {
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "denoising_strength": 0.0, "resize_mode": "Resize and fill"},
+    },
+    "no picture to begin with": {"seed": 24, "source": {"denoising_strength": 0.4}, "mask": {"blur": 8}},
+    "a masked part": {
+        "seed": 25,
+        "width": 96,
+        "height": 64,
+        "source": {"image": KEPT},
+        "mask": {"image": KEPT_HOLE},
+    },
+    "a masked part, all its own": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "denoising_strength": 0.6},
+        "mask": {
+            "image": KEPT_HOLE,
+            "blur": 8,
+            "inverted": True,
+            "content": "latent noise",
+            "area": "Only masked",
+            "padding": 16,
+            "rounding": False,
+        },
+    },
+    "a masked part with what does not act on it": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "resize_mode": "Resize and fill"},
+        "mask": {"image": KEPT_HOLE, "area": "Only masked", "conditioning_weight": 0.5},
+    },
+    "a masked picture with what does not act on it": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT, "resize_mode": "Just resize (latent upscale)"},
+        "mask": {"image": KEPT_HOLE, "padding": 5},
+    },
+    "a masked part without blur": {
+        "seed": 25,
+        "width": 64,
+        "height": 64,
+        "source": {"image": KEPT},
+        "mask": {"image": KEPT_HOLE, "blur": 0, "content": "fill", "area": "Only masked", "padding": 0},
+    },
+    "a plot": {
+        "prompt": "a fox",
+        "seed": 26,
+        "cfg_scale": 5.0,
+        "sampler": "Euler",
+        "plot": {"x_type": "CFG Scale", "x_values": "5-9 (+2)", "y_type": "Sampler", "y_values": "Euler, Heun"},
+    },
+    "a plot, all its own": {
+        "prompt": 'a red fox, big, and a "cat"',
+        "seed": 26,
+        "width": 64,
+        "height": 64,
+        "plot": {
+            "x_type": "Prompt S/R",
+            "x_values": '"red fox, big", "blue ""fox"": small", 狐狸',
+            "y_type": "Seed",
+            "y_values": "26, 27",
+            "z_type": "Size",
+            "z_values": "64x64, 96 x 64",
+            "legend": False,
+            "margin": 8,
+            "random_seeds": True,
+        },
+    },
+    "a plot of nothing": {"seed": 26, "plot": {"x_values": "1, 2", "margin": 5}},
+    "a plot of second passes": {
+        "seed": 26,
+        "width": 64,
+        "height": 64,
+        "hires": {"scale": 1.5, "upscaler": "Lanczos"},
+        "plot": {"z_type": "Hires upscaler", "z_values": "Lanczos, Latent (nearest-exact)"},
+    },
+    "a plot from a picture": {
+        "seed": 26,
+        "width": 96,
+        "height": 64,
+        "source": {"image": KEPT, "denoising_strength": 0.4},
+        "mask": {"image": KEPT_HOLE, "area": "Only masked"},
+        "plot": {"y_type": "Denoising", "y_values": "0.4-0.8 [3]"},
+    },
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
@@ -258,12 +382,37 @@ HIRES_SETTINGS = {
     "token_merging_ratio_hr": "token_merging_ratio",
     "img2img_extra_noise": "extra_noise",
 }
+SOURCE = {
+    "denoising_strength": "denoising_strength",
+    "resize_mode": "resize_mode",
+    "image_cfg_scale": "image_cfg_scale",
+    "initial_noise_multiplier": "noise_multiplier",
+}
+SOURCE_SETTINGS = {"img2img_fix_steps": "exact_steps", "img2img_extra_noise": "extra_noise"}
+MASK = {
+    "mask_blur": "blur",
+    "mask_round": "rounding",
+    "inpainting_fill": "content",
+    "inpaint_full_res": "area",
+    "inpaint_full_res_padding": "padding",
+    "inpainting_mask_invert": "inverted",
+}
+MASK_SETTINGS = {"inpainting_mask_weight": "conditioning_weight"}
+NUMBERS = {
+    "resize_mode": ["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"],
+    "inpainting_fill": ["fill", "original", "latent noise", "latent nothing"],
+    "inpaint_full_res": ["Whole picture", "Only masked"],
+}
+"""What A1111 numbers."""
 PARTS = {
     "sampler_options": "",
     "variation": "variation-",
     "seed_resize": "seed-resize-",
     "refiner": "refiner-",
     "hires": "hires-",
+    "source": "source-",
+    "mask": "mask-",
+    "plot": "plot-",
 }
 """What stands before the flags of a part's fields."""
 BATCHES = ("batch_count", "batch_size")
@@ -284,6 +433,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
     built.start()
+    assert built.library.init_images.keep(encode_png(PICTURE, "")).name == KEPT
+    assert built.library.init_images.keep_mask(encode_png(HOLE, "")).name == KEPT_HOLE
     yield built
     built.close()
 
@@ -346,7 +497,11 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
         "enable_hr": request.hires is not None,
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
+        **pictures(studio, request),
+        **(script(request.plot) if request.plot else {}),
         "override_settings": {
+            **{theirs: getattr(request.source, ours) for theirs, ours in SOURCE_SETTINGS.items() if request.source},
+            **{theirs: getattr(request.mask, ours) for theirs, ours in MASK_SETTINGS.items() if request.mask},
             **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES_SETTINGS.items() if request.hires},
             "refiner_switch_by_sample_steps": bool(request.refiner and request.refiner.by_steps),
             "s_min_uncond_all": options.s_min_uncond_all,
@@ -369,9 +524,31 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "token_merging_ratio": request.token_merging_ratio,
         },
     }
-    answer = client.post("/sdapi/v1/txt2img", json=body)
+    answer = client.post(f"/sdapi/v1/{'img2img' if request.source else 'txt2img'}", json=body)
     assert answer.status_code == 200, answer.text
     return studio.queue.jobs(limit=1)[0].request
+
+
+def script(plot: Plot) -> dict[str, Any]:
+    """A1111's call of its script, with every argument that it has."""
+    arguments: list[Any] = []
+    for axis in "xyz":
+        arguments += [getattr(plot, f"{axis}_type"), getattr(plot, f"{axis}_values"), []]
+    vary = [False] * 3
+    arguments += [plot.legend, True, False, plot.random_seeds, *vary, plot.margin, True]
+    return {"script_name": "x/y/z plot", "script_args": arguments}
+
+
+def pictures(studio: Studio, request: GenerationRequest) -> dict[str, Any]:
+    """A1111's fields of the picture that `request` begins with, and of its mask."""
+    body: dict[str, Any] = {}
+    for part, names, field in ((request.source, SOURCE, "init_images"), (request.mask, MASK, "mask")):
+        if part is not None:
+            values = {theirs: getattr(part, ours) for theirs, ours in names.items()}
+            body |= {key: NUMBERS[key].index(value) if key in NUMBERS else value for key, value in values.items()}
+            text = base64.b64encode(Path(studio.library.init_image(part.image).path).read_bytes()).decode()
+            body[field] = [text] if field == "init_images" else text
+    return body
 
 
 def through_command_line(studio: Studio, request: GenerationRequest) -> GenerationRequest:
@@ -384,8 +561,9 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     for part, prefix in PARTS.items():
         fields = getattr(request, part).model_dump(exclude_defaults=True) if getattr(request, part) else {}
         for name, value in fields.items():
-            flag = f"--{prefix}{name.replace('_', '-')}"
-            words += [flag] if value is True else [f"{flag}={value}"]
+            flag = f"{prefix}{name.replace('_', '-')}"
+            value = studio.library.init_image(value).path if name == "image" else value
+            words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}={value}"]
     words += ["--hires"] if request.hires else []
     words += [f"--model={request.model}"] if request.model else []
     words += [f"--styles={name}" for name in request.styles]
@@ -394,11 +572,14 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
         file.write_text(request.branch.origin, encoding="utf-8")
         words += [f"--branch-origin={file}", f"--branch-step={request.branch.step}"]
     arguments = build_parser(lambda arguments: 0).parse_args([*words, "--", request.prompt])
-    return settled(studio, request_from(arguments, studio.default_request(branch=branch_from(arguments, studio))))
+    defaults = studio.default_request(branch=branch_from(arguments, studio))
+    return settled(studio, request_from(arguments, defaults, studio.library.init_images))
 
 
 def through_infotext(studio: Studio, request: GenerationRequest) -> GenerationRequest:
-    text = write_infotext(studio.resolve(request, RunOptions()), 0, studio.version)
+    resolved = studio.resolve(request, RunOptions())
+    text = write_infotext(resolved, 0, studio.version)
+    text = with_plot(text, resolved.plot) if resolved.plot else text
     read = studio.read_infotext(text).request
     return settled(studio, make_request({**studio.default_request().model_dump(), **read}))
 

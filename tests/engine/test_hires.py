@@ -24,7 +24,7 @@ from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import rounded, unpack_step
 from studio.engine.loading import LoadedVae
 from studio.engine.lora import LoraWeights
-from studio.engine.passes import TextToImage
+from studio.engine.passes import DenoisingPass, Lift
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
 from studio.engine.upscale import begun, enlarged
@@ -153,8 +153,8 @@ def final_latents(resolved: ResolvedRequest, seeds: list[int]) -> Tensor:
     assert plan is not None
 
     both = TwoPasses(
-        lambda: TextToImage(loaded, resolved, HARDWARE, Saving()),
-        lambda: TextToImage(loaded, second_pass(resolved), HARDWARE, Saving(), strength=plan.denoising_strength),
+        lambda: DenoisingPass(loaded, resolved, HARDWARE, Saving()),
+        lambda: DenoisingPass(loaded, second_pass(resolved), HARDWARE, Saving(), lift=Lift(plan.denoising_strength)),
         lambda x, painter: enlarged(x, plan, own_vae(painter)),
         lambda large, painter: begun(large, plan, own_vae(painter)),
         plan.steps,
@@ -327,11 +327,11 @@ def carried_over(x: Tensor, first: LoadedCheckpoint, second: LoadedCheckpoint, u
 def painted_apart(first: str, second: str, upscaler: str, **own: Any) -> tuple[np.ndarray[Any, Any], list[Tensor]]:
     """Two jobs of one pass each, one checkpoint after the other, that know nothing of each other; and the steps of the first."""
     one, two = (ModelKeeper(HARDWARE).checkpoint(tiny_info(family)) for family in (first, second))
-    alone = TextToImage(one, asked(first, hires=None, steps=2, prediction_type="epsilon"), HARDWARE, Saving())
+    alone = DenoisingPass(one, asked(first, hires=None, steps=2, prediction_type="epsilon"), HARDWARE, Saving())
     small = [step.x for step in alone.steps([7])]
     request = asked(second, hires=None, width=128, height=128, steps=2, **own)
     two.loras.apply([LoraWeights.of(use) for use in request.loras])
-    going_on = TextToImage(two, request, HARDWARE, Saving(), strength=0.5)
+    going_on = DenoisingPass(two, request, HARDWARE, Saving(), lift=Lift(0.5))
     *_, last = going_on.steps([7], init=carried_over(small[-1], one, two, upscaler))
     with torch.inference_mode():
         return np.asarray(Decoder(own_vae(two)).picture(last.x[0])).astype(int), small

@@ -11,7 +11,7 @@ import torch
 
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
-from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
+from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.saving import Saving
 from studio.errors import InvalidRequest
 from studio.schema.request import SamplerOptions, SeedResize
@@ -32,7 +32,7 @@ def keeper() -> Iterator[ModelKeeper]:
 def test_sigmas_fall_to_zero_and_latents_have_the_models_shape(keeper: ModelKeeper) -> None:
     info = tiny_info("sprout")
     request = resolved_request(info, steps=3, width=96, height=64)
-    painting = TextToImage(keeper.checkpoint(info), request, HARDWARE, Saving())
+    painting = DenoisingPass(keeper.checkpoint(info), request, HARDWARE, Saving())
     steps = list(painting.steps([1, 2]))
     assert painting.total == len(steps) == 3
     assert steps[0].sigma == pytest.approx(float(keeper.checkpoint(info).table.sigma_max), rel=1e-5)
@@ -55,7 +55,7 @@ def test_inpainting_models_see_an_empty_grey_canvas(keeper: ModelKeeper) -> None
 def test_too_deep_a_clip_skip_is_refused(keeper: ModelKeeper) -> None:
     info = tiny_info("sd1")
     with pytest.raises(InvalidRequest, match="clip_skip = 12"):
-        TextToImage(keeper.checkpoint(info), resolved_request(info, clip_skip=12), HARDWARE, Saving())
+        DenoisingPass(keeper.checkpoint(info), resolved_request(info, clip_skip=12), HARDWARE, Saving())
 
 
 def test_a_variation_leads_from_one_seeds_latents_to_the_others(keeper: ModelKeeper) -> None:
@@ -65,7 +65,7 @@ def test_a_variation_leads_from_one_seeds_latents_to_the_others(keeper: ModelKee
         variation = None if subseed is None else VariationPlan(seeds=(subseed,), strength=strength)
         request = resolved_request(info, variation=variation)
         subseeds = [] if subseed is None else [subseed]
-        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE, Saving()).steps([seed], subseeds))[-1].x
+        return list(DenoisingPass(keeper.checkpoint(info), request, HARDWARE, Saving()).steps([seed], subseeds))[-1].x
 
     one, other = latents(1), latents(5)
     torch.testing.assert_close(latents(1, 5), other, rtol=1e-3, atol=1e-3)
@@ -89,7 +89,7 @@ def test_a_request_may_end_the_schedule_in_pure_noise(keeper: ModelKeeper) -> No
     info = tiny_info("sd1")
     loaded = keeper.checkpoint(info)
     request = resolved_request(info, noise_schedule="Zero Terminal SNR", prediction_type="v_prediction", steps=2)
-    first, last = TextToImage(loaded, request, HARDWARE, Saving()).steps([1])
+    first, last = DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1])
     assert first.sigma == pytest.approx(4518.7, rel=1e-3)
     assert torch.isfinite(last.x).all()
     assert loaded.table_for("Default") is loaded.table
@@ -102,8 +102,8 @@ def test_a_request_may_have_its_noise_levels_in_half_precision(keeper: ModelKeep
     info = tiny_info("sd1")
     loaded = keeper.checkpoint(info)
     request = resolved_request(info, downcast_alphas=True)
-    steps = list(TextToImage(loaded, request, HARDWARE, Saving()).steps([1]))
-    plain = list(TextToImage(loaded, resolved_request(info), HARDWARE, Saving()).steps([1]))
+    steps = list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))
+    plain = list(DenoisingPass(loaded, resolved_request(info), HARDWARE, Saving()).steps([1]))
     assert steps[0].sigma == pytest.approx(plain[0].sigma, rel=1e-3) and steps[0].sigma != plain[0].sigma
     assert not torch.equal(steps[-1].x, plain[-1].x)
     torch.testing.assert_close(steps[-1].x, plain[-1].x, rtol=0.05, atol=0.05)
@@ -132,7 +132,7 @@ def rows_of(keeper: ModelKeeper, **changes: Any) -> list[int]:
     """The same for a run over one picture."""
     info = tiny_info("sd1")
     with counted_rows(keeper.checkpoint(info)) as rows:
-        list(TextToImage(keeper.checkpoint(info), resolved_request(info, **changes), HARDWARE, Saving()).steps([1]))
+        list(DenoisingPass(keeper.checkpoint(info), resolved_request(info, **changes), HARDWARE, Saving()).steps([1]))
     return rows
 
 
@@ -162,7 +162,7 @@ def rows_at(keeper: ModelKeeper, calls: int, timesteps: list[int], **changes: An
     info = tiny_info("sd1")
     loaded = keeper.checkpoint(info)
     with counted_rows(loaded) as rows, torch.inference_mode():
-        denoiser = TextToImage(loaded, resolved_request(info, **changes), HARDWARE, Saving()).denoiser(calls)
+        denoiser = DenoisingPass(loaded, resolved_request(info, **changes), HARDWARE, Saving()).denoiser(calls)
         for timestep in timesteps:
             denoiser(torch.zeros(1, 4, 8, 8), loaded.table.sigma(timestep))
     return rows
@@ -201,7 +201,7 @@ def test_padded_prompts_go_through_the_model_at_once(
     try:
         request = resolved_request(info, prompt=LONG, padding=padding)
         with torch.inference_mode():
-            TextToImage(loaded, request, HARDWARE, Saving()).denoiser()(torch.zeros(1, 4, 8, 8), 1.0)
+            DenoisingPass(loaded, request, HARDWARE, Saving()).denoiser()(torch.zeros(1, 4, 8, 8), 1.0)
     finally:
         hook.remove()
     assert seen == list(zip(rows, tokens, strict=True))
@@ -212,7 +212,7 @@ def test_each_way_of_padding_is_another_picture(keeper: ModelKeeper) -> None:
 
     def latents(**changes: Any) -> torch.Tensor:
         request = resolved_request(info, **{"prompt": LONG, **changes})
-        return list(TextToImage(keeper.checkpoint(info), request, HARDWARE, Saving()).steps([1]))[-1].x
+        return list(DenoisingPass(keeper.checkpoint(info), request, HARDWARE, Saving()).steps([1]))[-1].x
 
     plain, chunks, old = latents(), latents(padding="chunks"), latents(padding="v0")
     assert not torch.allclose(plain, chunks) and not torch.allclose(plain, old) and not torch.allclose(chunks, old)
@@ -230,7 +230,7 @@ def test_a_prompt_without_guidance_is_filled_up_too(keeper: ModelKeeper) -> None
         hook = loaded.model.unet.register_forward_pre_hook(lambda module, given: seen.append(given[2].shape[1]))
         try:
             request = resolved_request(info, negative_prompt=LONG, cfg_scale=1.0, padding=padding, steps=1)
-            list(TextToImage(loaded, request, HARDWARE, Saving()).steps([1]))
+            list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))
         finally:
             hook.remove()
         return seen
@@ -250,7 +250,7 @@ def test_sdxl_is_told_what_was_cut_off(keeper: ModelKeeper, family: str, size: l
     hook = loaded.model.unet.register_forward_pre_hook(look, with_kwargs=True)
     try:
         request = resolved_request(info, width=64, height=96, sdxl_crop_top=8, sdxl_crop_left=16, steps=1)
-        list(TextToImage(loaded, request, HARDWARE, Saving()).steps([1]))
+        list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))
     finally:
         hook.remove()
     assert told == [size]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
-from studio.engine.passes import TextToImage
+from studio.engine.passes import DenoisingPass
 from studio.engine.refiner import HandOver, RefinerPass, gone
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
@@ -151,11 +151,11 @@ def final_latents(request: ResolvedRequest, seeds: list[int]) -> Tensor:
     keeper = ModelKeeper(HARDWARE)
     first, model = keeper.checkpoint(request.model), request.refiner.model
 
-    def open_pass() -> tuple[LoadedCheckpoint, TextToImage]:
+    def open_pass() -> tuple[LoadedCheckpoint, DenoisingPass]:
         second = keeper.checkpoint(model, beside=[request.model])
-        return second, TextToImage(second, request.model_copy(update={"model": model}), HARDWARE, Saving())
+        return second, DenoisingPass(second, request.model_copy(update={"model": model}), HARDWARE, Saving())
 
-    *_, last = TextToImage(first, request, HARDWARE, Saving(), RefinerPass(request.refiner, open_pass)).steps(seeds)
+    *_, last = DenoisingPass(first, request, HARDWARE, Saving(), RefinerPass(request.refiner, open_pass)).steps(seeds)
     return last.x
 
 

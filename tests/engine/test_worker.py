@@ -37,7 +37,8 @@ def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(log_file: Path) -> Iterator[WorkerEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        worker = WorkerEngine("cpu", precision="fp32", log_file=log_file)
+        copies = (log_file.parent / "converted", 10**9)
+        worker = WorkerEngine("cpu", precision="fp32", copies=copies, log_file=log_file)
         worker.start(tiny_info("sd1"))
         yield worker
         worker.close()
@@ -61,11 +62,12 @@ def kill_at(engine: WorkerEngine, family: str, sign: signal.Signals, when: Calla
             os.kill(pid, sign)
 
 
-def test_paints_what_the_engine_paints_in_process(engine: WorkerEngine) -> None:
+def test_paints_what_the_engine_paints_in_process(engine: WorkerEngine, log_file: Path) -> None:
     events = run(engine, sampler="Euler a")
     assert (
         np.abs(picture(events) - picture(run(DiffusersEngine("cpu", precision="fp32"), sampler="Euler a"))).max() <= 1
     )
+    assert len(list((log_file.parent / "converted").glob("*.weights"))) == 1
     again = run(engine, sampler="Euler a")
     assert [event.png for event in again if isinstance(event, ImageReady)] == [
         event.png for event in events if isinstance(event, ImageReady)

@@ -17,7 +17,7 @@ from studio.engine.decode import Decoder
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
-from studio.engine.passes import TextToImage, batch_noise, blank_inpaint_channels
+from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
 from studio.engine.wrapping import set_wrapping
@@ -47,7 +47,7 @@ def painted(keeper: ModelKeeper, **changes: Any) -> tuple[Tensor, np.ndarray[Any
     info = tiny_info("sprout")
     loaded = keeper.checkpoint(info)
     request = resolved_request(info, width=96, height=64, **changes)
-    x = list(TextToImage(loaded, request, HARDWARE, Saving()).steps([1]))[-1].x[0]
+    x = list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))[-1].x[0]
     with torch.inference_mode():
         picture = Decoder(LoadedVae(loaded.model.vae, loaded.model.latent), wraps=request.tiling).picture(x)
     return x, np.asarray(picture).astype(int)

@@ -35,6 +35,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("sdxl", "sdxl", "base", "epsilon"),
         ("sdxl_refiner", "sdxl_refiner", "base", "epsilon"),
         ("sd1-inpaint", "sd1", "inpaint", "epsilon"),
+        ("sd1-edit", "sd1", "edit", "epsilon"),
         ("sprout", "sd1", "base", "epsilon"),
     ],
 )
@@ -87,7 +88,6 @@ def _edit(name: str, **values: Any) -> Callable[[Path], object]:
         (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json is missing"),
         (_edit("unet/config.json", time_cond_proj_dim=256), "time_cond_proj_dim"),
         (_edit("unet/config.json", addition_embed_type="image"), "image"),
-        (_edit("unet/config.json", in_channels=8), "instruction-editing"),
         (_edit("text_encoder/config.json", vocab_size=32000), "32000"),
         (_edit("scheduler/scheduler_config.json", prediction_type="sample"), "sample"),
         (lambda folder: (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "vae has no weights"),

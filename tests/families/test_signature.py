@@ -37,6 +37,7 @@ def changed(
     [
         ("sd1", "sd1", "base", 512, "epsilon"),
         ("sd1-inpaint", "sd1", "inpaint", 512, "epsilon"),
+        ("sd1-edit", "sd1", "edit", 512, "epsilon"),
         ("sd2", "sd2", "base", 768, "v_prediction"),
         ("sdxl", "sdxl", "base", 1024, "epsilon"),
         ("sdxl_refiner", "sdxl_refiner", "base", 1024, "epsilon"),
@@ -100,7 +101,6 @@ def test_the_stated_resolution_is_believed_within_reason(said: str, size: int) -
         ("sdxl", {}, "conditioner.embedders.1.", "no text_encoder_2"),
         ("sd1", {}, "first_stage_model.", "no vae"),
         ("sd1", {}, "cond_stage_model.", "32 wide"),
-        ("sd1", {f"{UNET}input_blocks.0.0.weight": [320, 8, 3, 3]}, None, "instruction-editing"),
         ("sdxl", {"edm_mean": [4]}, None, "Playground"),
         ("sd1", {f"{UNET}time_embed.cond_proj.weight": [320, 256]}, None, "distilled guidance"),
         ("sd1", {"control_model.input_blocks.0.0.weight": [320, 4, 3, 3]}, None, "ControlNet"),

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin, features
 
 from studio.errors import DamagedFile
 from studio.infotext import encode_png, read_picture
-from studio.infotext.pictures import FORMATS
+from studio.infotext.opening import FORMATS
 from studio.infotext.read import MAX_INFOTEXT
 from studio.schema.request import make_request
 from tests.vector_files import load_json

@@ -33,7 +33,8 @@ from studio.schema.request import (
     Variation,
     make_request,
 )
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import InitImage, ResolvedRequest
+from studio.schema.source import Mask, Source
 from studio.upscalers import UPSCALERS
 
 
@@ -46,6 +47,8 @@ MODELS = {
     "painter": info("checkpoint", "painter", short_hash="0123456789"),
     "not hashed yet": info("checkpoint", "not hashed yet"),
     "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc"),
+    "filler": info("checkpoint", "filler", short_hash="ccccddddee", inpaint=True),
+    "editor": info("checkpoint", "editor", short_hash="eeeeddddcc", edit=True),
     "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
@@ -54,7 +57,7 @@ EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
 
 
 class Library:
-    """Three checkpoints, a VAE, a LoRA, an embedding, a style and a wildcard."""
+    """A few checkpoints, a VAE, a LoRA, an embedding, a style and a wildcard."""
 
     def checkpoint(self, name: str | None) -> ModelInfo:
         return MODELS[(name or "painter").partition(" [")[0]]
@@ -90,6 +93,9 @@ class Library:
         if name != "colour":  # one that was made up of other signs
             raise UnknownName.of("wildcard", name, ["colour"])
         return ["red", "sea green", "(gold:1.2)"]
+
+    def init_image(self, name: str) -> InitImage:
+        return InitImage(name=name, path=f"/m/{name}.png", width=640, height=480, md5=name[::-1])
 
 
 def as_read(text: str) -> str:
@@ -127,6 +133,8 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
     "upscaler": st.sampled_from(UPSCALERS.names()),
+    "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
+    "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),
     "HiresPass.schedule": st.sampled_from(["", *(spec.label for spec in SCHEDULES)]),
 }
@@ -165,10 +173,12 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     }
 
     def made(drawn: dict[str, Any]) -> BaseModel | None:
-        try:
-            return model.model_validate(drawn)
-        except ValidationError:  # values that the bounds allow and a validator does not
-            return None
+        for values_given in (drawn, {**drawn, "source": None, "mask": None}):  # these do not go with everything
+            try:
+                return model.model_validate(values_given)
+            except ValidationError:  # values that the bounds allow and a validator does not
+                continue
+        return None
 
     return st.fixed_dictionaries(fields).map(made).filter(lambda whole: whole is not None)
 
@@ -256,7 +266,7 @@ def survives(first: ResolvedRequest, index: int) -> str:
     return text
 
 
-SHARED = ("width", "height", "seed", "variation", "seed_resize", "rng", "model")
+SHARED = ("width", "height", "seed", "variation", "seed_resize", "rng", "model", "hires", "source", "mask")
 """What a branch has in common with its origin."""
 
 
@@ -282,7 +292,7 @@ def test_branches_of_branches_survive_their_text(requests: list[GenerationReques
 def test_every_field_is_drawn() -> None:
     """A field of a type that `values` does not know would only ever have its default."""
     known = (bool, int, float, str, BaseModel)
-    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, HiresPass):
+    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, HiresPass, Source, Mask):
         for name, field in model.model_fields.items():
             if name in NAMED:
                 continue

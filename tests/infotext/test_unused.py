@@ -137,7 +137,7 @@ def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
     (half,) = unused_notes({"Hires upscale": "2"}, ())
     assert half == "There is no hires. fix without its strength and its size here; not used: Hires upscale 2."
     assert unused_notes({"Denoising strength": "0.5"}, ()) == [
-        "There is no img2img here; not used: Denoising strength 0.5."
+        "There is no picture to begin with here; not used: Denoising strength 0.5."
     ]
 
 

@@ -18,7 +18,8 @@ from studio.paths import REPOSITORY, Paths, atomic_write
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
 from studio.schema.request import GenerationRequest, PictureFormat, RunOptions
-from studio.schema.resolved import ResolvedRequest
+from studio.schema.resolved import InitImage, ResolvedRequest, SourcePlan
+from studio.schema.source import Source
 from studio.settings import Settings
 from tests.jobs.conftest import prepare
 
@@ -64,6 +65,15 @@ def grid(paths: Paths, order: ResolvedRequest, pictures: list[ImageReady] | None
 )
 def test_settings_say_where_pictures_go(paths: Paths, settings: dict[str, Any], names: list[str]) -> None:
     assert save(paths, resolved(batch_size=2), **settings) == [f"txt2img-images/{name}" for name in names]
+
+
+def test_what_began_with_a_picture_has_folders_of_its_own(paths: Paths) -> None:
+    image = InitImage(name="0" * 32, path="/m/0.png", width=64, height=64, md5="1")
+    part = Source(denoising_strength=0.4).model_dump(exclude={"image", "extra_noise"})
+    order = resolved(batch_size=2).model_copy(update={"source": SourcePlan(image=image, **part)})
+    names = save(paths, order, save_to_dirs=False, samples_filename_pattern="[denoising]")
+    assert names == ["img2img-images/00000-0.4.png", "img2img-images/00001-0.4.png"]
+    assert grid(paths, order, save_to_dirs=False) == "img2img-grids/grid-0000.png"
 
 
 def test_a_pattern_may_ask_for_the_pixels(paths: Paths) -> None:

@@ -9,8 +9,9 @@ import gradio as gr
 import pytest
 
 from studio.app import Studio
-from studio.ui.form import LOOKS, Form
+from studio.ui.form import Form
 from studio.ui.handlers import Handlers
+from studio.ui.looks import LOOKS
 from tests.api.stand_in import make_studio
 
 

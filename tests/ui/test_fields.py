@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from studio.schema.request import MAX_SEED, GenerationRequest, SamplerOptions
 from studio.settings import Settings
 from studio.ui.fields import control, read_field, shown_number, typed_number
-from studio.ui.form import LOOKS, Form
+from studio.ui.form import Form
+from studio.ui.looks import LOOKS
 
 TYPED: list[tuple[str, float | str | None]] = [
     ("", None),

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.source import Mask, Source
 from studio.ui.form import (
-    LOOKS,
-    OPTIONS,
     Form,
     complete,
-    field_names,
     flat,
     possible,
     sampler_choices,
     schedule_choices,
 )
+from studio.ui.looks import LOOKS, OPTIONS, field_names
 
 
 def values_of(form: Form, request: GenerationRequest) -> dict[Any, Any]:
@@ -40,7 +40,29 @@ OPTION_SETS = st.builds(
     skip_early_cond=st.floats(0, 1),
     uni_pc_variant=st.sampled_from(["bh1", "bh2", "vary_coeff"]),
 )
-REQUESTS = st.builds(
+NAMES = st.sampled_from(["", "0" * 32, "0123456789abcdef" * 2])
+PICTURES = st.builds(
+    Source,
+    image=NAMES,
+    denoising_strength=st.floats(0, 1),
+    resize_mode=st.sampled_from(["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]),
+    exact_steps=st.booleans(),
+    noise_multiplier=st.floats(0, 1.5),
+    image_cfg_scale=st.floats(0, 30),
+    extra_noise=st.floats(0, 1),
+)
+MASKS = st.builds(
+    Mask,
+    image=NAMES,
+    blur=st.integers(0, 64),
+    inverted=st.booleans(),
+    content=st.sampled_from(["fill", "original", "latent noise", "latent nothing"]),
+    area=st.sampled_from(["Whole picture", "Only masked"]),
+    padding=st.integers(0, 256),
+    rounding=st.booleans(),
+    conditioning_weight=st.floats(0, 1),
+)
+PLAIN = st.builds(
     GenerationRequest,
     prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
     negative_prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80),
@@ -92,7 +114,31 @@ REQUESTS = st.builds(
     noise_schedule=st.sampled_from(["Default", "Zero Terminal SNR"]),
     rng=st.sampled_from(["CPU", "GPU", "NV"]),
     sampler_options=OPTION_SETS,
+    plot=st.none()
+    | st.builds(
+        Plot,
+        x_type=st.sampled_from(["Nothing", "CFG Scale", "Cond. Image Mask Weight"]),
+        x_values=st.sampled_from(["", "1-10 [4]", '"a, b", c']),
+        y_type=st.sampled_from(["Nothing", "Sampler"]),
+        z_values=st.sampled_from(["", "1, 2"]),
+        legend=st.booleans(),
+        margin=st.integers(0, 500),
+        random_seeds=st.booleans(),
+    ),
 )
+
+
+def with_picture(request: GenerationRequest, source: Source, mask: Mask | None) -> GenerationRequest:
+    """`request`, beginning with a picture: it then has no second pass, and a mask only where there is a picture."""
+    parts = {
+        "hires": None,
+        "source": source.model_dump(),
+        "mask": (mask and source.image and mask.model_dump()) or None,
+    }
+    return GenerationRequest.model_validate({**request.model_dump(), **parts})
+
+
+REQUESTS = PLAIN | st.builds(with_picture, PLAIN, PICTURES, st.none() | MASKS)
 
 
 def test_every_field_of_a_request_is_on_the_form() -> None:
@@ -104,6 +150,23 @@ def test_every_field_of_a_request_is_on_the_form() -> None:
 @settings(max_examples=60, deadline=None)
 def test_round_trip(form: Form, request: GenerationRequest) -> None:
     assert form.read(values_of(form, request)) == request
+
+
+def test_a_plot_of_nothing_is_none_and_one_that_goes_leaves_the_form(form: Form) -> None:
+    plot = Plot(x_type="Steps", x_values="5, 6", legend=False, margin=4)
+    values = values_of(form, GenerationRequest(plot=plot))
+    assert form.read(values).plot == plot
+    assert form.read({**values, form.controls["plot.x_type"]: "Nothing"}).plot is None
+    shown = form.fill(GenerationRequest().model_dump())
+    assert shown[form.controls["plot.x_type"]]["value"] == "Nothing"
+    assert shown[form.controls["plot.legend"]]["value"] is True
+
+
+def test_an_axis_that_is_not_here_is_noted() -> None:
+    shown, notes = possible({"steps": 5, "plot": {"x_type": "FP8 mode", "x_values": "Enable", "y_type": "Steps"}}, {})
+    assert shown["plot"]["y_type"] == "Steps"
+    assert shown["plot"]["x_type"] == "Nothing"
+    assert len(notes) == 1 and "plot.x_type = 'FP8 mode'" in notes[0]
 
 
 def test_no_styles_at_all_is_none_of_them(form: Form) -> None:
@@ -208,6 +271,49 @@ def test_a_switch_decides_whether_the_part_is_read(form: Form) -> None:
     assert form.read({**wrong, form.controls["hires.on"]: False}).hires is None, "what is off may be anything"
     with pytest.raises(InvalidRequest, match=r"hires\.scale = 9"):
         form.read(wrong)
+
+
+PICTURE, MASK = "a" * 32, "b" * 32
+BOTH = GenerationRequest(source=Source(image=PICTURE, denoising_strength=0.4), mask=Mask(image=MASK, blur=9))
+
+
+def test_a_picture_to_begin_with_and_its_mask_are_there_while_they_are_named(form: Form) -> None:
+    values = values_of(form, BOTH)
+    assert form.read(values) == BOTH
+    unmasked = form.read({**values, form.controls["mask.image"]: ""})
+    assert (unmasked.source, unmasked.mask) == (BOTH.source, None)
+    without = form.read({**values, form.controls["source.image"]: ""})
+    assert (without.source, without.mask) == (None, None), "a mask of nothing is not shown, and not sent"
+    hidden = {form.controls["source.denoising_strength"]: 7, form.controls["mask.blur"]: None}
+    assert form.read({**values, **hidden, form.controls["source.image"]: ""}) == without
+    with pytest.raises(InvalidRequest, match=r"source\.denoising_strength = 7"):
+        form.read({**values, **hidden})
+
+
+def test_a_picture_and_a_second_pass_at_once_are_refused(form: Form) -> None:
+    with pytest.raises(InvalidRequest, match="do not go together"):
+        form.read({**values_of(form, GenerationRequest(hires=HiresPass())), form.controls["source.image"]: PICTURE})
+
+
+def test_a_picture_to_begin_with_comes_back_beside_a_second_pass_that_is_off() -> None:
+    left = {**BOTH.model_dump(), "hires": {"on": False, "scale": 3}}
+    shown, notes = possible(left, {})
+    assert notes == []
+    shape = flat(shown)
+    assert (shape["source.image"], shape["mask.image"], shape["mask.blur"]) == (PICTURE, MASK, 9)
+    assert (shape["hires.on"], shape["hires.scale"]) == (False, 3)
+    shown, notes = possible({**left, "hires": {"on": True, "scale": 3}}, {})
+    assert "source" not in shown and shown["hires"]["scale"] == 3
+    assert any("do not go together" in note for note in notes)
+
+
+def test_a_form_without_a_picture_fills_none() -> None:
+    assert flat({"source": None})["source.image"] == ""
+    assert flat(complete({"steps": 9}))["mask.image"] == ""
+    shown, notes = possible({"source": {"image": ""}, "mask": {"image": ""}}, {})
+    assert (shown, notes) == ({}, [])
+    shown, notes = possible({"source": {"image": "../../etc/passwd"}}, {})
+    assert "source" not in shown and "32 hexadecimal digits" in notes[0]
 
 
 def lookup(name: str) -> str:

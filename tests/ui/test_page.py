@@ -21,9 +21,9 @@ from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui import static
 from studio.ui.blocks import build_blocks
-from studio.ui.form import LOOKS
 from studio.ui.handlers import is_http
 from studio.ui.html import esc, inline_json, panel
+from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop, mount_page
 from studio.ui.static import ASSETS, assets_url
 from studio.ui.tabs.settings import grouped
@@ -80,7 +80,9 @@ def test_ids_that_scripts_of_a1111_users_know(page: gr.Blocks) -> None:
               "txt2img_sampling", "txt2img_scheduler", "txt2img_width", "txt2img_height", "txt2img_res_switch_btn",
               "txt2img_batch_count", "txt2img_batch_size", "txt2img_cfg_scale", "txt2img_seed", "txt2img_random_seed",
               "txt2img_reuse_seed", "setting_sd_model_checkpoint", "refresh_sd_model_checkpoint", "quicksettings", "tabs",
-              "tab_txt2img", "tab_pnginfo", "tab_library", "tab_settings"}  # fmt: skip
+              "script_txt2img_xyz_plot_x_type", "script_txt2img_xyz_plot_z_values", "script_txt2img_xyz_plot_draw_legend",
+              "script_txt2img_xyz_plot_no_fixed_seeds", "script_txt2img_xyz_plot_margin_size", "xyz_grid_fill_x_tool_button",
+              "xy_grid_swap_axes_button", "tab_txt2img", "tab_pnginfo", "tab_library", "tab_settings"}  # fmt: skip
     assert wanted <= ids
     assert {look.elem_id for look in LOOKS.values()} <= ids
 

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from studio.api.a1111 import control, lists, options, txt2img
+from studio.api.a1111 import control, img2img, lists, options, txt2img
 
 router = APIRouter(prefix="/sdapi/v1", tags=["A1111"])
-for part in (txt2img, control, options, lists):
+for part in (txt2img, img2img, control, options, lists):
     router.include_router(part.router)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import time
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from studio.api.a1111.pictures import decoded
 from studio.api.common import StudioDep
 from studio.app import Studio
-from studio.errors import InvalidRequest, NotFound
+from studio.errors import NotFound
 from studio.schema.events import Progress
 
 router = APIRouter()
@@ -69,8 +69,8 @@ def progress(studio: StudioDep, skip_current_image: bool = False) -> ProgressAns
         skipped=running.asked == "skip",
         interrupted=running.asked == "interrupt",
         stopping_generation=running.asked == "interrupt",
-        job="txt2img",
-        job_count=job.request.batch_count,
+        job="img2img" if job.request.source else "txt2img",
+        job_count=last.batches if last else job.request.batch_count,
         job_timestamp=time.strftime("%Y%m%d%H%M%S", time.localtime(job.started or job.created)),
         job_no=last.batch if last else 0,
         sampling_step=last.step if last else 0,
@@ -103,7 +103,7 @@ def skip(studio: StudioDep) -> dict[str, Any]:
 @router.post("/png-info")
 def png_info(studio: StudioDep, body: PngInfoBody) -> PngInfoAnswer:
     """Read the generation text of a picture."""
-    info = studio.read_picture(_decoded(body.image))
+    info = studio.read_picture(decoded(body.image, "image"))
     if info.infotext is None:
         return PngInfoAnswer(info="", items=dict(info.items), parameters={})
     parsed = studio.read_infotext(info.infotext)
@@ -129,14 +129,3 @@ def _preview(studio: Studio, job_id: int, shown: Progress | None) -> str | None:
         return base64.b64encode(studio.queue.preview_bytes(job_id, shown.batch, shown.step, 0)).decode()
     except NotFound:
         return None
-
-
-def _decoded(image: str) -> bytes:
-    """The bytes of base64 text, with or without `data:image/…;base64,` in front. An address is not fetched."""
-    if image.lower().startswith(("http://", "https://", "ftp://", "file:")):
-        raise InvalidRequest("image: addresses are not fetched; send the picture itself as base64.", field="image")
-    text = image.partition(",")[2] if image.startswith("data:") else image
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest("image is not base64.", field="image") from None

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from studio.api.a1111.scripts import PLOT, script_info
 from studio.api.common import StudioDep
 from studio.library.embeddings import word_of
 from studio.prompt.styles import Style
@@ -177,8 +178,14 @@ def _embedding(info: ModelInfo) -> Embedding:
 
 @router.get("/scripts")
 def scripts() -> dict[str, list[str]]:
-    """None yet."""
-    return {"txt2img": [], "img2img": []}
+    """The scripts that `script_name` may name."""
+    return {"txt2img": [PLOT], "img2img": [PLOT]}
+
+
+@router.get("/script-info")
+def script_infos() -> list[dict[str, Any]]:
+    """What `script_args` of each script and route are, in their order."""
+    return script_info()
 
 
 @router.get("/prompt-styles")
@@ -190,7 +197,6 @@ def prompt_styles(studio: StudioDep) -> list[Style]:
 @router.get("/face-restorers")
 @router.get("/hypernetworks")
 @router.get("/realesrgan-models")
-@router.get("/script-info")
 def nothing_yet() -> list[dict[str, Any]]:
     """None yet."""
     return []

@@ -1,153 +1,74 @@
-"""POST txt2img: enqueue, wait for the end without holding a thread, answer with the pictures."""
+"""POST txt2img, and what its body has of its own: the second pass (hires. fix)."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel
 
-from studio.api.a1111.translate import Order, Txt2ImgBody, in_their_words, translate
-from studio.api.changes import change_settings
+from studio.api.a1111.bodies import Txt2ImgBody
+from studio.api.a1111.names import HIRES_FIELDS, HIRES_OVERRIDES
+from studio.api.a1111.painting import ImagesAnswer, context_of, painted
+from studio.api.a1111.scripts import TXT2IMG_AXES
+from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, named, split_sampler, translate
 from studio.api.common import StudioDep
-from studio.app import Studio
-from studio.errors import EngineError, NotFound, StudioError, from_dict
-from studio.naming.facts import timestamp
-from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
-from studio.schema.request import MAX_SEED, GenerationRequest
 
 router = APIRouter()
 
-LOOK_SECONDS = 5.0
-"""How often a waiting call looks at its job although no event came."""
-
-
-class ImagesAnswer(BaseModel):
-    """`images` are base64 files in the format they were saved in, their infotext inside, the grid first when one was saved; `info` is JSON text."""
-
-    images: list[str]
-    parameters: dict[str, Any]
-    info: str
+HIRES_STRENGTH = 0.75
+"""A1111's strength of the second pass where none is given."""
 
 
 @router.post("/txt2img")
 async def txt2img(studio: StudioDep, body: Txt2ImgBody) -> ImagesAnswer:
     """Paint. Answers when the job has ended; an interrupted job answers with what is finished."""
-    order, job = await run_in_threadpool(_submit, studio, body)
-    ended = await _ended(studio, job.id)
-    if ended.status == "failed":
-        raise in_their_words(from_dict(ended.error or {}))
-    if ended.status in ACTIVE:
-        raise EngineError(f"The server is stopping; job {ended.id} waits for its next start.")
-    return await run_in_threadpool(_answer, studio, body, order, ended, job.notes)
+    return await painted(studio, body, lambda: txt2img_order(body, context_of(studio)))
 
 
-def _submit(studio: Studio, body: Txt2ImgBody) -> tuple[Order, JobRecord]:
-    defaults, preview_every = studio.default_request(), studio.settings.preview_every
-    order = translate(body, defaults, lambda text: studio.read_infotext(text).request, preview_every)
-    try:
-        job = studio.submit(order.request, order.options, source="sdapi")
-    except StudioError as error:
-        raise in_their_words(error) from None
-    if order.persistent:
-        change_settings(studio, order.persistent)
-    return order, job
+def txt2img_order(body: Txt2ImgBody, context: Context) -> Order:
+    """Understand a body of txt2img. Pure: the same body gives the same order. Raises `InvalidRequest` naming A1111's field."""
+    return translate(body, context, Dialect(_REFUSED, TXT2IMG_AXES, _own_parts))
 
 
-async def _ended(studio: Studio, job_id: int) -> JobRecord:
-    """The record of the job when it has ended, or when the server stops."""
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-    def wake() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(news.set)
-
-    with studio.queue.events.subscribe(wake=wake) as events:
-        while True:
-            news.clear()
-            closed = events.closed
-            record = await run_in_threadpool(studio.queue.job, job_id)
-            if closed or record.status not in ACTIVE:
-                return record
-            while (event := events.get(0)) is not None:
-                if event.job_id == job_id and event.event.type in ("finished", "failed", "cancelled"):
-                    news.set()
-            try:
-                await asyncio.wait_for(news.wait(), LOOK_SECONDS)
-            except asyncio.TimeoutError:
-                continue
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
 
 
-def _answer(studio: Studio, body: Txt2ImgBody, order: Order, job: JobRecord, notes: Sequence[str]) -> ImagesAnswer:
-    images: list[str] = []
-    if body.send_images in (True, None):
-        sent = [studio.queue.grid_bytes(job.id)] if job.grid else []
-        images = [base64.b64encode(data).decode() for data in (*sent, *(_png(studio, record) for record in job.images))]
-    parameters = body.model_dump(include=set(Txt2ImgBody.model_fields))
-    info = _info(studio, order, job, notes)
-    return ImagesAnswer(images=images, parameters=parameters, info=json.dumps(info, ensure_ascii=False))
+_OLD_HIRES = (
+    "the size of the first pass (old hires. fix) is not available in this version. Leave the field out: width and height "
+    "are that, hr_scale enlarges."
+)
+_REFUSED: tuple[Refusal, ...] = (
+    ("firstphase_width", _positive, _OLD_HIRES),
+    ("firstphase_height", _positive, _OLD_HIRES),
+    ("firstpass_image", named, "a given first pass is not available in this version. Leave the field out."),
+    ("init_images", bool, "txt2img begins with noise. Send pictures to /sdapi/v1/img2img."),
+    ("mask", bool, "txt2img begins with noise. Send a mask, with its picture, to /sdapi/v1/img2img."),
+)
 
 
-def _png(studio: Studio, record: ImageRecord) -> bytes:
-    try:
-        return studio.queue.image_bytes(record.id)
-    except NotFound as error:
-        raise EngineError(f"{error.message} Ask for fewer pictures at once, or for save_images.") from None
+def _own_parts(said: Said) -> tuple[dict[str, Any], list[str]]:
+    """The second pass, and no picture to begin with but that of a branch's origin, which refuses a second pass itself."""
+    hires = _hires(said)
+    if "branch" in said.given and hires is None:
+        return {"hires": None}, []
+    warnings = []
+    if said.data.get("source") and "branch" not in said.given:
+        warnings.append("The infotext is of img2img; its picture was ignored. Send it to /sdapi/v1/img2img.")
+    return {"hires": hires, "source": None, "mask": None}, warnings
 
 
-def _info(studio: Studio, order: Order, job: JobRecord, notes: Sequence[str]) -> dict[str, Any]:
-    """A1111's description of what was made, under its keys; `warnings` is ours and there only when something was ignored.
-
-    `notes` are those that the job was taken with. A grid stands before the pictures, with the text of the first.
-    """
-    request, images = job.request, job.images
-    texts = [image.infotext for image in images]
-    model = studio.library.checkpoint(request.model)
-    vae = studio.library.vae(request.vae)
-    count, variation, resize = len(images), request.variation, request.seed_resize
-    info: dict[str, Any] = {
-        "prompt": request.prompt,
-        "all_prompts": [request.prompt] * count,
-        "negative_prompt": request.negative_prompt,
-        "all_negative_prompts": [request.negative_prompt] * count,
-        "seed": request.seed,
-        "all_seeds": [image.seed for image in images],
-        "subseed": variation.seed if variation else -1,
-        "all_subseeds": [_subseed(request, image) for image in images],
-        "subseed_strength": variation.strength if variation else 0,
-        "width": request.width,
-        "height": request.height,
-        "sampler_name": request.sampler,
-        "cfg_scale": request.cfg_scale,
-        "steps": request.steps,
-        "batch_size": request.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
-        "sd_model_name": model.name,
-        "sd_model_hash": model.short_hash,
-        "sd_vae_name": vae.name if vae else None,
-        "sd_vae_hash": vae.short_hash if vae else None,
-        "seed_resize_from_w": resize.width if resize else -1,
-        "seed_resize_from_h": resize.height if resize else -1,
-        "denoising_strength": request.hires.denoising_strength if request.hires else None,
-        "extra_generation_params": {},
-        "index_of_first_image": 1 if job.grid else 0,
-        "infotexts": [*texts[:1], *texts] if job.grid else texts,
-        "styles": list(order.request.styles),
-        "job_timestamp": timestamp(job.started or job.created),
-        "clip_skip": request.clip_skip,
-        "is_using_inpainting_conditioning": model.inpaint,
-        "version": studio.version,
-    }
-    warnings = [*order.warnings, *notes]
-    return {**info, "warnings": warnings} if warnings else info
-
-
-def _subseed(request: GenerationRequest, image: ImageRecord) -> int:
-    """The variation seed of one picture; -1 without a variation."""
-    return (request.variation.seed + image.index) % (MAX_SEED + 1) if request.variation else -1
+def _hires(said: Said) -> dict[str, Any] | None:
+    """The second pass: on where `enable_hr` says so or, where it says nothing, where the infotext tells of one."""
+    known = said.data.get("hires")
+    if not said.given.get("enable_hr", known is not None):
+        return None
+    part: dict[str, Any] = {"denoising_strength": HIRES_STRENGTH} if known is None else dict(known)
+    part |= {ours: said.given[theirs] for theirs, ours in HIRES_FIELDS.items() if theirs in said.given}
+    for name in ("sampler", "schedule"):
+        part[name] = "" if str(part.get(name, "")).casefold().startswith("use same") else part.get(name, "")
+    part["sampler"], carried = split_sampler(part["sampler"])
+    part["schedule"] = part["schedule"] or carried or ""
+    for name in ("width", "height"):
+        part[name] = max(part.get(name) or 0, 0)
+    return part | {ours: said.overrides[theirs] for theirs, ours in HIRES_OVERRIDES.items() if theirs in said.overrides}

@@ -6,9 +6,11 @@ from studio.api.native import (
     datasets,
     events,
     files,
+    init_images,
     jobs,
     library,
     machine,
+    plots,
     prompts,
     reading,
     reproduce,
@@ -18,5 +20,21 @@ from studio.api.native import (
 )
 
 router = APIRouter(prefix="/studio/v1")
-for part in (machine, jobs, sketches, events, files, library, styles, prompts, reading, reproduce, datasets, training):
+topics = (
+    machine,
+    jobs,
+    sketches,
+    plots,
+    events,
+    files,
+    init_images,
+    library,
+    styles,
+    prompts,
+    reading,
+    reproduce,
+    datasets,
+    training,
+)
+for part in topics:
     router.include_router(part.router)

@@ -20,13 +20,14 @@ from studio.api.common import StudioDep, attachment, picture_type
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
 from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
+from studio.plotting import job_sheet
 from studio.schema.jobs import ImageRecord
 from studio.steps import decode_step
 
 router = APIRouter(tags=["pictures"])
 
 MAX_ZIP = 500
-_PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
+PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
 class OpenFolderBody(BaseModel):
@@ -58,7 +59,7 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
     """One picture, in the format it was saved in. `download` makes the browser save it."""
     record = studio.queue.image(image_id)
     tag = f'"{record.id}-{record.created:.6f}"'
-    headers = {"etag": tag, "cache-control": "private, no-cache", **_PICTURE_CSP}
+    headers = {"etag": tag, "cache-control": "private, no-cache", **PICTURE_CSP}
     if download:
         headers |= attachment(_file_name(record))
     elif request.headers.get("if-none-match") == tag:
@@ -69,16 +70,17 @@ def image(studio: StudioDep, request: Request, image_id: int, download: bool = F
 
 @router.get("/jobs/{job_id}/grid", response_class=Response)
 def grid(studio: StudioDep, job_id: int, download: bool = False) -> Response:
-    """The grid of a job's pictures, if one was saved. `download` makes the browser save it."""
-    data, path = studio.queue.grid_bytes(job_id), Path(studio.queue.job(job_id).grid or "")
-    headers = {"cache-control": "private, no-cache", **_PICTURE_CSP, **(attachment(path.name) if download else {})}
+    """The grid of a job's pictures, if one was saved; that of a plot, its sheet, also otherwise. `download` makes the browser save it."""
+    job = studio.queue.job(job_id)
+    data, name = job_sheet(studio, job), Path(job.grid).name if job.grid else f"grid-of-job-{job_id}"
+    headers = {"cache-control": "private, no-cache", **PICTURE_CSP, **(attachment(name) if download else {})}
     return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/previews/{batch}/{step}/{index}.jpg", response_class=Response)
 def preview(studio: StudioDep, job_id: int, batch: int, step: int, index: int, download: bool = False) -> Response:
     """The predicted picture after one step."""
-    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    headers = {"cache-control": "private, max-age=3600", **PICTURE_CSP}
     if download:
         headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.jpg")
     return Response(studio.queue.preview_bytes(job_id, batch, step, index), media_type="image/jpeg", headers=headers)
@@ -90,7 +92,7 @@ def step(studio: StudioDep, job_id: int, batch: int, step: int, index: int, down
 
     It is not the finished picture and carries no parameters.
     """
-    headers = {"cache-control": "private, max-age=3600", **_PICTURE_CSP}
+    headers = {"cache-control": "private, max-age=3600", **PICTURE_CSP}
     if download:
         headers |= attachment(f"job-{job_id}-batch-{batch}-step-{step}-{index}.png")
     return Response(decode_step(studio, job_id, batch, step, index), media_type="image/png", headers=headers)

@@ -51,15 +51,15 @@ class Base:
 def find_base(paths: Paths, name: str) -> tuple[ModelInfo, str]:
     """The checkpoint called `name` and its identity, hashed now if need be.
 
-    Raises `UnknownModel`, and `IncompatibleFile` for one that cannot be used or is for inpainting.
+    Raises `UnknownModel`, and `IncompatibleFile` for one that cannot be used or is for inpainting or instructions.
     """
     library = Library(paths)
     info = library.checkpoint(name)
     if info.problem:
         raise IncompatibleFile(f"{info.name} cannot be used: {info.problem}", field="model")
-    if info.inpaint:
+    if info.inpaint or info.edit:
         raise IncompatibleFile(
-            f"{info.name} is made for inpainting; training needs a checkpoint that paints whole pictures.",
+            f"{info.name} is made for {'inpainting' if info.inpaint else 'instructions about pictures'}; training needs a checkpoint that paints whole pictures.",
             field="model",
         )
     for file in library.unhashed_files():

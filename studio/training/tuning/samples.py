@@ -14,7 +14,7 @@ from studio import __version__
 from studio.engine.conditioning import Conditioner
 from studio.engine.decode import Decoder
 from studio.engine.loading import LoadedVae
-from studio.engine.passes import TextToImage
+from studio.engine.passes import DenoisingPass
 from studio.engine.saving import Saving
 from studio.infotext import encode_png, write_infotext
 from studio.paths import atomic_write
@@ -67,11 +67,11 @@ class Painter:
             self._base.model.vae.to("cpu")
             self._base.hardware.free()
 
-    def _passes(self) -> list[TextToImage]:
+    def _passes(self) -> list[DenoisingPass]:
         self._base.loaded.conditioner = Conditioner(
             self._base.model, shipped_tokenizer()
         )  # without memory of older weights
-        return [TextToImage(self._base.loaded, request, self._base.hardware, Saving()) for request in self._requests]
+        return [DenoisingPass(self._base.loaded, request, self._base.hardware, Saving()) for request in self._requests]
 
 
 def sample_file(run: RunFolder, step: int, index: int) -> Path:

@@ -79,11 +79,15 @@ export const skip = () => post("skip");
 export const images = (limit, before) => get(`images?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const openFolder = (id) => post("open-folder", id > 0 ? { image: id } : {});
 export const pictureInfo = (file) => request("POST", "picture-info", { body: file, type: file.type || "application/octet-stream" });
+export const keepPicture = (file, mask = false) => request("POST", `init-images${mask ? "?mask=true" : ""}`, { body: file, type: file.type.startsWith("image/") ? file.type : "application/octet-stream" });
+export const keepFinished = (id) => post(`init-images/from-image/${id}`);
 export const reproduce = (file) => request("POST", "reproduce", { body: file, type: file.type || "application/octet-stream" });
 export const reproduction = (id) => get(`reproduce/${id}`);
 export const infotext = (text) => post("infotext", { text });
 export const tokens = (text) => post("tokens", { text });
 export const inspectPrompt = (form) => post("prompt/inspect", form);
+export const plotSize = (form) => post("plot/size", form);
+export const plotChoices = () => get("plot/choices");
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
@@ -113,7 +117,9 @@ export const captioningStop = () => request("DELETE", "training/datasets/caption
 export const loadForm = (browser) => get(`form/${encodeURIComponent(browser)}`);
 
 export const datasetThumbnailUrl = (path, name) => `${ROOT}/training/datasets/thumbnail?path=${encodeURIComponent(path)}&name=${encodeURIComponent(name)}`;
+export const gridUrl = (job) => `${ROOT}/jobs/${job}/grid`;
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
+export const initImageUrl = (name) => `${ROOT}/init-images/${name}.png`;
 export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;
 export const embeddingPreviewUrl = (name) => `${ROOT}/embeddings/preview?name=${encodeURIComponent(name)}`;

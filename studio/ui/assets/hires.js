@@ -2,22 +2,6 @@
 
 import { el, setText } from "./dom.js";
 
-/** The elements of the fields on the form, by the fields' names. */
-export const HIRES_IDS = {
-  "hires.scale": "txt2img_hr_scale",
-  "hires.width": "txt2img_hr_resize_x",
-  "hires.height": "txt2img_hr_resize_y",
-  "hires.upscaler": "txt2img_hr_upscaler",
-  "hires.steps": "txt2img_hires_steps",
-  "hires.denoising_strength": "txt2img_denoising_strength",
-  "hires.checkpoint": "txt2img_hr_checkpoint",
-  "hires.sampler": "txt2img_hr_sampler",
-  "hires.schedule": "txt2img_hr_scheduler",
-  "hires.cfg_scale": "txt2img_hr_cfg",
-  "hires.prompt": "txt2img_hires_prompt",
-  "hires.negative_prompt": "txt2img_hires_neg_prompt",
-};
-
 const down = (pixels) => Math.floor(pixels / 8) * 8;
 
 /** Width and height of the finished picture of a request. */
@@ -54,11 +38,15 @@ export class Hires {
   update(form) {
     this.form = form;
     const on = Boolean(form["hires.on"]);
+    const other = Boolean(form["source.image"]);
+    const box = document.querySelector("#txt2img_hr_enable input");
+    if (box) box.disabled = other && !on;
     document.getElementById("txt2img_hr")?.classList.toggle("on", on);
     if (!this.words) return;
     const { width, height } = form;
     const sides = { width: form["hires.width"], height: form["hires.height"], scale: form["hires.scale"] };
     const size = finalSize({ width, height, hires: sides });
-    setText(this.words, on && size.every(Number.isFinite) ? `from ${down(width)}×${down(height)} to ${size.join("×")}` : "");
+    if (other) setText(this.words, "not with a picture to begin with");
+    else setText(this.words, on && size.every(Number.isFinite) ? `from ${down(width)}×${down(height)} to ${size.join("×")}` : "");
   }
 }

@@ -19,7 +19,7 @@ export class Library {
   #before = null;
   #loaded = false;
 
-  /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form; `trained` knows the runs of LoRAs. */
+  /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form, `begin(image)` begins with it; `trained` knows the runs of LoRAs. */
   constructor(actions) {
     this.actions = actions;
   }
@@ -163,6 +163,7 @@ export class Library {
         "div",
         { class: "ls-actions" },
         button("Send to txt2img", () => this.actions.send(image), { picture: "send", kind: "go" }),
+        button("to img2img", () => this.actions.begin(image), { picture: "image", kind: "small", title: "Begin with this picture" }),
         el("a", { href: api.imageDownloadUrl(image.id), download: "", class: "ls-btn small" }, "save"),
         button("copy", () => copy(image.infotext), { picture: "copy", kind: "small" }),
         button("", () => this.#closeDetail(), { picture: "close", kind: "bare", title: "Close" }),

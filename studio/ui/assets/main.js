@@ -6,16 +6,19 @@ import { Cards } from "./cards.js";
 import { debounce, el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { mountFacts } from "./facts.js";
-import { Hires, HIRES_IDS } from "./hires.js";
+import { Hires } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
+import { installTooltips, markField } from "./marks.js";
 import { installNumbers, typedNumber } from "./numbers.js";
+import { Plot } from "./plot.js";
 import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
 import { Sizes } from "./sizes.js";
+import { Source } from "./source.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
 import { Store } from "./store.js";
@@ -32,7 +35,7 @@ const { settings, exposed, numbers } = window.latentStudioConfig;
 
 const form = {};
 let restored = false;
-const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "" }; // what the form's hidden buttons take from here
+const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "", source: ["", ""] }; // what the form's hidden buttons take from here
 let models = [];
 
 const store = new Store();
@@ -43,7 +46,7 @@ const newestPicture = () => {
 };
 const train = new TrainTab(runs, { use: useTrained, browser: browserId });
 const trained = new Trained(runs, { open: openRun, made: () => readLoras() });
-const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, folder: !exposed, trained });
+const stage = new Stage(store, { send: sendPicture, inspect: inspectPicture, branch: branchFrom, begin: beginWith, folder: !exposed, trained });
 const branchChip = new BranchChip(store, () => document.getElementById("ls_unbranch").click());
 const live = new Live(store, { client: browserId(), request: () => nested(form), seeds: (seeds) => put("seeds", seeds), generate: () => press("txt2img_generate") });
 const queue = new QueueCard(store, (job) => {
@@ -51,14 +54,17 @@ const queue = new QueueCard(store, (job) => {
   stage.open(job);
 });
 const status = new Status(store);
+const native = () => models.find((model) => model.name === form.model)?.native_size ?? 512;
 const sizes = new Sizes({
-  native: () => models.find((model) => model.name === form.model)?.native_size ?? 512,
+  native,
   current: () => [form.width, form.height],
   set: (...size) => put("size", size),
 });
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
 const hires = new Hires();
+const plot = new Plot(() => nested(form));
+const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size), native });
 const loras = new Cards({
   kind: "lora",
   title: "LoRA",
@@ -80,11 +86,8 @@ const embeddings = new Cards({
   uses: (embedding) => fits(embedding) && texts().some((text) => hasWord(text, wordOf(embedding))),
   toggle: toggleEmbedding,
 });
-const pngInfo = new PngInfo((sent) => {
-  fillForm(sent);
-  selectTab("txt2img");
-}, trained);
-const library = new Library({ use: useModel, insert, send: (image) => sendText(image.infotext), trained });
+const pngInfo = new PngInfo({ send: sendParcel, begin: beginWithFile, trained });
+const library = new Library({ use: useModel, insert, begin: beginWith, send: (image) => sendText(image.infotext), trained });
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
@@ -125,6 +128,10 @@ function fillForm(sent) {
 
 /** Fill the form so that Generate paints this one picture again. */
 function sendPicture(job, image) {
+  if (job.request.plot) {
+    sendText(image.infotext); // the values of its cell stand there alone
+    return;
+  }
   const { variation } = job.request;
   const own = variation && { ...variation, seed: (variation.seed + image.index) % 2 ** 32 };
   fillForm({ request: { ...job.request, seed: image.seed, variation: own }, whole: true });
@@ -143,6 +150,22 @@ async function branchFrom(job, index, step) {
   } catch (error) {
     toast(error.message, "bad");
   }
+}
+
+function sendParcel(sent) {
+  fillForm(sent);
+  selectTab("txt2img");
+}
+
+/** Begin the next picture with a finished one (img2img). */
+function beginWith(image) {
+  selectTab("txt2img");
+  source.finished(image.id);
+}
+
+function beginWithFile(file) {
+  selectTab("txt2img");
+  source.choose(file);
 }
 
 async function sendText(text) {
@@ -226,30 +249,6 @@ function watchButtons() {
   draw();
 }
 
-/** A field's help text is its tooltip, and the words that an icon stands for are its own. */
-function installTooltips() {
-  document.addEventListener("pointerover", (event) => {
-    const icon = event.target.closest?.(".ls-icon");
-    if (icon) icon.title ||= icon.textContent.trim();
-    const block = event.target.closest?.(".block.padded");
-    if (!block || block.title) return;
-    const help = block.querySelector(".info-text")?.textContent.trim();
-    if (help) block.title = help;
-  });
-}
-
-/** Mark the field that an error is about. */
-function markField(name) {
-  document.querySelectorAll(".ls-wrong").forEach((node) => node.classList.remove("ls-wrong"));
-  const ids = { ...HIRES_IDS, prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt", sampler: "txt2img_sampling", schedule: "txt2img_scheduler", model: "setting_sd_model_checkpoint", vae: "setting_sd_vae", clip_skip: "setting_CLIP_stop_at_last_layers", emphasis: "setting_emphasis", rng: "setting_randn_source", old_prompt_editing: "setting_use_old_scheduling", prediction_type: "setting_prediction_type", noise_schedule: "setting_sd_noise_schedule", "variation.seed": "txt2img_subseed", "variation.strength": "txt2img_subseed_strength", "seed_resize.width": "txt2img_seed_resize_from_w", "seed_resize.height": "txt2img_seed_resize_from_h", "branch.step": "txt2img_branch", "branch.origin": "txt2img_branch" };
-  const bare = name?.split(".").at(-1);
-  const id = name?.startsWith("setting:") ? `setting_page_${name.slice(8)}` : (ids[name] ?? ids[bare] ?? `txt2img_${bare}`);
-  const node = name && document.getElementById(id);
-  if (!node) return;
-  node.classList.add("ls-wrong");
-  node.addEventListener("input", () => node.classList.remove("ls-wrong"), { once: true });
-}
-
 const panels = {
   brand: (panel) => panel.replaceChildren(el("span", { class: "ls-logo", "aria-hidden": "true" }), el("h1", { class: "ls-brand" }, "Latent Studio")),
   status: (panel) => status.mount(panel),
@@ -257,6 +256,8 @@ const panels = {
   inspector: (panel) => inspector.mount(panel),
   sizes: (panel) => sizes.mount(panel),
   hires: (panel) => hires.mount(panel),
+  plot: (panel) => plot.mount(panel),
+  source: (panel) => source.mount(panel),
   branch: (panel) => branchChip.mount(panel),
   loras: (panel) => loras.mount(panel),
   embeddings: (panel) => embeddings.mount(panel),
@@ -312,6 +313,8 @@ const calls = {
     inspector.update(form);
     branchChip.update(form);
     hires.update(form);
+    plot.update(form);
+    source.update(form);
     sizes.draw();
     if (!restored) return;
     keepForm();
@@ -321,6 +324,8 @@ const calls = {
   takeSize: () => pending.size,
   takeSeeds: () => pending.seeds,
   takeModel: () => pending.model,
+  allChoices: (kind, text) => plot.all(kind, text),
+  takeSource: (hires) => [...pending.source, hires && !pending.source[0]], // a picture to begin with and a second pass exclude each other
   lastSeed: (current) => stage.image?.seed ?? newestPicture()?.seed ?? current,
   /** Its infotext tells it; a picture without a variation leaves the field as it is. */
   lastVariationSeed(current) {
@@ -346,6 +351,7 @@ const calls = {
       readModels();
       loras.load();
       embeddings.load();
+      plot.readChoices();
       inspector.again();
     }
     if (told.settings) {

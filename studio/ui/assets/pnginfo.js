@@ -4,7 +4,9 @@ import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast } from "./dom.js";
 import { lineageWords } from "./branch.js";
 import { hiresWords } from "./hires.js";
+import { plotWords } from "./plot.js";
 import { check } from "./reproduce.js";
+import { maskWords, sourceWords } from "./source.js";
 
 const LABELS = {
   prompt: "Prompt",
@@ -21,6 +23,7 @@ const LABELS = {
   seed_resize: "Resize seed from",
   refiner: "Refiner",
   hires: "Hires. fix",
+  plot: "X/Y/Z plot",
   model: "Checkpoint",
   vae: "VAE",
   vae_encoder: "VAE type for encode",
@@ -33,13 +36,16 @@ const LABELS = {
   deep_cache: "DeepCache interval",
   token_merging_ratio: "Token merging",
   rng: "Random numbers from",
+  source: "Begun with",
+  mask: "Painted anew",
   branch: "Branched from",
 };
 
 export class PngInfo {
-  /** `send(parcel)` fills the form and goes to txt2img; `trained` knows the runs of LoRAs. */
-  constructor(send, trained) {
+  /** `send(parcel)` fills the form and goes to txt2img, `begin(file)` begins with the picture itself; `trained` knows the runs of LoRAs. */
+  constructor({ send, begin, trained }) {
     this.send = send;
+    this.begin = begin;
     this.trained = trained;
     this.mounted = new Promise((resolve) => (this.isMounted = resolve));
   }
@@ -124,9 +130,10 @@ export class PngInfo {
     if (rows.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "Parameters")), table(rows)));
     const { naturalWidth: width, naturalHeight: height } = this.preview;
     const facts = [["File", file.name], ["Kind", file.type], ["Size", width ? `${width}×${height}, ${bytes(file.size)}` : bytes(file.size)]];
+    const begin = button("to img2img", () => this.begin(file), { picture: "image", kind: "small", id: "pnginfo_begin", title: "Begin with this picture" });
     const others = Object.entries(items).filter(([key]) => key !== "parameters");
     const everything = [...facts, ...others].filter(([, value]) => value !== undefined && value !== null && value !== "");
-    if (everything.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "In the file")), table(everything)));
+    if (everything.length) parts.push(el("section", { class: "ls-card" }, el("header", {}, el("b", {}, "In the file")), table(everything), el("div", { class: "ls-actions" }, begin)));
     if (!infotext && !notes.length) parts.unshift(el("section", { class: "ls-card" }, el("p", {}, "This picture carries no generation parameters.")));
     this.result.replaceChildren(...parts);
   }
@@ -156,10 +163,13 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, branch, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, plot, branch, ...own } = request ?? {};
   if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
+  if (source) own.source = sourceWords(source);
+  if (mask) own.mask = maskWords(mask);
+  if (plot) own.plot = plotWords(plot);
   if (hires) own.hires = hiresWords(hires);
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;
   const order = Object.keys(LABELS);

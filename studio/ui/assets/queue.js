@@ -75,7 +75,8 @@ export class QueueCard {
 
   #update(row, kind, job, position) {
     const { request } = job;
-    const size = `${plural(request.steps, "step")} · ${plural(pictureCount(request), "picture")} · ${finalSize(request).join("×")}`;
+    const count = request.plot && !job.last && !job.images.size ? "plot" : plural(pictureCount(job), "picture");
+    const size = `${plural(request.steps, "step")} · ${count} · ${finalSize(request).join("×")}`;
     const details = row.querySelector(".ls-jobtext small");
     if (kind === "bad") {
       setText(details, job.error.message ?? "It failed.");

@@ -31,7 +31,7 @@ export class Sizes {
 }
 
 /** Width and height with about native² pixels, multiples of 64 (of 8 for small models). */
-function sizeFor(native, ratio) {
+export function sizeFor(native, ratio) {
   const by = native >= 512 ? 64 : 8;
   const side = (length) => Math.max(64, Math.round(length / by) * by);
   return [side(native * Math.sqrt(ratio)), side(native / Math.sqrt(ratio))];

@@ -17,10 +17,10 @@ export class Stage {
   #playing = 0;
   #forgive = () => {}; // takes the message of the last failure away
 
-  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step; `trained` knows the runs of LoRAs. */
-  constructor(store, { send, inspect, branch, folder, trained }) {
+  /** `send(job, image)` fills the form from a picture; `inspect(image)` opens it in PNG Info; `branch(job, index, step)` fills it to go on from a step; `begin(image)` begins with it; `trained` knows the runs of LoRAs. */
+  constructor(store, { send, inspect, branch, begin, folder, trained }) {
     this.store = store;
-    this.actions = { send, inspect, branch, folder, trained };
+    this.actions = { send, inspect, branch, begin, folder, trained };
     this.job = null; // the job that is shown
     this.index = 0; // the picture of it
     this.step = null; // the step of it; null is the newest, or the finished picture
@@ -97,6 +97,7 @@ export class Stage {
       button("save", () => this.#save(), { picture: "save", kind: "small", title: "Download this picture" }),
       button("zip", () => this.#zip(), { picture: "zip", kind: "small", title: "Download all pictures of this job" }),
       button("to txt2img", () => this.#send(), { picture: "send", kind: "small", title: "Fill the form with this picture's parameters" }),
+      button("to img2img", () => this.actions.begin(this.image), { picture: "image", kind: "small", title: "Begin with this picture (B on the stage)" }),
       button("to PNG Info", () => this.actions.inspect(this.image), { picture: "send", kind: "small", title: "Read this picture in PNG Info" }),
       button("copy", () => copy(this.image?.infotext ?? ""), { picture: "copy", kind: "small", title: "Copy the parameters below" }),
     );
@@ -162,7 +163,7 @@ export class Stage {
   open(wanted, index = null) {
     const job = this.store.jobs.get(wanted.id) ?? wanted;
     this.follow = job.status === "running" || job === this.store.running;
-    this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job.request) - 1));
+    this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job) - 1));
   }
 
   /** Generate was pressed and made job `id`: show it when it starts, or now, if its events came before that answer. */
@@ -293,6 +294,7 @@ export class Stage {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) this.#moveTo(this.index + by);
     else if (event.key === "Enter" || event.key === " ") this.#enlarge();
+    else if (event.key === "b" && !event.ctrlKey && !event.metaKey && this.image) this.actions.begin(this.image);
     else return;
     event.preventDefault();
   }

@@ -222,8 +222,11 @@ export function secondsLeft(job) {
   return ((batches - batch - 1) * total + total - step) / job.rate;
 }
 
-/** How many pictures a request makes. */
-export const pictureCount = (request) => (request?.batch_count ?? 1) * (request?.batch_size ?? 1);
+/** How many pictures a job makes. That of a plot is known when it has begun. */
+export function pictureCount({ request, last, images }) {
+  const asked = (request.batch_count ?? 1) * (request.batch_size ?? 1);
+  return request.plot ? Math.max(asked, last?.batches ?? 0, ...[...images.keys()].map((index) => index + 1)) : asked;
+}
 
 /** URL of the newest preview of one picture of a batch, or null. */
 export function newestPreview(job, batch, within) {

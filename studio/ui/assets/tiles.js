@@ -1,6 +1,6 @@
 // The pictures of a job, small, beside each other: finished ones, those that are being painted, and those to come.
 
-import { local } from "./api.js";
+import { gridUrl, local } from "./api.js";
 import { el, setSource, show } from "./dom.js";
 import { newestPreview, pictureCount } from "./store.js";
 
@@ -9,8 +9,10 @@ export class Tiles {
 
   /** `choose(index)` is called when the user picks a picture. */
   constructor(choose) {
-    this.root = el("div", { class: "ls-tiles", role: "listbox", "aria-label": "Pictures of this job" });
-    this.root.addEventListener("click", (event) => {
+    this.list = el("div", { class: "ls-tiles", role: "listbox", "aria-label": "Pictures of this job" });
+    this.sheet = el("a", { class: "ls-sheet", target: "_blank", title: "The sheet of this plot; opens in full size" }, el("img", { alt: "The sheet of this plot" }));
+    this.root = el("div", { class: "ls-tilebox" }, this.list, this.sheet);
+    this.list.addEventListener("click", (event) => {
       const tile = event.target.closest("[data-index]");
       if (tile) choose(Number(tile.dataset.index));
     });
@@ -18,13 +20,14 @@ export class Tiles {
 
   /** Draw the tiles of `job` (null: none) and mark picture `current`. A single picture needs no tile. */
   draw(job, current) {
-    const count = job ? pictureCount(job.request) : 0;
+    const count = job ? pictureCount(job) : 0;
     show(this.root, count > 1);
     if (count <= 1) return;
+    this.#drawSheet(job);
     this.#build(`${job.id}/${count}`, count);
     const size = job.request.batch_size;
     const painting = job.status === "running" ? (job.last?.batch ?? 0) : -1;
-    for (const [index, node] of [...this.root.children].entries()) {
+    for (const [index, node] of [...this.list.children].entries()) {
       const image = job.images.get(index);
       const batch = Math.floor(index / size);
       const preview = image || batch !== painting ? null : newestPreview(job, batch, index % size);
@@ -36,10 +39,19 @@ export class Tiles {
     }
   }
 
+  /** That of a plot, when nothing more comes. */
+  #drawSheet(job) {
+    const there = Boolean(job.request.plot) && ["done", "interrupted"].includes(job.status) && job.images.size > 0;
+    show(this.sheet, there);
+    if (!there) return;
+    this.sheet.href = gridUrl(job.id);
+    setSource(this.sheet.firstChild, gridUrl(job.id));
+  }
+
   #build(key, count) {
     if (key === this.#key) return;
     this.#key = key;
-    this.root.replaceChildren(...Array.from({ length: count }, (_, index) => tile(index)));
+    this.list.replaceChildren(...Array.from({ length: count }, (_, index) => tile(index)));
   }
 }
 

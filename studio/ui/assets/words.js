@@ -44,7 +44,7 @@ export function liveSpeed(job) {
 /** How it ended, and which of its pictures is shown. */
 export function endText(job, index) {
   const { request } = job;
-  const count = pictureCount(request);
+  const count = pictureCount(job);
   const image = job.images.get(index);
   return joined(
     ENDINGS[job.status],

@@ -9,8 +9,10 @@ import gradio as gr
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
-from studio.ui.form import OPTIONS, Form, refiner_choices, sampler_choices, schedule_choices, second_choices
+from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices
 from studio.ui.html import panel
+from studio.ui.looks import OPTIONS
+from studio.ui.tabs.plot import build_plot
 from studio.ui.wiring import listen_js, script
 from studio.upscalers import UPSCALERS
 
@@ -22,6 +24,11 @@ def _options(*names: str) -> tuple[str, ...]:
 SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Prompt", ("emphasis",), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
+    (
+        "From a picture",
+        ("source.noise_multiplier", "source.extra_noise", "mask.conditioning_weight", "source.image_cfg_scale"),
+        ("source.exact_steps", "mask.rounding"),
+    ),
     (
         "Noise levels",
         (
@@ -88,6 +95,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo])
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
+        _source(form)
         _hires(form, second_choices(models))
         _refiner(form, refiner_choices(models))
         with gr.Row(elem_classes=["ls-row"]):
@@ -103,11 +111,31 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo])
             dice = _icon("Random seed", "txt2img_random_seed", "dice")
             reuse = _icon("Seed of the last picture", "txt2img_reuse_seed", "reuse")
         _extra(form)
+        build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
             _sampler_parameters(form, fresh)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
+
+
+def _source(form: Form) -> None:
+    """The picture to begin with and its mask: the well is the script's, the options show while there is what they act on."""
+    for name in ("source.image", "mask.image"):
+        form.place(name, visible="hidden")
+    with gr.Column(elem_id="img2img_settings", elem_classes=["ls-source"]):
+        panel("source", elem_id="img2img_image")
+        with gr.Row(elem_classes=["ls-row", "ls-source-options"]):
+            form.place("source.denoising_strength", scale=5, min_width=120)
+            form.place("source.resize_mode", scale=5, min_width=120)
+        with gr.Column(elem_id="img2img_inpaint_controls", elem_classes=["ls-mask-options"]):
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("mask.blur", scale=5, min_width=120)
+                form.place("mask.content", scale=5, min_width=120)
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("mask.area", scale=5, min_width=120)
+                form.place("mask.padding", scale=5, min_width=120)
+            form.place("mask.inverted")
 
 
 def _hires(form: Form, checkpoints: Choices) -> None:
