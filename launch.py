@@ -52,6 +52,7 @@ options of serve:
   --precision auto|fp32|bf16|fp16  number format to paint in (auto: the fastest; fp32 is the exact reference)
   --compile                        compile the U-Net's blocks, on CUDA
   --checkpoints-in-memory N        checkpoints that stay loaded, as far as the memory goes (4)
+  --converted-checkpoints-gb N     disk for copies of checkpoints in the format that is painted in, on processors (10)
 options of every command:
   --torch auto|cpu|cuda|rocm       torch build to install; auto: the installed one, at first the device's
   --help                           this page

@@ -37,7 +37,7 @@ def test_numbers_count_in_the_list_of_the_route() -> None:
     ]
     assert "Cond. Image Mask Weight" not in TXT2IMG_AXES
     assert "Hires upscaler" not in IMG2IMG_AXES
-    assert {*TXT2IMG_AXES, *IMG2IMG_AXES} - set(get_args(AxisType)) == {"Image CFG Scale", "Face restore", "FP8 mode"}
+    assert {*TXT2IMG_AXES, *IMG2IMG_AXES} - set(get_args(AxisType)) == {"Face restore", "FP8 mode"}
     assert set(get_args(AxisType)) <= {*TXT2IMG_AXES, *IMG2IMG_AXES}
     assert len(ARGUMENTS) == 18
 

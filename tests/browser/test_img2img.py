@@ -326,6 +326,12 @@ def test_what_is_no_picture_is_said(open_page: Open, tmp_path: Path, sun: Path) 
     expect(page.locator(MASK)).to_be_visible()
 
 
+def forget(server: Server, name: str) -> None:
+    """Delete a kept picture, wherever it lies."""
+    for folder in (server.studio.paths.init_images, server.studio.paths.waiting_images):
+        (folder / f"{name}.png").unlink(missing_ok=True)
+
+
 def test_one_that_is_not_kept_any_more_is_said(open_page: Open, server: Server, sun: Path) -> None:
     page = open_page(expected=("404",))
     begin_with(page, sun)
@@ -335,18 +341,18 @@ def test_one_that_is_not_kept_any_more_is_said(open_page: Open, server: Server, 
     page.wait_for_timeout(700)
     request = last_request(server)
     assert request.source and request.mask
-    Path(server.studio.library.init_image(request.mask.image).path).unlink()
+    forget(server, request.mask.image)
     page.reload()
     page.wait_for_selector(READY, state="attached")
     expect(page.locator(SAID)).to_have_text("The mask is not kept any more. Choose it again, or remove it.")
     expect(page.locator(MASK)).to_be_visible()
-    Path(server.studio.library.init_image(request.source.image).path).unlink()
+    forget(server, request.source.image)
     page.reload()
     page.wait_for_selector(READY, state="attached")
     expect(page.locator(SAID)).to_contain_text("The picture to begin with is not kept any more")
     picture(page, "img2img-gone")
     generate(page, "a sun")
-    expect(page.locator(".ls-toast.bad")).to_contain_text("to begin with is not in")
+    expect(page.locator(".ls-toast.bad")).to_contain_text("to begin with is not kept any more")
     expect(page.locator("#img2img_image")).to_have_class(re.compile("ls-wrong"))
     page.locator(WELL).get_by_role("button", name="remove").first.click()
     expect(page.locator(SAID)).to_be_hidden()
