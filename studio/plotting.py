@@ -85,6 +85,11 @@ def job_sheet(studio: Studio, job: JobRecord) -> bytes:
 
     plan, settings = studio.resolve(job.request, job.options).plot, studio.settings
     assert plan is not None, "a request with a plot resolves to one"
-    sheet = draw_sheet({image.index: studio.queue.image_bytes(image.id) for image in job.images}, plan)
+    images = {image.index: image for image in job.images}
+    sheet = draw_sheet(
+        {index: (image.width, image.height) for index, image in images.items()},
+        lambda index: studio.queue.image_bytes(images[index].id),
+        plan,
+    )
     text = with_plot(job.images[0].infotext, plan)
     return encode_image(sheet, text, settings.grid_format, settings.jpeg_quality).data

@@ -33,7 +33,6 @@ def painted(
                 yield event
         if cancel.mode == "interrupt":
             break
-        cancel.clear_skip()
     interrupted = cancel.mode == "interrupt" and images < count
     yield (
         Cancelled() if interrupted and not images else Finished(images=images, seconds=seconds, interrupted=interrupted)

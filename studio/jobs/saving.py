@@ -126,7 +126,11 @@ def _grid(
     first = pictures[0]
     facts = picture_facts(*resolved.picture(first.index), started)
     if resolved.plot:
-        sheet = draw_sheet({picture.index: read(picture) for picture in pictures}, resolved.plot)
+        sheet = draw_sheet(
+            {picture.index: (picture.width, picture.height) for picture in pictures},
+            lambda index: read(next(picture for picture in pictures if picture.index == index)),
+            resolved.plot,
+        )
         text = with_plot(first.infotext, resolved.plot)
         file = encode_image(sheet, text, settings.grid_format, settings.jpeg_quality)
     else:

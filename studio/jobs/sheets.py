@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -57,13 +57,13 @@ class Layout:
         return self.side + across, self.top + self.head + down
 
 
-def draw_sheet(files: Mapping[int, bytes], plot: PlotPlan) -> Image.Image:
-    """The sheet of a plot, RGB. `files` are the pictures that were finished, by their number in reading order.
+def draw_sheet(sizes: Mapping[int, tuple[int, int]], read: Callable[[int], bytes], plot: PlotPlan) -> Image.Image:
+    """The sheet of a plot, RGB.
 
-    Raises `InvalidRequest` when it would be larger than 200 megapixels.
+    `sizes` are (width, height) of the pictures that were finished, by their number in reading order; `read` gives the file of one. They are
+    read one at a time. Raises `InvalidRequest` when it would be larger than 200 megapixels.
     """
-    pictures = {index: _opened(data) for index, data in files.items()}
-    cell = (max(p.width for p in pictures.values()), max(p.height for p in pictures.values()))
+    cell = (max(width for width, _ in sizes.values()), max(height for _, height in sizes.values()))
     labels = [[_label(plot, axis, value) for value in values] for axis, values in zip(AXES, plot.labels, strict=True)]
     font = ImageFont.load_default(size=max(12, min(32, cell[0] // 16)))
     assert isinstance(font, ImageFont.FreeTypeFont), "what a size is given for"
@@ -81,7 +81,8 @@ def draw_sheet(files: Mapping[int, bytes], plot: PlotPlan) -> Image.Image:
         _write_labels(sheet, left, labels, block, layout, font)
         for row, column in product(range(rows), range(columns)):
             corner = _box(left, column, row, layout)
-            _place(sheet, corner, pictures.get((block * rows + row) * columns + column), cell)
+            index = (block * rows + row) * columns + column
+            _place(sheet, corner, _opened(read(index)) if index in sizes else None, cell)
     return sheet
 
 

@@ -155,6 +155,23 @@ def test_the_surroundings_hold_the_mask_within_the_picture(
         assert abs((box[2] - box[0]) - (box[3] - box[1]) * wide / high) <= max(1, wide / high)
 
 
+@pytest.mark.parametrize(
+    "spot_box, size, wanted",
+    [
+        ((90, 40, 100, 50), (40, 10), (60, 40, 100, 50)),  # moved back from the right edge
+        ((0, 40, 10, 50), (40, 10), (0, 40, 40, 50)),
+        ((40, 90, 50, 100), (10, 40), (40, 60, 50, 100)),
+        ((40, 0, 50, 10), (10, 40), (40, 0, 50, 40)),
+        ((45, 45, 55, 55), (30, 10), (35, 45, 65, 55)),
+        ((45, 45, 55, 55), (200, 10), (0, 45, 100, 55)),  # wider than the picture: as wide as it is
+    ],
+)
+def test_surroundings_at_an_edge_are_moved_not_cut(
+    spot_box: tuple[int, int, int, int], size: tuple[int, int], wanted: tuple[int, int, int, int]
+) -> None:
+    assert surroundings(spot(spot_box, (100, 100)), 0, size) == wanted
+
+
 @pytest.mark.parametrize("content", ["fill", "latent noise", "latent nothing"])
 def test_the_masked_part_takes_colours_from_around_it(desk: Desk, content: str) -> None:
     hole = PICTURE.copy()

@@ -45,7 +45,8 @@ def files(count: int, size: tuple[int, int] = (64, 64)) -> dict[int, bytes]:
 
 def drawn(order: ResolvedRequest, pictures: dict[int, bytes]) -> np.ndarray[Any, Any]:
     assert order.plot is not None
-    return np.asarray(draw_sheet(pictures, order.plot))
+    sizes = {index: Image.open(io.BytesIO(data)).size for index, data in pictures.items()}
+    return np.asarray(draw_sheet(sizes, pictures.__getitem__, order.plot))
 
 
 def places(sheet: np.ndarray[Any, Any], index: int) -> tuple[int, int, int, int]:
