@@ -91,7 +91,7 @@ def schedules() -> dict[str, tuple[int, float]]:
     """Every schedule of the vectors: how many cases, and the largest relative difference."""
     from studio.samplers import NoiseTable, find_schedule
     from studio.samplers.schedules import sigma_schedule
-    from studio.schema.request import SamplerOptions
+    from studio.schema.parts import SamplerOptions
     from tests.vector_files import load_json
 
     vectors = load_json("sigmas.json")

@@ -105,17 +105,9 @@ def _settings() -> str:
 
 
 def _request() -> str:
+    from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
     from studio.schema.plot import Plot
-    from studio.schema.request import (
-        BranchPoint,
-        GenerationRequest,
-        HiresPass,
-        Refiner,
-        RunOptions,
-        SamplerOptions,
-        SeedResize,
-        Variation,
-    )
+    from studio.schema.request import GenerationRequest, RunOptions
     from studio.schema.source import Mask, Source
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
@@ -207,7 +199,7 @@ def _commands() -> str:
 
 def _routes() -> str:
     from studio.api.server import create_app
-    from studio.app import build
+    from studio.building import build
     from studio.engine.fake import FakeEngine
     from studio.paths import Paths
     from studio.settings import Settings

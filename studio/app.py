@@ -6,7 +6,6 @@ No heavy library is imported at module top: the server process never loads torch
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
@@ -26,7 +25,8 @@ from studio.schema.engine import CancelToken, Engine
 from studio.schema.events import Event, Finished, ImageReady
 from studio.schema.jobs import JobRecord
 from studio.schema.models import ModelInfo
-from studio.schema.request import MAX_SEED, BranchPoint, GenerationRequest, RunOptions
+from studio.schema.parts import MAX_SEED, BranchPoint
+from studio.schema.request import GenerationRequest, RunOptions
 from studio.schema.resolved import ResolvedRequest
 from studio.schema.runs import RunRecord
 from studio.schema.training import TrainingConfig
@@ -98,6 +98,10 @@ class Studio:
         if self._training is None:
             raise StudioError("This studio was built without training runs.")
         return self._training
+
+    def attach(self, queue: JobQueue, training: RunManager) -> None:
+        """Give the studio what a server has."""
+        self._queue, self._training = queue, training
 
     def start(self) -> None:
         """Begin hashing models, warming the worker up and taking jobs; returns at once."""
@@ -336,65 +340,3 @@ class Studio:
             return self.library.checkpoint(self.settings.sd_model_checkpoint or None)
         except StudioError:
             return next((model for model in self.library.checkpoints() if not model.problem), None)
-
-
-def build(
-    settings: Settings, paths: Paths, *, engine: Engine | None = None, queue: bool = True, exposed: bool = False
-) -> Studio:
-    """Put a studio together. `engine` is given by tests; `queue=False` is for one picture on the command line.
-
-    Raises `StudioError` when another server uses the data folder or the folder cannot be written.
-    """
-    from studio.library import Library
-
-    library = Library(paths)
-    chosen = engine or _worker_engine(settings, paths)
-    studio = Studio(settings, paths, library, None, chosen, exposed=exposed)
-    if queue:
-        add_queue(studio)
-    return studio
-
-
-def add_queue(studio: Studio) -> None:
-    """Give `studio` what a server has: the job queue, the training runs, and an order between the two.
-
-    Raises `StudioError` when another server uses the data folder or the folder cannot be written.
-    """
-    from studio.jobs import JobQueue, JobStore
-    from studio.runs import RunManager
-    from studio.runs.check import check_training
-    from studio.runs.gate import ConsiderateEngine
-
-    store = JobStore(studio.paths.database)
-    studio.notes += store.notes
-    training = RunManager(
-        studio.paths,
-        lambda: studio.settings,
-        painting_device=lambda: studio.engine.info().device,
-        check=lambda config: check_training(config, studio.library),
-    )
-    studio._queue = JobQueue(
-        store,
-        ConsiderateEngine(studio.engine, training.gate),
-        studio.resolve,
-        studio.paths,
-        max_queue=studio.settings.max_queue,
-        keep_previews=lambda: studio.settings.keep_previews,
-        settings=lambda: studio.settings,
-    )
-    studio._training = training
-
-
-def _worker_engine(settings: Settings, paths: Paths) -> Engine:
-    from studio.engine.worker_client import WorkerEngine
-
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return WorkerEngine(
-        settings.device,
-        settings.attention,
-        settings.precision,
-        settings.compile,
-        settings.checkpoints_in_memory,
-        copies=(paths.converted, int(settings.converted_checkpoints_gb * 1e9)),
-        log_file=paths.state / "worker.log",
-    )

@@ -14,7 +14,8 @@ from studio.families import family
 from studio.samplers.planning import img2img_steps
 from studio.samplers.table import AUTOMATIC, SamplerSpec, ScheduleSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import LARGEST_SIDE, SMALLEST_SIDE, GenerationRequest, HiresPass, RefinerPasses
+from studio.schema.parts import LARGEST_SIDE, SMALLEST_SIDE, HiresPass, RefinerPasses
+from studio.schema.request import GenerationRequest
 from studio.schema.resolved import HiresPlan, LoraUse, RefinerPlan, ResolvedRequest
 from studio.upscalers import ON_PIXELS, UPSCALERS
 from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prompt_plans, usable, wordings

@@ -13,7 +13,8 @@ from typing import Any
 from studio.errors import InvalidRequest
 from studio.infotext import parse_infotext
 from studio.samplers.table import find_sampler
-from studio.schema.request import MAX_BRANCHES, BranchPoint, GenerationRequest, make_request
+from studio.schema.parts import MAX_BRANCHES, BranchPoint
+from studio.schema.request import GenerationRequest, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from studio.sources import adopted_source
 

@@ -17,15 +17,9 @@ from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
+from studio.schema.parts import MAX_SEED, BranchPoint, Refiner, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import (
-    MAX_SEED,
-    BranchPoint,
-    GenerationRequest,
-    Refiner,
-    RunOptions,
-    SeedResize,
-)
+from studio.schema.request import GenerationRequest, RunOptions
 from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,

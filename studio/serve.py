@@ -40,7 +40,7 @@ def serve(arguments: argparse.Namespace) -> int:
     settings, login = require_auth(settings)
     listener = bind(bound_host(settings), settings.port, exact=exact_port)
     try:
-        from studio.app import build
+        from studio.building import build
 
         studio = build(settings, paths, exposed=is_exposed(settings))
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.app import _worker_engine
+from studio.building import _worker_engine
 from studio.infotext import parse_infotext, read_picture
 from studio.paths import Paths
 from studio.schema.engine import CancelToken

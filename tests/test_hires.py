@@ -10,7 +10,8 @@ from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, Unknow
 from studio.hires import hires_size
 from studio.resolve import fixed
 from studio.samplers.planning import ENDLESS, img2img_steps
-from studio.schema.request import GenerationRequest, HiresPass, make_request
+from studio.schema.parts import HiresPass
+from studio.schema.request import GenerationRequest, make_request
 from studio.schema.resolved import HiresPlan
 from tests.test_resolve import run
 

@@ -11,7 +11,8 @@ import pytest
 from studio.app import Studio
 from studio.errors import InvalidRequest, StudioError
 from studio.infotext import parse_infotext, write_infotext
-from studio.schema.request import MAX_BRANCHES, BranchPoint, GenerationRequest, make_request
+from studio.schema.parts import MAX_BRANCHES, BranchPoint
+from studio.schema.request import GenerationRequest, make_request
 from tests.api.stand_in import make_studio
 
 ORIGIN = GenerationRequest(prompt="a {b|c} fox", seed=40, steps=8, width=64, height=96, sampler="Euler", rng="NV")

@@ -17,7 +17,8 @@ from studio.infotext import encode_png, write_infotext
 from studio.reproduce import Reproduction
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady
-from studio.schema.request import BranchPoint, GenerationRequest, HiresPass, RunOptions
+from studio.schema.parts import BranchPoint, HiresPass
+from studio.schema.request import GenerationRequest, RunOptions
 from tests.api.stand_in import make_studio
 
 ASKED = GenerationRequest(prompt="a fox <lora:ink:0.5>", seed=40, steps=2, width=64, height=64, cfg_scale=7)

@@ -13,7 +13,8 @@ from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, Unknow
 from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.models import ModelInfo, ModelKind
-from studio.schema.request import MAX_SEED, GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.parts import MAX_SEED, Refiner, SeedResize, Variation
+from studio.schema.request import GenerationRequest
 from studio.schema.resolved import RefinerPlan, ResolvedRequest, VariationPlan
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from studio.samplers import SAMPLERS
+from studio.schema.parts import BranchPoint, SamplerOptions, Variation
 from studio.schema.plot import Plot
-from studio.schema.request import BranchPoint, GenerationRequest, SamplerOptions, Variation
+from studio.schema.request import GenerationRequest
 from studio.sketching import sketch_request
 
 

@@ -19,18 +19,9 @@ from studio.errors import DamagedFile, InvalidRequest, NotFound, StorageError
 from studio.library.init_images import InitImages
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
+from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.plot import Plot
-from studio.schema.request import (
-    BranchPoint,
-    GenerationRequest,
-    HiresPass,
-    Refiner,
-    RunOptions,
-    SamplerOptions,
-    SeedResize,
-    Variation,
-    make_request,
-)
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from studio.schema.source import NAME_DIGITS, Mask, Source
 

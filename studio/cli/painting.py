@@ -6,7 +6,8 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.cli.interrupt import interruptible
 from studio.cli.options import open_settings, say
 from studio.schema.engine import CancelToken

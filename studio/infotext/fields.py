@@ -34,17 +34,9 @@ from studio.samplers.table import (
     resolve_schedule,
     split_legacy_sampler_name,
 )
+from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.plot import Plot
-from studio.schema.request import (
-    BranchPoint,
-    GenerationRequest,
-    HiresPass,
-    Refiner,
-    SamplerOptions,
-    SeedResize,
-    Variation,
-    invalid_request,
-)
+from studio.schema.request import GenerationRequest, invalid_request
 from studio.schema.source import Mask, Source
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}

@@ -21,7 +21,7 @@ from studio.infotext.legacy import modernise
 from studio.infotext.loras import repoint_loras, with_loras
 from studio.infotext.quote import quote, unquote
 from studio.prompt.wildcards import literal
-from studio.schema.request import MAX_ORIGIN, MAX_PROMPT
+from studio.schema.parts import MAX_ORIGIN, MAX_PROMPT
 
 MAX_INFOTEXT = 10 * MAX_PROMPT + 2 * MAX_ORIGIN + 20_000
 """Characters of text that are taken out of a picture: the two longest prompts there can be, in quotes those of a second pass, what they

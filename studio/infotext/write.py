@@ -22,7 +22,7 @@ from studio.prompt.networks import extract_networks
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 from studio.schema.resolved import HiresPlan, RefinerPlan, ResolvedRequest
 
 Pairs = dict[str, object]

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from studio.schema.request import GenerationRequest, Refiner, Variation
+from studio.schema.parts import Refiner, Variation
+from studio.schema.request import GenerationRequest
 
 Change = Callable[[GenerationRequest], GenerationRequest]
 Values = list[tuple[str, Change]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from studio.errors import InvalidRequest
 from studio.prompt.comments import strip_comments
-from studio.schema.request import MAX_PROMPT
+from studio.schema.parts import MAX_PROMPT
 
 PLACEHOLDER = "{prompt}"
 SEPARATOR = ", "

@@ -28,7 +28,7 @@ from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from studio.errors import InvalidRequest
-from studio.schema.request import MAX_PROMPT
+from studio.schema.parts import MAX_PROMPT
 
 MAX_DEPTH = 50
 """Forms inside of forms, the lines of wildcards included."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from studio.samplers.table import SamplerSpec
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.samplers.noise_table import NoiseTable
-    from studio.schema.request import SamplerOptions
+    from studio.schema.parts import SamplerOptions
 
 NEAR = 1e-3
 """Levels nearer than this share below the one a branch begins at are left out: multistep samplers divide by the distance."""

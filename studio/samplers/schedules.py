@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studio.samplers.noise_table import NoiseTable
-    from studio.schema.request import SamplerOptions
+    from studio.schema.parts import SamplerOptions
 
 OLD_KARRAS_RANGE = (0.1, 10.0)
 """σ range of A1111's option for pictures made before it used the model's own range."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from studio.samplers.schedules import ScheduleInput
     from studio.samplers.types import Denoiser, Knobs, Step, StepNoise
-    from studio.schema.request import SamplerOptions
+    from studio.schema.parts import SamplerOptions
 
     SamplerFunction = Callable[[Denoiser, Tensor, Sequence[float], StepNoise, Knobs], Iterator[Step]]
     ScheduleFunction = Callable[[ScheduleInput], Tensor]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from studio.schema.parts import Frozen, Text
 
 MAX_VALUES = 20_000
 """Characters that the values of an axis may have."""
@@ -22,20 +24,11 @@ AxisType = Literal[
 """What an axis may change, under A1111's names; they stand in pictures' texts."""
 
 
-def _printable(text: str) -> str:
-    """Refuse what no PNG text chunk can hold."""
-    if "\0" in text:
-        raise ValueError("must not contain NUL characters")
-    return text
+Values = Annotated[Text, Field(max_length=MAX_VALUES)]
 
 
-Values = Annotated[str, Field(max_length=MAX_VALUES), AfterValidator(_printable)]
-
-
-class Plot(BaseModel):
+class Plot(Frozen):
     """Pictures over a grid of values. With nothing on any axis it is off."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     x_type: AxisType = Field("Nothing", description="What changes from column to column")
     x_values: Values = Field(

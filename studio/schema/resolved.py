@@ -11,17 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.schema.models import ModelInfo
+from studio.schema.parts import RefinerPasses, SamplerOptions, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import (
-    AskedPrediction,
-    Emphasis,
-    NoiseSchedule,
-    RefinerPasses,
-    RngSource,
-    RunOptions,
-    SamplerOptions,
-    SeedResize,
-)
+from studio.schema.request import AskedPrediction, Emphasis, NoiseSchedule, RngSource, RunOptions
 from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
 
 

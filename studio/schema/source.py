@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from studio.schema.complaint import matching
+from studio.schema.parts import Frozen
 
 NAME_DIGITS = 32
 """Hexadecimal digits of the name of a kept picture."""
@@ -30,11 +31,7 @@ InpaintArea = Literal["Whole picture", "Only masked"]
 LATENT_UPSCALE: ResizeMode = "Just resize (latent upscale)"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Source(_Frozen):
+class Source(Frozen):
     """A picture that the painting begins with, under noise, instead of noise alone (img2img). Without a picture it is off."""
 
     image: PictureName = Field("", description="Name of the picture to begin with, as it was kept; empty is off")
@@ -61,7 +58,7 @@ class Source(_Frozen):
     )
 
 
-class Mask(_Frozen):
+class Mask(Frozen):
     """Where the picture of `Source` is painted anew: where the mask is light (inpainting). Without a picture it is off."""
 
     image: PictureName = Field("", description="Name of the mask's picture, as it was kept; empty is off")

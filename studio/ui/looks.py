@@ -11,16 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.plot import Plot
-from studio.schema.request import (
-    BranchPoint,
-    GenerationRequest,
-    HiresPass,
-    Refiner,
-    SamplerOptions,
-    SeedResize,
-    Variation,
-)
+from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
 from studio.ui.fields import FieldFacts, read_field
 

@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 from studio.api.auth import is_exposed
 from studio.api.server import create_app
-from studio.app import Studio, add_queue
+from studio.app import Studio
+from studio.building import add_queue
 from studio.engine.fake import FakeEngine
 from studio.errors import UnknownModel, UnknownName
 from studio.infotext import write_infotext

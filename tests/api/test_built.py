@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from studio.app import build
+from studio.building import build
 from studio.engine.fake import FakeEngine
 from studio.errors import SettingsError
 from studio.paths import Paths

@@ -27,7 +27,8 @@ from studio.engine.fake import FakeEngine
 from studio.errors import DamagedFile, InvalidRequest, NotFound, UnknownName
 from studio.infotext import read_picture
 from studio.library.init_images import InitImages
-from studio.schema.request import GenerationRequest, HiresPass, Variation
+from studio.schema.parts import HiresPass, Variation
+from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
 from tests.api.stand_in import make_studio, serving
 

@@ -10,7 +10,8 @@ from studio.api.a1111.bodies import Txt2ImgBody
 from studio.api.a1111.translate import Context, Order
 from studio.api.a1111.txt2img import txt2img_order
 from studio.errors import InvalidRequest
-from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.parts import HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest
 
 DEFAULTS = GenerationRequest(model="sprout", vae="sharp", clip_skip=2, emphasis="No norm", rng="NV", steps=9, width=128)
 API = {"sampler": "Euler", "schedule": "Automatic", "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,

@@ -18,6 +18,7 @@ LAYERS = {
     2: {"engine", "training", "evaluation", "jobs"},
     3: {
         "app",
+        "building",
         "captioning",
         "datasets",
         "hires",

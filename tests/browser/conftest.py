@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui.mount import mount_page

@@ -9,7 +9,7 @@ import zipfile
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from studio.schema.request import Refiner, Variation
+from studio.schema.parts import Refiner, Variation
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.steps import (
     GENERATE,

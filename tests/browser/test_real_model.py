@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.errors import StudioError
 from studio.library.catalog import DEFAULT_CHECKPOINT
 from studio.paths import Paths

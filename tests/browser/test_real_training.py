@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import BrowserContext, expect
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.library import Library
 from studio.paths import Paths
 from studio.settings import Settings

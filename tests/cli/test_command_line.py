@@ -20,7 +20,8 @@ from studio.library.init_images import InitImages
 from studio.paths import Paths
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady
-from studio.schema.request import BranchPoint, GenerationRequest, Refiner, SeedResize, Variation
+from studio.schema.parts import BranchPoint, Refiner, SeedResize, Variation
+from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
 from studio.schema.training import TrainingConfig
 from studio.settings import Settings

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from studio.api.server import create_app
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.cli import build_parser
 from studio.cli.generate import branch_from, request_from
 from studio.engine.fake import FakeEngine

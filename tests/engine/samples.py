@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.schema.models import ModelInfo
-from studio.schema.request import RunOptions, SamplerOptions
+from studio.schema.parts import SamplerOptions
+from studio.schema.request import RunOptions
 from studio.schema.resolved import ResolvedRequest
 from tests.plans import prompt_plan
 

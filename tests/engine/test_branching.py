@@ -22,7 +22,8 @@ from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
-from studio.schema.request import BranchPoint, GenerationRequest, Refiner, RunOptions, make_request
+from studio.schema.parts import BranchPoint, Refiner
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from tests.tiny_models import tiny_info, tiny_lora
 
 LEAST = 8

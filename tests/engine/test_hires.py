@@ -36,7 +36,8 @@ from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
 from studio.schema.models import ModelInfo
-from studio.schema.request import BranchPoint, RunOptions, make_request
+from studio.schema.parts import BranchPoint
+from studio.schema.request import RunOptions, make_request
 from studio.schema.resolved import ResolvedRequest
 from tests.engine.by_hand import noise_prediction
 from tests.tiny_models import FAMILIES, tiny_file, tiny_info, tiny_lora

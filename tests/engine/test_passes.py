@@ -14,7 +14,7 @@ from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.saving import Saving
 from studio.errors import InvalidRequest
-from studio.schema.request import SamplerOptions, SeedResize
+from studio.schema.parts import SamplerOptions, SeedResize
 from studio.schema.resolved import PromptBranch, PromptPlan, VariationPlan
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info

@@ -27,7 +27,8 @@ from studio.resolve import fixed, resolve
 from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
-from studio.schema.request import BranchPoint, RunOptions, make_request
+from studio.schema.parts import BranchPoint
+from studio.schema.request import RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from tests.engine.test_canvas import PICTURE, spot
 from tests.engine.test_hires import PLAIN, Library, drawn, levels, walked

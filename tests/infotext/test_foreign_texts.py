@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.engine.fake import FakeEngine
 from studio.paths import Paths
 from studio.schema.request import make_request

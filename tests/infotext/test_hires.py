@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from studio.infotext import parse_infotext, write_infotext
-from studio.schema.request import GenerationRequest, HiresPass, make_request
+from studio.schema.parts import HiresPass
+from studio.schema.request import GenerationRequest, make_request
 from tests.test_resolve import run
 
 LINE = "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 5, Size: 512x768, RNG: CPU"

@@ -15,7 +15,7 @@ from studio.infotext.quote import quote, unquote
 from studio.infotext.read import find_pairs
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import SamplerOptions, SeedResize
+from studio.schema.parts import SamplerOptions, SeedResize
 from studio.schema.resolved import ResolvedRequest, VariationPlan
 from tests.plans import prompt_plan
 from tests.vector_files import load_json

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from studio.infotext import parse_infotext
 from studio.infotext.read import MAX_INFOTEXT, find_pairs
-from studio.schema.request import MAX_PROMPT, make_request
+from studio.schema.parts import MAX_PROMPT
+from studio.schema.request import make_request
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 SYNTAX = st.lists(

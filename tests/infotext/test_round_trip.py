@@ -22,17 +22,8 @@ from studio.resolve import MAX_PIXELS, resolve
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
 from studio.schema.models import ModelInfo
-from studio.schema.request import (
-    BranchPoint,
-    GenerationRequest,
-    HiresPass,
-    Refiner,
-    RunOptions,
-    SamplerOptions,
-    SeedResize,
-    Variation,
-    make_request,
-)
+from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from studio.schema.source import Mask, Source
 from studio.upscalers import UPSCALERS

@@ -12,7 +12,8 @@ from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import resolve
 from studio.schema.models import ModelInfo
-from studio.schema.request import GenerationRequest, RunOptions, SamplerOptions, SeedResize, Variation, make_request
+from studio.schema.parts import SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import RefinerPlan, ResolvedRequest
 
 

@@ -14,7 +14,8 @@ from studio.errors import NotFound
 from studio.jobs.latents import LatentStore, painter_of, picture_name
 from studio.paths import Paths
 from studio.schema.events import Progress
-from studio.schema.request import GenerationRequest, HiresPass, RunOptions
+from studio.schema.parts import HiresPass
+from studio.schema.request import GenerationRequest, RunOptions
 from studio.schema.resolved import BranchPlan, EmbeddingUse, LoraUse, RefinerPlan, ResolvedRequest
 from tests.jobs.conftest import QueueMaker, prepare
 from tests.test_resolve import run

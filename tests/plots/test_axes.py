@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.plots.axes import FIELDS, MAX_RANGE, WORDED, axis_values, decimals, integers, switches, words
+from studio.schema.parts import HiresPass
 from studio.schema.plot import AxisType
-from studio.schema.request import GenerationRequest, HiresPass, make_request
+from studio.schema.request import GenerationRequest, make_request
 from studio.schema.source import Mask, Source
 
 PICTURE = "0" * 32

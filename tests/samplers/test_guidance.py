@@ -6,7 +6,7 @@ import pytest
 
 from studio.samplers.guidance import NegativeSkip, is_guided, needs_negative
 from studio.samplers.table import find_sampler
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 
 EULER, HEUN = find_sampler("Euler"), find_sampler("Heun")
 

@@ -14,7 +14,7 @@ from studio.errors import InvalidRequest, UnknownName
 from studio.samplers import SAMPLERS, SCHEDULES, ImageNoise, NoiseTable, SamplerSpec, ScheduleSpec, plan
 from studio.samplers.schedules import sigma_schedule
 from studio.samplers.table import find_schedule
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 
 TABLE = NoiseTable.scaled_linear()
 PLAIN = SamplerOptions()

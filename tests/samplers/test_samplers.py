@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.samplers import SAMPLERS, ImageNoise, NoiseTable, SamplerSpec, Step, find_sampler, plan
 from studio.samplers.types import Knobs
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 
 MEAN, VARIANCE = 0.5, 0.3
 SIGMA_START, SIGMA_END = 10.0, 0.1

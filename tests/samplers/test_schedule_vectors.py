@@ -9,7 +9,7 @@ import torch
 
 from studio.samplers import NoiseTable, find_schedule
 from studio.samplers.schedules import sigma_schedule
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 from tests.vector_files import load_json
 
 VECTORS = load_json("sigmas.json")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.samplers import ImageNoise, NoiseSource, NoiseTable, SamplingPlan, plan
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 from tests.samplers.analytic import MixtureDenoiser, RecordedNoise
 from tests.vector_files import load_json, vector_path
 

@@ -9,17 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest
-from studio.schema.request import (
-    MAX_PROMPT,
-    GenerationRequest,
-    HiresPass,
-    Refiner,
-    RunOptions,
-    SamplerOptions,
-    SeedResize,
-    Variation,
-    make_request,
-)
+from studio.schema.parts import MAX_PROMPT, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import gradio as gr
 import pytest
 from pydantic import BaseModel, Field
 
-from studio.schema.request import MAX_SEED, GenerationRequest, SamplerOptions
+from studio.schema.parts import MAX_SEED, SamplerOptions
+from studio.schema.request import GenerationRequest
 from studio.settings import Settings
 from studio.ui.fields import control, read_field, shown_number, typed_number
 from studio.ui.form import Form

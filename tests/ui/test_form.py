@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.errors import InvalidRequest, StudioError, UnknownName
+from studio.schema.parts import HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.plot import Plot
-from studio.schema.request import GenerationRequest, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
+from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
 from studio.ui.form import (
     Form,

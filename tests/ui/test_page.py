@@ -15,7 +15,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from studio.app import Studio, build
+from studio.app import Studio
+from studio.building import build
 from studio.engine.fake import FakeEngine
 from studio.paths import Paths
 from studio.settings import Settings

@@ -21,7 +21,8 @@ from studio.errors import EngineError, NotFound, StudioError, from_dict
 from studio.naming.facts import timestamp
 from studio.plotting import job_sheet
 from studio.schema.jobs import ACTIVE, ImageRecord, JobRecord
-from studio.schema.request import MAX_SEED, GenerationRequest
+from studio.schema.parts import MAX_SEED
+from studio.schema.request import GenerationRequest
 
 LOOK_SECONDS = 5.0
 """How often a waiting call looks at its job although no event came."""

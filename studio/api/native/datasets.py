@@ -18,7 +18,7 @@ from studio.api.common import StudioDep
 from studio.app import Studio
 from studio.errors import StorageError
 from studio.paths import storage_error
-from studio.schema.request import Text
+from studio.schema.parts import Text
 from studio.schema.training_data import (
     MAX_CAPTION,
     MAX_CAPTIONS,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
 from studio.infotext.read import MAX_INFOTEXT
-from studio.schema.request import Text
+from studio.schema.parts import Text
 
 router = APIRouter(tags=["reading"])
 

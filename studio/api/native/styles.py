@@ -7,7 +7,8 @@ from pydantic import BaseModel, Field
 
 from studio.api.common import StudioDep
 from studio.prompt.styles import Style
-from studio.schema.request import MAX_PROMPT, StyleName, Text
+from studio.schema.parts import MAX_PROMPT, Text
+from studio.schema.request import StyleName
 
 router = APIRouter(tags=["prompts"])
 

@@ -21,7 +21,7 @@ from studio.paths import atomic_write
 from studio.prompt.tokenizer import shipped_tokenizer
 from studio.prompt.weights import parse_weights
 from studio.samplers.table import find_sampler, find_schedule, resolve_schedule
-from studio.schema.request import SamplerOptions
+from studio.schema.parts import SamplerOptions
 from studio.schema.resolved import PromptBranch, PromptPlan, ResolvedRequest
 from studio.schema.training_tuning import TuningMethod
 from studio.training.context import TrainingContext
