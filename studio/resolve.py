@@ -32,7 +32,7 @@ from studio.schema.resolved import (
 )
 from studio.schema.source import LATENT_UPSCALE
 from studio.sources import given_pictures, mask_plan, run_steps, source_plan
-from studio.upscalers import UPSCALERS
+from studio.upscalers import on_latents
 from studio.wording import (
     ModelLookup,
     find_embeddings,
@@ -68,7 +68,7 @@ def resolve(
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
-    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, upscaler, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
@@ -227,7 +227,7 @@ def _tiny_vaes(
 
     Raises `UnknownModel` for a file that is not there, and `IncompatibleFile` where the passes have latents of two kinds: a half is for one.
     """
-    enlarges = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    enlarges = hires is not None and hires.denoising_strength > 0 and not on_latents(hires.upscaler)
     encodes = enlarges or request.source is not None
     asked = [field for field in ("vae_encoder", "vae_decoder") if getattr(request, field) == "TAESD"]
     if asked and hires is not None and family(hires.model.family).latent_space != latent_space:

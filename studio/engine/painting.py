@@ -15,6 +15,7 @@ from torch import Tensor
 from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
+from studio.engine.enlarging import Enlarging, Teller
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
@@ -25,7 +26,7 @@ from studio.engine.passes import DenoisingPass
 from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
 from studio.engine.transfer import bring, lag
-from studio.engine.upscale import final_picture
+from studio.engine.upscale import Load, final_picture
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
@@ -44,6 +45,7 @@ class Painting:
         painter: the pass; may be replaced between two batches.
         vae: what decodes the pictures of a checkpoint.
         hardware: where.
+        upscaler: gives the model of an upscaler.
         saving: how memory is saved; grows when it runs out.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
     """
@@ -54,6 +56,7 @@ class Painting:
         cancel: CancelToken,
         painter: Painter,
         vae: Callable[[LoadedCheckpoint], LoadedVae],
+        upscaler: Load,
         hardware: Hardware,
         saving: Saving,
         canvas: Canvas | None = None,
@@ -65,6 +68,8 @@ class Painting:
         self._resolved = resolved
         self._cancel = cancel
         self._vae = vae
+        self._upscaler = upscaler
+        self._teller = Teller()
         self._hardware = hardware
         self._saving = saving
         self._canvas = canvas
@@ -110,7 +115,7 @@ class Painting:
             for offset, latents in enumerate(self.painter.settled(last.x)):
                 if self._left():
                     return
-                self._finish(number * self._resolved.batch_size + offset, latents, vae)
+                yield from self._finish(number * self._resolved.batch_size + offset, latents, vae)
                 yield from self._ready()
 
     def _denoise(self, number: int) -> Generator[Event, None, Step | None]:
@@ -120,6 +125,11 @@ class Painting:
         hires = self._resolved.hires
         begin = {self._resolved.model.path, *([hires.model.path] if hires else [])}
         for step in self.painter.steps(*self._seeds(number)):
+            if isinstance(step, Enlarging):
+                yield from self._teller.words(step)
+                if self._left():
+                    return None
+                continue
             model = self.painter.painter.model
             info, latent = model.info, model.latent
             del model  # what the next pass needs room for
@@ -168,15 +178,19 @@ class Painting:
         return pack_step(step, self._hardware.backend, painter, wraps=self._resolved.tiling)
 
     @torch.inference_mode()
-    def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> None:
-        """Decode a picture, unless an attempt before did; its file is made beside what is painted next."""
+    def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> Iterator[Event]:
+        """Decode a picture, unless an attempt before did or the job is left meanwhile; its file is made beside what is painted next."""
         if index in self._decoded:
             return
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
         tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
-        picture = final_picture(latents, self._resolved.hires, vae, tiled=tiled, wraps=self._resolved.tiling)
-        if self._canvas is not None:
-            picture = self._canvas.finished(picture)
+        work = final_picture(
+            latents, self._resolved.hires, vae, self._upscaler, tiled=tiled, wraps=self._resolved.tiling
+        )
+        decoded = yield from self._teller.told(work, self._left)
+        if decoded is None:
+            return
+        picture = self._canvas.finished(decoded) if self._canvas is not None else decoded
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
         infotext = write_infotext(self._resolved, index, __version__, backend)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
+from studio.engine.enlarging import Work
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -40,10 +41,10 @@ from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
-from studio.upscalers import ON_PIXELS
+from studio.upscalers import ON_PIXELS, on_latents
 
 WAIT_SECONDS = 0.05
-OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}."
+OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model."
 """What helps where the checkpoint of a second pass cannot read the latents of the first."""
 log = logging.getLogger(__name__)
 
@@ -160,13 +161,17 @@ class DiffusersEngine:
         loaded = yield from self._prepare(resolved)
         for half in get_args(Half):
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
+        for model in resolved.upscaler_models:
+            self._keeper.upscaler(model)
         self._activity, self._saving = "", Saving()
         size = (resolved.width, resolved.height)
         canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
         decoder = partial(self._coder, "decoder", resolved)
         with contextlib.closing(
-            Painting(resolved, cancel, painter(loaded), decoder, self._hardware, self._saving, canvas)
+            Painting(
+                resolved, cancel, painter(loaded), decoder, self._keeper.upscaler, self._hardware, self._saving, canvas
+            )
         ) as job:
             yield from self._batches(job, loaded, resolved, cancel, painter)
             yield from job.rest()
@@ -225,7 +230,7 @@ class DiffusersEngine:
         for part in (resolved, plan) if plan and plan.denoising_strength else (resolved,):
             if part.refiner:
                 check(part.model, part.refiner.model)
-        if plan and plan.denoising_strength and plan.upscaler not in ON_PIXELS:
+        if plan and plan.denoising_strength and on_latents(plan.upscaler):
             check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
     def _load(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> Generator[Event, None, LoadedCheckpoint]:
@@ -306,9 +311,9 @@ class DiffusersEngine:
 
         latent = loaded.model.latent
 
-        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Enlarged:
+        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
             vae = self._coder("decoder", resolved, painter)
-            return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+            return enlarged(x, plan, vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):

@@ -186,7 +186,11 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     """
     refiner, hires = resolved.refiner, resolved.hires
     files = [*resolved.checkpoints, *([resolved.vae] if resolved.vae else [])]
-    files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.all_embeddings)]
+    files += [
+        *resolved.upscaler_models,
+        *(use.model for use in resolved.all_loras),
+        *(use.model for use in resolved.all_embeddings),
+    ]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),
@@ -205,6 +209,7 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
 def _hires_without_hashes(plan: HiresPlan) -> HiresPlan:
     changes = {
         "model": _unhashed(plan.model),
+        "upscaler_model": plan.upscaler_model and _unhashed(plan.upscaler_model),
         "loras": tuple(_without_hash(use) for use in plan.loras),
         "embeddings": tuple(_without_hash(use) for use in plan.embeddings),
         "refiner": plan.refiner and _without_hash(plan.refiner),

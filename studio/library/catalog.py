@@ -33,6 +33,7 @@ from studio.paths import Paths
 from studio.prompt.styles import Style
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
+from studio.upscalers import UPSCALERS, stems_of
 
 DEFAULT_CHECKPOINT = "sprout-v1"
 """Taken where nobody chose: the model that ships with the program."""
@@ -42,7 +43,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, LoRAs and embeddings below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, LoRAs, embeddings and upscalers below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -55,6 +56,7 @@ class Library:
         self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
+        self._upscalers = Shelf(Place(paths.upscalers.absolute(), "upscaler"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -75,6 +77,10 @@ class Library:
         """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
         self._embeddings.look()
         return self._list("embedding")
+
+    def upscalers(self) -> list[ModelInfo]:
+        """All upscaler models."""
+        return self._list("upscaler")
 
     def embedding_hashes(self) -> dict[str, str]:
         """The word of every usable embedding, and its short hash, "" while that is not known."""
@@ -131,6 +137,15 @@ class Library:
             raise UnknownName.of("embedding", name, [model.name for model in self.embeddings()], field="prompt")
         return info
 
+    def upscaler(self, name: str) -> ModelInfo:
+        """The upscaler model called `name`, which may also be A1111's name of it. Raises `UnknownName` with near matches."""
+        found = (self._find("upscaler", known) for known in (name, *stems_of(name)))
+        info = next((info for info in found if info), None)
+        if info is None:
+            known = [*UPSCALERS.names(), *(model.name for model in self.upscalers())]
+            raise UnknownName.of("upscaler", name, known)
+        return info
+
     def style(self, name: str) -> Style:
         """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
         return self.styles.find(name)
@@ -150,6 +165,7 @@ class Library:
         self._models.refresh()
         self._loras.refresh()
         self._embeddings.refresh()
+        self._upscalers.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -164,6 +180,7 @@ class Library:
         """Weight files of sound models whose hashes are not known."""
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
+        entries += self._upscalers.entries("upscaler")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -182,7 +199,8 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        return {"lora": self._loras, "embedding": self._embeddings}.get(kind, self._models)
+        own = {"lora": self._loras, "embedding": self._embeddings, "upscaler": self._upscalers}
+        return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:
         return [self._with_hashes(entry) for entry in self._shelf(kind).entries(kind)]

@@ -13,6 +13,7 @@ from studio.families import (
     describe_embedding,
     describe_folder,
     describe_lora,
+    describe_upscaler,
     folder_weight_files,
     is_model_folder,
     is_network_folder,
@@ -144,6 +145,9 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         return _lora(info, header)
     if place == "embedding":
         return _embedding(info, header)
+    if place == "upscaler":
+        signature = describe_upscaler(header)
+        return info.model_copy(update={"enlarges": signature.enlarges, "problem": signature.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

@@ -90,7 +90,8 @@ class HiresPlan(_Frozen):
     width: int
     height: int
     covering: tuple[int, int]
-    upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`")
+    upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`, or of `upscaler_model`")
+    upscaler_model: ModelInfo | None = Field(None, description="The file, where the upscaler is a model")
     model: ModelInfo = Field(description="That of the first pass, unless another one paints this one")
     steps: int = Field(description="How many are run")
     steps_given: bool = Field(description="Whether the request says how many; the infotext then does")
@@ -257,6 +258,11 @@ class ResolvedRequest(_Frozen):
         """The embeddings of both passes, each use once."""
         more = self.hires.embeddings if self.hires else ()
         return (*self.embeddings, *(use for use in more if use not in self.embeddings))
+
+    @property
+    def upscaler_models(self) -> tuple[ModelInfo, ...]:
+        """The files of upscalers that enlarge."""
+        return (self.hires.upscaler_model,) if self.hires and self.hires.upscaler_model else ()
 
     @property
     def checkpoints(self) -> tuple[ModelInfo, ...]:
