@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
 from studio.prompt.styles import Style, recognise_styles
+from studio.upscalers import find_upscaler
 
 if TYPE_CHECKING:
     from studio.library import Library
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, Any]:
     """`request` with the names that things have here; what is not here stays as it was written.
 
-    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoints and VAE
-    become names of the library.
+    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoints and VAE, and
+    A1111's names of upscalers, become names of the library.
     """
     found = dict(request)
     with contextlib.suppress(StudioError):
@@ -31,6 +32,12 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
             with contextlib.suppress(StudioError):
                 info = library.checkpoint(found[part]["checkpoint"])
                 found[part] = {**found[part], "checkpoint": info.name}
+    if (found.get("hires") or {}).get("upscaler"):
+        with contextlib.suppress(StudioError):
+            found["hires"] = {
+                **found["hires"],
+                "upscaler": find_upscaler(found["hires"]["upscaler"], library, "")[0].name,
+            }
     return {key: value for key, value in found.items() if key in request or key == "styles"}
 
 

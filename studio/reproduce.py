@@ -14,7 +14,9 @@ from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import extract_networks
+from studio.schema.parts import HiresPass
 from studio.schema.request import GenerationRequest, make_request
+from studio.upscalers import PLAIN_UPSCALER, find_upscaler
 from studio.wording import ModelLookup
 
 if TYPE_CHECKING:
@@ -115,16 +117,27 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             texts = {name: text.replace(str(tag), "") for name, text in texts.items()}
             missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
     if request.hires:
-        second = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
-        try:
-            library.checkpoint(second["checkpoint"] or None)
-        except UnknownName:
-            missing.append(
-                f"Hires checkpoint {second['checkpoint']!r} is not here: both passes painted with the same one."
-            )
-            second["checkpoint"] = ""
-        changes["hires"] = request.hires.model_copy(update=second)
+        second, more = _hires_with_what_is_here(request.hires, library)
+        missing += more
+        changes["hires"] = second.model_copy(update={"prompt": texts["hires"]})
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
+
+
+def _hires_with_what_is_here(part: HiresPass, library: ModelLookup) -> tuple[HiresPass, list[str]]:
+    """The second pass but for its prompt, as `with_what_is_here` does it."""
+    missing: list[str] = []
+    changes = {}
+    try:
+        library.checkpoint(part.checkpoint or None)
+    except UnknownName:
+        missing.append(f"Hires checkpoint {part.checkpoint!r} is not here: both passes painted with the same one.")
+        changes["checkpoint"] = ""
+    try:
+        find_upscaler(part.upscaler, library, "hires.upscaler")
+    except StudioError:
+        missing.append(f"Upscaler {part.upscaler!r} is not here: enlarged with {PLAIN_UPSCALER}.")
+        changes["upscaler"] = PLAIN_UPSCALER
+    return part.model_copy(update=changes), missing
 
 
 def _is_kept(image: str, library: ModelLookup) -> bool:

@@ -17,6 +17,8 @@ from studio.schema.models import ModelInfo
 LatentMode = Literal["bilinear", "bicubic", "nearest", "nearest-exact"]
 PixelFilter = Literal["lanczos", "nearest"]
 DEFAULT_UPSCALER = "Latent"
+PLAIN_UPSCALER = "Lanczos"
+"""What comes nearest to a model that is not here."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from studio.schema.models import ModelInfo
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
-    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs and embeddings")
+    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs, embeddings and upscalers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         "vaes": library.vaes(),
         "loras": library.loras(),
         "embeddings": library.embeddings(),
+        "upscalers": library.upscalers(),
     }
     library.close()
     if arguments.json:
@@ -48,5 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _line(model: ModelInfo) -> str:
     size = f"{model.size / 1e9:.1f} GB" if model.size >= 1e9 else f"{model.size / 1e6:.0f} MB"
     vectors = [f"{model.vectors} vector{'' if model.vectors == 1 else 's'}"] if model.vectors else []
-    facts = [model.title, model.family, size, *vectors] + ([f"unusable: {model.problem}"] if model.problem else [])
+    kind = f"{model.enlarges}x" if model.kind == "upscaler" else model.family
+    facts = [model.title, kind, size, *vectors] + ([f"unusable: {model.problem}"] if model.problem else [])
     return "  ".join(facts)

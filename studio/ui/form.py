@@ -18,6 +18,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, invalid_request, make_request
 from studio.ui.fields import Choices, control, shown_number, typed_number
 from studio.ui.looks import LOOKS, MAYBE_EMPTY, OPTIONS, PARTS, PICTURED, SWITCH, SWITCHED, SWITCHES
+from studio.upscalers import UPSCALERS, shown_name
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -60,6 +61,13 @@ def refiner_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
 def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     """`Use same checkpoint`, then the checkpoints that can be used."""
     return [("Use same checkpoint", ""), *model_choices(models)]
+
+
+def upscaler_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """The upscalers without a file, then the models that can be used, by both names where A1111 has another one."""
+    named = [(model.name, shown_name(model.name)) for model in models if not model.problem]
+    found = [(name if theirs == name.rpartition("/")[2] else f"{name} ({theirs})", name) for name, theirs in named]
+    return [*((name, name) for name in UPSCALERS.names()), *found]
 
 
 def style_choices(studio: Studio) -> list[str]:

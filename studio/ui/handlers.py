@@ -29,16 +29,17 @@ from studio.ui.form import (
     refiner_choices,
     second_choices,
     style_choices,
+    upscaler_choices,
     vae_choices,
 )
-from studio.upscalers import UPSCALERS
+from studio.upscalers import find_upscaler
 
 if TYPE_CHECKING:
     from studio.app import Studio
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "hires.upscaler", "vae", "styles")
 """Fields whose choices are what the library has."""
 
 
@@ -129,6 +130,7 @@ class Handlers:
             "model": model_choices(models),
             "refiner.checkpoint": refiner_choices(models),
             "hires.checkpoint": second_choices(models),
+            "hires.upscaler": upscaler_choices(self.studio.library.upscalers()),
             "vae": vae_choices(self.studio.library.vaes()),
             "styles": style_choices(self.studio),
         }
@@ -143,6 +145,7 @@ class Handlers:
             "model": self._usable_checkpoint,
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "hires": _known_hires,
+            "hires.upscaler": lambda name: find_upscaler(name, self.studio.library, "hires.upscaler")[0].name,
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,
@@ -158,9 +161,8 @@ class Handlers:
 
 
 def _known_hires(part: Mapping[str, Any]) -> dict[str, Any]:
-    """The second pass with the names of the lists. Raises `UnknownName`."""
+    """The second pass with the names of the tables. Raises `UnknownName`."""
     names = {
-        "upscaler": UPSCALERS.get(part["upscaler"]).name,
         "sampler": part["sampler"] and find_sampler(part["sampler"]).name,
         "schedule": part["schedule"] and find_schedule(part["schedule"]).label,
     }

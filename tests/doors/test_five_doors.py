@@ -29,6 +29,7 @@ from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
 from tests.tiny_models import tiny_file
+from tests.vector_files import vector_path
 
 PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
 KEPT, KEPT_HOLE = "aeb2c1a36ab087a0b601222b6dca4d04", "07d9b5cd184264b6e0ac514daa0c8bf8"
@@ -89,6 +90,12 @@ CASES: dict[str, dict[str, Any]] = {
         "vae_encoder": "TAESD",
         "vae_decoder": "TAESD",
         "hires": {"upscaler": "Lanczos"},
+    },
+    "a model enlarges": {
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "hires": {"upscaler": "R-ESRGAN 2x+", "scale": 1.5, "denoising_strength": 0.3},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -430,6 +437,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "vae_approx").mkdir()
     for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
         (folder / "vae_approx" / f"{name}.safetensors").touch()
+    (folder / "upscalers" / "real").mkdir(parents=True)
+    shutil.copy(vector_path("upscalers/new-2x.safetensors"), folder / "upscalers/real/RealESRGAN_x2plus.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())

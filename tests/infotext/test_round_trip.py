@@ -44,6 +44,7 @@ MODELS = {
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
+UPSCALER = info("upscaler", "sub/4x-UltraSharp")
 EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
 
 
@@ -75,6 +76,10 @@ class Library:
     def embedding(self, name: str) -> ModelInfo:
         assert name == EMBEDDING.name
         return EMBEDDING
+
+    def upscaler(self, name: str) -> ModelInfo:
+        assert name in UPSCALER.name
+        return UPSCALER
 
     def style(self, name: str) -> Style:
         assert name == "photo"
@@ -123,7 +128,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "vae": st.sampled_from(["Automatic", "nice"]),
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
-    "upscaler": st.sampled_from(UPSCALERS.names()),
+    "upscaler": st.sampled_from([*UPSCALERS.names(), UPSCALER.name]),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),

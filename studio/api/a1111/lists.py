@@ -13,7 +13,7 @@ from studio.library.embeddings import word_of
 from studio.prompt.styles import Style
 from studio.samplers.table import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
-from studio.upscalers import UPSCALERS
+from studio.upscalers import ON_PIXELS, UPSCALERS, shown_name
 
 router = APIRouter()
 
@@ -151,9 +151,14 @@ def schedulers() -> list[Scheduler]:
 
 
 @router.get("/upscalers")
-def upscalers() -> list[Upscaler]:
-    """Those that work on pixels, `None` first, as clients expect."""
-    return [Upscaler(name=row.name) for row in UPSCALERS if row.latents is None]
+def upscalers(studio: StudioDep) -> list[Upscaler]:
+    """Those that work on pixels, `None` first, as clients expect; models under the names that A1111 has for them."""
+    models = [
+        Upscaler(name=shown_name(model.name), model_name=model.name, model_path=model.path, scale=model.enlarges)
+        for model in studio.library.upscalers()
+        if not model.problem
+    ]
+    return [*(Upscaler(name=name) for name in ON_PIXELS), *models]
 
 
 @router.get("/latent-upscale-modes")

@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, upscalers, VAEs as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -10,6 +10,7 @@ const KINDS = [
   ["models", "Checkpoints"],
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
+  ["upscalers", "Upscalers"],
   ["vaes", "VAE"],
 ];
 
@@ -55,8 +56,8 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, vaes };
+      const [models, loras, embeddings, upscalers, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.upscalers(), api.vaes()]);
+      this.#lists = { models, loras, embeddings, upscalers, vaes };
     } catch (error) {
       toast(error.message, "bad");
     }
@@ -98,7 +99,7 @@ export class Library {
 
   #model(model) {
     const facts = [
-      FAMILIES[model.family] ?? model.family,
+      model.kind === "upscaler" ? model.enlarges && `${model.enlarges}×` : (FAMILIES[model.family] ?? model.family),
       model.native_size && model.kind === "checkpoint" ? `${model.native_size} px` : "",
       model.vectors ? plural(model.vectors, "vector") : "",
       bytes(model.size),

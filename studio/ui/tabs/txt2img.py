@@ -9,12 +9,11 @@ import gradio as gr
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
-from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices
+from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices, upscaler_choices
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
 from studio.ui.wiring import listen_js, script
-from studio.upscalers import UPSCALERS
 
 
 def _options(*names: str) -> tuple[str, ...]:
@@ -51,15 +50,21 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 """Title, fields and switches of each group of the accordion."""
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo]) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and the checkpoints `models` are on offer.
+def build_txt2img(
+    form: Form,
+    fresh: GenerationRequest,
+    styles: list[str],
+    models: Sequence[ModelInfo],
+    upscalers: Sequence[ModelInfo],
+) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles`, the checkpoints `models` and `upscalers` are on offer.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh, models)
+            _settings(form, fresh, models, upscaler_choices(upscalers))
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -89,14 +94,14 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo]) -> None:
+def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo], upscalers: Choices) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
         _source(form)
-        _hires(form, second_choices(models))
+        _hires(form, second_choices(models), upscalers)
         _refiner(form, refiner_choices(models))
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
@@ -138,7 +143,7 @@ def _source(form: Form) -> None:
             form.place("mask.inverted")
 
 
-def _hires(form: Form, checkpoints: Choices) -> None:
+def _hires(form: Form, checkpoints: Choices, upscalers: Choices) -> None:
     """The second pass: its switch, the size it comes to, and, while it is on, all that can be said about it."""
     same_sampler, same_schedule = ("Use same sampler", ""), ("Use same schedule", "")
     with gr.Column(elem_id="txt2img_hr", elem_classes=["ls-hires"]):
@@ -147,7 +152,7 @@ def _hires(form: Form, checkpoints: Choices) -> None:
             panel("hires", elem_id="txt2img_hr_finalres", scale=0)
         with gr.Column(elem_id="txt2img_hr_options", elem_classes=["ls-hires-options"]):
             with gr.Row(elem_classes=["ls-row"]):
-                form.place("hires.upscaler", choices=UPSCALERS.names(), scale=5, min_width=120)
+                form.place("hires.upscaler", choices=upscalers, scale=5, min_width=120)
                 form.place("hires.steps", scale=5, min_width=120)
                 form.place("hires.denoising_strength", scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
