@@ -33,6 +33,7 @@ from studio.schema.resolved import (
 from studio.schema.source import LATENT_UPSCALE
 from studio.sources import given_pictures, mask_plan, run_steps, source_plan
 from studio.upscalers import on_latents
+from studio.upscaling import fixed_upscale, refuse_branching, upscale_plan
 from studio.wording import (
     ModelLookup,
     find_embeddings,
@@ -79,6 +80,7 @@ def resolve(
         return _answered(request, library, draw_seed, selected_checkpoint, options)
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
     resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
+    refuse_branching(resolved, "sd_upscale")
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
 
@@ -124,6 +126,8 @@ def _answered(
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
     source, mask = source_plan(request, model, library), mask_plan(request, model, library)
+    upscale = upscale_plan(request, source, (width, height), library)
+    width, height = upscale.tile if upscale else (width, height)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
@@ -153,6 +157,7 @@ def _answered(
         hires=hires,
         source=source,
         mask=mask,
+        sd_upscale=upscale,
         extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
@@ -209,6 +214,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "hires": fixed_hires(request.hires, resolved, schedule),
         "source": source,
         "mask": mask,
+        "sd_upscale": fixed_upscale(resolved),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
@@ -259,6 +265,7 @@ def _branch_plan(
     except StudioError as error:
         told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
         raise type(error)(told, field="branch.origin", choices=error.choices) from error
+    refuse_branching(origin, "branch.origin")
     refuse_late_step(point.step, origin)
     return BranchPlan(step=point.step, origin=origin, text=point.origin)
 

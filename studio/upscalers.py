@@ -7,6 +7,7 @@ library, which go by their stem.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -103,3 +104,14 @@ def find_upscaler(name: str, library: Finder, field: str) -> tuple[Upscaler, Mod
     if info.problem:
         raise IncompatibleFile(f"{info.name!r} cannot be used: {info.problem}", field=field)
     return Upscaler(info.name), info
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles of `tile` pixels begin that cover `length` pixels; `overlap` is less than `tile`. What is no longer than a tile has one.
+
+    A1111's rule: as few as are needed, spread evenly, so that neighbours overlap by as much as asked for, or more.
+    """
+    if length <= tile:
+        return [0]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    return [int(i * (length - tile) / (count - 1)) for i in range(count)]

@@ -8,11 +8,12 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from studio.engine.branching import BranchPass
@@ -31,7 +32,8 @@ from studio.engine.painting import Painter, Painting
 from studio.engine.passes import DenoisingPass, Lift, sampling_plan
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
-from studio.engine.source import SourceLatents, source_latents
+from studio.engine.sd_upscale import TiledPasses, enlarged_source
+from studio.engine.source import SourceLatents, source_latents, together
 from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
@@ -165,7 +167,8 @@ class DiffusersEngine:
             self._keeper.upscaler(model)
         self._activity, self._saving = "", Saving()
         size = (resolved.width, resolved.height)
-        canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
+        given = resolved.source if resolved.sd_upscale is None else None
+        canvas = prepare(given, resolved.mask, size) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
         decoder = partial(self._coder, "decoder", resolved)
         with contextlib.closing(
@@ -284,15 +287,17 @@ class DiffusersEngine:
     ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
 
-        def make(part: ResolvedRequest, lift: Lift | None = None) -> DenoisingPass:
+        begins = [canvas] if canvas else []
+
+        def make(part: ResolvedRequest, lift: Lift | None = None, begins: Sequence[Canvas] = begins) -> DenoisingPass:
             current = loaded
             if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
                 current = self._needed(part.model, resolved.checkpoints)
             current.loras.apply(_loras(part))
-            if part.source is None or canvas is None:
+            if part.source is None or not begins:
                 return self._pass(current, part, resolved.checkpoints, lift)
             lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
-            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, canvas))
+            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, begins))
 
         def first() -> DenoisingPass | BranchPass:
             if resolved.branch is None:
@@ -302,6 +307,13 @@ class DiffusersEngine:
             start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
             return BranchPass(resolved, make, start)
 
+        if resolved.sd_upscale:
+
+            def over(tiles: Sequence[Image.Image]) -> DenoisingPass:
+                return make(resolved, begins=[Canvas(tile, tile) for tile in tiles])
+
+            enlarge = partial(enlarged_source, resolved, self._keeper.upscaler)
+            return TiledPasses(resolved, enlarge, over, partial(self._decoded, resolved))
         plan = resolved.hires
         if plan is None or plan.denoising_strength == 0:
             return first()
@@ -311,7 +323,7 @@ class DiffusersEngine:
 
         latent = loaded.model.latent
 
-        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
+        def between(x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
             vae = self._coder("decoder", resolved, painter)
             return enlarged(x, plan, vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
 
@@ -321,22 +333,29 @@ class DiffusersEngine:
             vae = self._coder("encoder", resolved, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
-        return TwoPasses(first, partial(make, part, lift), enlarge, begin, steps)
+        return TwoPasses(first, partial(make, part, lift), between, begin, steps)
 
-    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, canvas: Canvas) -> SourceLatents:
-        """The picture that a pass begins with, as latents of its checkpoint."""
+    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, begins: Sequence[Canvas]) -> SourceLatents:
+        """The picture, or those, that a pass begins with, as latents of its checkpoint."""
         vae, hardware = self._coder("encoder", resolved, loaded), self._hardware
-        tiled = self._saving.decodes_in_tiles(hardware, *canvas.picture.size)
+        encode = partial(
+            source_latents,
+            resolved=resolved,
+            vae=vae,
+            inpaint=loaded.model.inpaint,
+            edit=loaded.model.edit,
+            device=hardware.device,
+            tiled=self._saving.decodes_in_tiles(hardware, *begins[0].picture.size),
+        )
         with torch.inference_mode(), self._saving.only("vae", loaded, hardware):
-            return source_latents(
-                canvas,
-                resolved,
-                vae,
-                inpaint=loaded.model.inpaint,
-                edit=loaded.model.edit,
-                device=hardware.device,
-                tiled=tiled,
-            )
+            return together([encode(canvas) for canvas in begins])
+
+    def _decoded(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
+        """The picture of a tile's latents [C, h, w]."""
+        tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
+        decoder = Decoder(self._coder("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
+        with torch.inference_mode(), self._saving.only("vae", painter, self._hardware):
+            return decoder.picture(latents)
 
     def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
         """What decodes, or encodes, pictures of the checkpoint in this job."""

@@ -1,30 +1,21 @@
 """A picture in overlapping tiles, and the way back: for models that take a small picture at a time. Sizes are (width, height) in pixels.
 
-The rules are A1111's: as few tiles of one size as cover the picture, spread evenly, so that neighbours overlap by as much as asked for or more.
-Over the overlap a tile goes linearly from what was there before, at its left (upper) edge, to its own pixels.
+Where they lie says `studio.upscalers.tile_starts`. As in A1111, over the overlap a tile goes linearly from what was there before, at its left (upper) edge, to its own pixels.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from studio.upscalers import tile_starts
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; the last two outside."""
 Values = npt.NDArray[np.float32]
 """Pixels [h, w, 3], 0 to 255."""
-
-
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles of `tile` pixels begin that cover `length`; `overlap` is less than `tile`. One that is no longer than a tile has one."""
-    if length <= tile:
-        return [0]
-    count = math.ceil((length - overlap) / (tile - overlap))
-    return [int(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
 class Patchwork:
@@ -40,7 +31,7 @@ class Patchwork:
     def __init__(self, size: Size, tile: Size, overlap: int, times: int = 1) -> None:
         self._tile = min(tile[0], size[0]), min(tile[1], size[1])
         self._times, self._overlap = times, overlap * times
-        self._across, self._down = (starts(size[i], self._tile[i], overlap) for i in (0, 1))
+        self._across, self._down = (tile_starts(size[i], self._tile[i], overlap) for i in (0, 1))
         self._whole = np.zeros((size[1] * times, size[0] * times, 3), np.uint8)
         self._row = np.zeros((self._tile[1] * times, size[0] * times, 3), np.float32)
         self._done = 0

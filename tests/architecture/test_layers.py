@@ -33,6 +33,7 @@ LAYERS = {
         "sources",
         "steps",
         "trainer",
+        "upscaling",
         "wording",
     },
     4: {"ui", "api", "cli"},

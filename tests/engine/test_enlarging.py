@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from studio.engine.enlarging import OVERLAP, TILE, Enlarging, Teller, UpscalerModel, enlarged_picture
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
-from studio.engine.tiles import starts
 from studio.errors import EngineError, NotFound
 from studio.schema.models import ModelInfo
+from studio.upscalers import tile_starts
 from tests.engine.test_tiles import noise
 from tests.vector_files import vector_path
 
@@ -67,7 +67,7 @@ def test_a_large_picture_is_many_that_overlap() -> None:
     found, said = done(upscaler.run(picture))
     assert [state.total for state in said] == [2, 2]
     whole = upscaler._tile(np.asarray(picture, np.float32))
-    assert starts(TILE + 50, TILE, OVERLAP) == [0, 50]
+    assert tile_starts(TILE + 50, TILE, OVERLAP) == [0, 50]
     first, second = slice(0, 2 * 50), slice(2 * (TILE + 4), None)
     for part in (first, second):
         assert np.abs(pixels(found)[:, part] - whole[:, part]).max() <= 0.5

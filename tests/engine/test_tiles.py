@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.engine.tiles import Patchwork, Values, pixel_values, starts
+from studio.engine.tiles import Patchwork, Values, pixel_values
+from studio.upscalers import tile_starts
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from studio.engine.tiles import Patchwork, Values, pixel_values, starts
     ],
 )
 def test_tiles_are_few_and_spread_evenly(length: int, tile: int, overlap: int, expected: list[int]) -> None:
-    assert starts(length, tile, overlap) == expected
+    assert tile_starts(length, tile, overlap) == expected
     assert all(after - before <= tile - overlap for before, after in pairwise(expected))
 
 
@@ -76,7 +77,7 @@ def test_changed_tiles_go_over_into_each_other() -> None:
     ]
     for tile in (tile for row in tiles for tile in row):
         pieces.add(tile)
-    expected = by_hand(tiles, starts(26, 10, 4), starts(17, 9, 4), 4, (26, 17))
+    expected = by_hand(tiles, tile_starts(26, 10, 4), tile_starts(17, 9, 4), 4, (26, 17))
     assert np.abs(np.asarray(pieces.picture) - expected).max() <= 1, "rounded once a row of tiles"
 
 
