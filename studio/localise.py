@@ -32,12 +32,11 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
             with contextlib.suppress(StudioError):
                 info = library.checkpoint(found[part]["checkpoint"])
                 found[part] = {**found[part], "checkpoint": info.name}
-    if (found.get("hires") or {}).get("upscaler"):
-        with contextlib.suppress(StudioError):
-            found["hires"] = {
-                **found["hires"],
-                "upscaler": find_upscaler(found["hires"]["upscaler"], library, "")[0].name,
-            }
+    for part in ("hires", "sd_upscale"):
+        if (found.get(part) or {}).get("upscaler"):
+            with contextlib.suppress(StudioError):
+                upscaler, _ = find_upscaler(found[part]["upscaler"], library, f"{part}.upscaler")
+                found[part] = {**found[part], "upscaler": upscaler.name}
     return {key: value for key, value in found.items() if key in request or key == "styles"}
 
 

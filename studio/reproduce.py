@@ -98,10 +98,14 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
-            changes |= {"source": None, "mask": None} if part == "source" else {"mask": None}
+            changes |= dict.fromkeys(("source", "mask", "sd_upscale") if part == "source" else ("mask",))
             missing.append(
                 f"The {'picture' if part == 'source' else 'mask'} {given.image} is not here: painted without it."
             )
+    if request.sd_upscale and "sd_upscale" not in changes:
+        upscaler, more = _upscaler_that_is_here(request.sd_upscale.upscaler, library)
+        missing += more
+        changes["sd_upscale"] = request.sd_upscale.model_copy(update={"upscaler": upscaler})
     if request.refiner:
         try:
             library.checkpoint(request.refiner.checkpoint)
@@ -125,19 +129,22 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
 
 def _hires_with_what_is_here(part: HiresPass, library: ModelLookup) -> tuple[HiresPass, list[str]]:
     """The second pass but for its prompt, as `with_what_is_here` does it."""
-    missing: list[str] = []
-    changes = {}
+    upscaler, missing = _upscaler_that_is_here(part.upscaler, library)
+    changes = {"upscaler": upscaler}
     try:
         library.checkpoint(part.checkpoint or None)
     except UnknownName:
         missing.append(f"Hires checkpoint {part.checkpoint!r} is not here: both passes painted with the same one.")
         changes["checkpoint"] = ""
-    try:
-        find_upscaler(part.upscaler, library, "hires.upscaler")
-    except StudioError:
-        missing.append(f"Upscaler {part.upscaler!r} is not here: enlarged with {PLAIN_UPSCALER}.")
-        changes["upscaler"] = PLAIN_UPSCALER
     return part.model_copy(update=changes), missing
+
+
+def _upscaler_that_is_here(name: str, library: ModelLookup) -> tuple[str, list[str]]:
+    try:
+        find_upscaler(name, library, "upscaler")
+    except StudioError:
+        return PLAIN_UPSCALER, [f"Upscaler {name!r} is not here: enlarged with {PLAIN_UPSCALER}."]
+    return name, []
 
 
 def _is_kept(image: str, library: ModelLookup) -> bool:

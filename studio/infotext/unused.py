@@ -38,8 +38,8 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "Z Values",
         "Fixed ",
         "Plot ",
-        "SD upscale",
     ),
+    "picture that SD upscale enlarged": ("SD upscale",),
     "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }

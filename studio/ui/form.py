@@ -18,7 +18,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, invalid_request, make_request
 from studio.ui.fields import Choices, control, shown_number, typed_number
 from studio.ui.looks import LOOKS, MAYBE_EMPTY, OPTIONS, PARTS, PICTURED, SWITCH, SWITCHED, SWITCHES
-from studio.upscalers import UPSCALERS, shown_name
+from studio.upscalers import UPSCALERS, on_latents, shown_name
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -70,6 +70,12 @@ def upscaler_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [*((name, name) for name in UPSCALERS.names()), *found]
 
 
+def source_upscalers(upscalers: Iterable[str | tuple[str, str]]) -> list[tuple[str, str]]:
+    """`Off`, then those of `upscalers` that enlarge pictures."""
+    pairs = ((choice, choice) if isinstance(choice, str) else choice for choice in upscalers)
+    return [("Off", ""), *(pair for pair in pairs if not on_latents(pair[1]))]
+
+
 def style_choices(studio: Studio) -> list[str]:
     """Names of the styles; none while a file of them is damaged."""
     try:
@@ -117,6 +123,8 @@ class Form:
         for part in PICTURED:
             there = there and bool(data[part].get("image"))
             data[part] = data[part] if there else None
+        if data["source"] is None:
+            data["sd_upscale"] = None
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:

@@ -28,6 +28,7 @@ from studio.ui.form import (
     possible,
     refiner_choices,
     second_choices,
+    source_upscalers,
     style_choices,
     upscaler_choices,
     vae_choices,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "hires.upscaler", "vae", "styles")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "hires.upscaler", "sd_upscale.upscaler", "vae", "styles")
 """Fields whose choices are what the library has."""
 
 
@@ -126,11 +127,13 @@ class Handlers:
     def _with_lists(self, updates: Updates) -> Updates:
         """`updates`, with the choices of `LISTS` as the library has them now."""
         models = self.studio.library.checkpoints()
+        upscalers = upscaler_choices(self.studio.library.upscalers())
         lists: dict[str, Choices] = {
             "model": model_choices(models),
             "refiner.checkpoint": refiner_choices(models),
             "hires.checkpoint": second_choices(models),
-            "hires.upscaler": upscaler_choices(self.studio.library.upscalers()),
+            "hires.upscaler": upscalers,
+            "sd_upscale.upscaler": source_upscalers(upscalers),
             "vae": vae_choices(self.studio.library.vaes()),
             "styles": style_choices(self.studio),
         }
@@ -146,6 +149,9 @@ class Handlers:
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "hires": _known_hires,
             "hires.upscaler": lambda name: find_upscaler(name, self.studio.library, "hires.upscaler")[0].name,
+            "sd_upscale.upscaler": lambda name: (
+                name and find_upscaler(name, self.studio.library, "sd_upscale.upscaler")[0].name
+            ),
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
             "sampler": lambda name: find_sampler(name).name,

@@ -11,6 +11,7 @@ from studio.api.a1111.names import HIRES_FIELDS, HIRES_OVERRIDES
 from studio.api.a1111.painting import ImagesAnswer, context_of, painted
 from studio.api.a1111.scripts import TXT2IMG_AXES
 from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, named, split_sampler, translate
+from studio.api.a1111.upscale_script import is_sd_upscale
 from studio.api.common import StudioDep
 
 router = APIRouter()
@@ -39,6 +40,7 @@ _OLD_HIRES = (
     "are that, hr_scale enlarges."
 )
 _REFUSED: tuple[Refusal, ...] = (
+    ("script_name", is_sd_upscale, "SD upscale enlarges a picture. Send one to /sdapi/v1/img2img."),
     ("firstphase_width", _positive, _OLD_HIRES),
     ("firstphase_height", _positive, _OLD_HIRES),
     ("firstpass_image", named, "a given first pass is not available in this version. Leave the field out."),
@@ -55,7 +57,7 @@ def _own_parts(said: Said) -> tuple[dict[str, Any], list[str]]:
     warnings = []
     if said.data.get("source") and "branch" not in said.given:
         warnings.append("The infotext is of img2img; its picture was ignored. Send it to /sdapi/v1/img2img.")
-    return {"hires": hires, "source": None, "mask": None}, warnings
+    return {"hires": hires, "source": None, "mask": None, "sd_upscale": None}, warnings
 
 
 def _hires(said: Said) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choi
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
+from studio.ui.tabs.upscale import build_upscale
 from studio.ui.wiring import listen_js, script
 
 
@@ -100,7 +101,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo],
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
-        _source(form)
+        _source(form, upscalers)
         _hires(form, second_choices(models), upscalers)
         _refiner(form, refiner_choices(models))
         with gr.Row(elem_classes=["ls-row"]):
@@ -124,7 +125,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo],
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
 
 
-def _source(form: Form) -> None:
+def _source(form: Form, upscalers: Choices) -> None:
     """The picture to begin with and its mask: the well is the script's, the options show while there is what they act on."""
     for name in ("source.image", "mask.image"):
         form.place(name, visible="hidden")
@@ -141,6 +142,7 @@ def _source(form: Form) -> None:
                 form.place("mask.area", scale=5, min_width=120)
                 form.place("mask.padding", scale=5, min_width=120)
             form.place("mask.inverted")
+        build_upscale(form, upscalers)
 
 
 def _hires(form: Form, checkpoints: Choices, upscalers: Choices) -> None:
