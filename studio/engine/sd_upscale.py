@@ -1,7 +1,7 @@
 """A picture enlarged and painted tile by tile (A1111's script SD upscale): passes over its tiles, put together again.
 
-Tiles are painted in batches. As in A1111 the first batch begins with the picture's seed and each further one with the next; within a
-batch seeds count on as in any other.
+The first tile has the picture's seed and each further one the next, as in A1111 with one tile at a time. How many are painted at once changes nothing
+but the time, as for pictures; A1111 begins anew with each batch, so that its pictures cannot be painted again without knowing how large they were.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class TiledPasses:
             current = self._in_use = self._make([large.crop(box) for box in boxes])
             self._begins.append(done)
             last: Step | None = None
-            for last in current.steps(*self._seeds(seeds, subseeds, len(self._begins) - 1, len(boxes))):
+            for last in current.steps(*self._seeds(seeds, subseeds, number, len(boxes))):
                 yield replace(last, index=last.index + self._begins[-1])
             assert last is not None, "a plan has at least one step"
             done += last.index + 1
@@ -109,14 +109,10 @@ class TiledPasses:
         shown.save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
 
-    def _seeds(
-        self, seeds: Sequence[int], subseeds: Sequence[int], batch: int, count: int
-    ) -> tuple[list[int], list[int]]:
-        """Those of a batch of tiles. With a variation its seeds count on within the batch, and the seed does not."""
-        first, turns = seeds[0] + batch, range(count)
-        if not subseeds:
-            return [(first + i) % (MAX_SEED + 1) for i in turns], []
-        return [first % (MAX_SEED + 1)] * count, [(subseeds[0] + i) % (MAX_SEED + 1) for i in turns]
+    @staticmethod
+    def _seeds(seeds: Sequence[int], subseeds: Sequence[int], first: int, count: int) -> tuple[list[int], list[int]]:
+        """Those of `count` tiles from tile `first` on. The variation seed is the same for all."""
+        return [(seeds[0] + first + i) % (MAX_SEED + 1) for i in range(count)], list(subseeds) * count
 
     def _fresh(self) -> Patchwork:
         return Patchwork((self._plan.width, self._plan.height), self._plan.tile, self._plan.overlap)

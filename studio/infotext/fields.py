@@ -190,9 +190,9 @@ class _Reader:
         return found
 
     def _upscale(self) -> dict[str, Any]:
-        """That the picture was enlarged and painted in tiles; off without its upscaler."""
+        """That the picture was enlarged and painted in tiles; off where its upscaler, or the picture, is not named."""
         found: dict[str, Any] = {}
-        if UPSCALER_KEY in self.pairs:
+        if UPSCALER_KEY in self.pairs and "Init image" in self.pairs:
             for key, field in UPSCALE_KEYS.items():
                 self.read(found, SdUpscale, key, field)
             found["upscaler"] = upscaler_name(found["upscaler"])

@@ -174,9 +174,11 @@ class GenerationRequest(Frozen):
     def _enlarges_a_whole_picture(cls, part: SdUpscale | None, info: ValidationInfo) -> SdUpscale | None:
         """Refuse to enlarge nothing, or a picture with a mask."""
         if part is not None and "source" in info.data and info.data["source"] is None:
-            raise ValueError("SD upscale needs a picture that it enlarges: give source.image too")
+            raise ValueError("painting in tiles (SD upscale) needs a picture that is enlarged: give source.image too")
         if part is not None and info.data.get("mask") is not None:
-            raise ValueError("SD upscale and a mask do not go together: enlarge the finished picture")
+            raise ValueError(
+                "painting in tiles (SD upscale) and a mask do not go together: enlarge the finished picture"
+            )
         return part
 
     @field_validator("source")

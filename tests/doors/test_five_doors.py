@@ -24,6 +24,7 @@ from studio.paths import Paths
 from studio.resolve import fixed
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
+from studio.schema.upscale import SdUpscale
 from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
@@ -282,6 +283,23 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 64,
         "source": {"image": KEPT, "denoising_strength": 0.0, "resize_mode": "Resize and fill"},
     },
+    "a picture in tiles": {
+        "prompt": "a fox",
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "batch_count": 2,
+        "batch_size": 2,
+        "source": {"image": KEPT, "denoising_strength": 0.3},
+        "sd_upscale": {"upscaler": "R-ESRGAN 2x+", "scale_factor": 1.5, "overlap": 32},
+    },
+    "a picture in tiles as large as it is": {
+        "seed": 24,
+        "width": 192,
+        "height": 128,
+        "source": {"image": KEPT},
+        "sd_upscale": {"upscaler": "none", "scale_factor": 3, "overlap": 0},
+    },
     "no picture to begin with": {"seed": 24, "source": {"denoising_strength": 0.4}, "mask": {"blur": 8}},
     "a masked part": {
         "seed": 25,
@@ -420,6 +438,7 @@ PARTS = {
     "hires": "hires-",
     "source": "source-",
     "mask": "mask-",
+    "sd_upscale": "sd-upscale-",
     "plot": "plot-",
 }
 """What stands before the flags of a part's fields."""
@@ -509,6 +528,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         **pictures(studio, request),
         **(script(request.plot) if request.plot else {}),
+        **(tiles(request.sd_upscale) if request.sd_upscale else {}),
         "override_settings": {
             **{theirs: getattr(request.source, ours) for theirs, ours in SOURCE_SETTINGS.items() if request.source},
             **{theirs: getattr(request.mask, ours) for theirs, ours in MASK_SETTINGS.items() if request.mask},
@@ -547,6 +567,11 @@ def script(plot: Plot) -> dict[str, Any]:
     vary = [False] * 3
     arguments += [plot.legend, True, False, plot.random_seeds, *vary, plot.margin, True]
     return {"script_name": "x/y/z plot", "script_args": arguments}
+
+
+def tiles(part: SdUpscale) -> dict[str, Any]:
+    """A1111's call of its script SD upscale."""
+    return {"script_name": "SD upscale", "script_args": [None, part.overlap, part.upscaler, part.scale_factor]}
 
 
 def pictures(studio: Studio, request: GenerationRequest) -> dict[str, Any]:
