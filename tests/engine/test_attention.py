@@ -163,5 +163,7 @@ def test_which_arguments_a_processor_takes_is_at_hand() -> None:
     """diffusers asks at every call of every layer."""
     known = inspect.signature(KernelProcessor.__call__)
     assert known is inspect.signature(KernelProcessor.__call__), "not read off the function anew"
-    assert set(inspect.signature(KernelProcessor(KERNELS["sdpa"]).__call__).parameters) == set(known.parameters) - {"self"}
+    assert set(inspect.signature(KernelProcessor(KERNELS["sdpa"]).__call__).parameters) == set(known.parameters) - {
+        "self"
+    }
     assert "projections" in known.parameters
