@@ -64,15 +64,16 @@ SHOWN: dict[str, str] = {
     "realesr-general-x4v3": "R-ESRGAN General 4xV3",
     "realesr-general-wdn-x4v3": "R-ESRGAN General WDN 4xV3",
     "realesr-animevideov3": "R-ESRGAN AnimeVideo",
-    "ESRGAN": "ESRGAN_4x",
 }
 """Stems of files that A1111 shows under another name, and that name. All other models it shows by their stem."""
+PUBLISHED = {"ESRGAN": "ESRGAN_4x"}
+"""Stem of a file as it is published, and the one that A1111 gives it when it fetches it."""
 
 
 def stems_of(shown: str) -> list[str]:
-    """The stems of the files that A1111 shows under this name."""
+    """The stems of the files that A1111 may mean by this name, where they are others."""
     wanted = shown.strip().casefold()
-    return [stem for stem, name in SHOWN.items() if name.casefold() == wanted]
+    return [stem for stem, name in (SHOWN | PUBLISHED).items() if name.casefold() == wanted]
 
 
 def shown_name(name: str) -> str:

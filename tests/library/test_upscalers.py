@@ -82,3 +82,6 @@ def test_a1111s_names_go_both_ways() -> None:
     assert shown_name("sub/4x-UltraSharp") == "4x-UltraSharp"
     assert shown_name("Lanczos") == "Lanczos"
     assert stems_of("4x-UltraSharp") == []
+    assert (stems_of("ESRGAN_4x"), shown_name("ESRGAN")) == (["ESRGAN"], "ESRGAN"), (
+        "a file of either name is found again"
+    )
