@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from studio.engine.runner import DiffusersEngine
+from studio.engine.source import SourceLatents, together
 from studio.errors import InvalidRequest
 from studio.infotext import encode_png
 from studio.library.init_images import InitImages
@@ -142,11 +145,15 @@ def test_progress_counts_over_all_tiles_and_shows_the_whole(engine: DiffusersEng
     assert [event.seed for event in events if isinstance(event, ImageReady)] == [7, 8]
 
 
-def test_a_checkpoint_that_is_told_of_its_picture_is_told_of_each_tile(engine: DiffusersEngine, tmp_path: Path) -> None:
-    desk, whole = Desk(tmp_path, "sd1-inpaint"), noise(128, 64)
-    found = pictures(paint(engine, asked(desk, whole, batch_size=2, sd_upscale={"upscaler": "None", "overlap": 0})))[0]
-    alone = pictures(paint(engine, asked(desk, whole.crop((64, 0, 128, 64)), seed=8)))[0]
-    assert np.abs(found[:, 64:] - alone).mean() < 0.5
+def test_each_tile_of_a_batch_has_its_own_latents_and_channels() -> None:
+    """The channels are what checkpoints for inpainting and for instructions are told."""
+    one, two = (SourceLatents(torch.randn(1, 4, 8, 8), None, torch.randn(1, 5, 8, 8), "original", 1.0) for _ in "ab")
+    both = together([one, two])
+    assert torch.equal(both.latents, torch.cat((one.latents, two.latents)))
+    assert both.channels is not None and one.channels is not None and two.channels is not None
+    assert torch.equal(both.channels, torch.cat((one.channels, two.channels)))
+    assert together([one]) is one
+    assert together([replace(one, channels=None), replace(two, channels=None)]).channels is None
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "skip"])
