@@ -80,20 +80,13 @@ def describe_checkpoint(header: Header) -> CheckpointSignature:
 
 
 def pickle_problem(name: str) -> str:
-    """What to tell about a .ckpt, .pt or .bin file called `name`."""
-    source, target = conversion_names(name)
+    """What to tell about a .ckpt, .pt, .pth or .bin file called `name`. A name that a shell might read otherwise is left out of the command."""
+    said = name if _PLAIN_NAME.fullmatch(name) and not name.startswith("-") else "FILE"
+    said = f'"{said}"' if re.search(r"[ ()]", said) else said
     return (
-        f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
-        f"python -c \"import torch, safetensors.torch as s; d = torch.load({source!r}, map_location='cpu', weights_only=True); "
-        f"s.save_file({{k: v.clone() for k, v in d.get('state_dict', d).items() if hasattr(v, 'clone')}}, {target!r})\""
+        f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. "
+        f"To convert it, without running anything: python launch.py convert {said}"
     )
-
-
-def conversion_names(name: str) -> tuple[str, str]:
-    """A pickle file's name and that of what it is converted to, for a command to be pasted: a name that a shell might read otherwise is left out."""
-    stem, _, suffix = name.rpartition(".")
-    stem = stem if _PLAIN_NAME.fullmatch(stem) else "FILE"
-    return f"{stem}.{suffix}", f"{stem}.safetensors"
 
 
 def _text_widths(found: Shapes, spec: FamilySpec) -> tuple[int, ...]:

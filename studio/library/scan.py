@@ -17,7 +17,6 @@ from studio.families import (
     is_model_folder,
     is_network_folder,
 )
-from studio.families.embedding_signature import embedding_pickle_problem
 from studio.families.signature import CheckpointSignature, pickle_problem
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
@@ -132,8 +131,7 @@ def _blank(found: Found, place: ModelKind) -> ModelInfo:
 
 def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
     if path.suffix.lower() != SAFE:
-        explain = embedding_pickle_problem if place == "embedding" else pickle_problem
-        return info.model_copy(update={"problem": explain(path.name)})
+        return info.model_copy(update={"problem": pickle_problem(path.name)})
     try:
         header = read_header(path)
     except DamagedFile as error:
