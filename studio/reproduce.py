@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
-from studio.prompt.networks import extract_networks
+from studio.prompt.networks import HYPERNETWORK, extract_networks
 from studio.schema.request import GenerationRequest, make_request
 from studio.wording import ModelLookup
 
@@ -93,6 +93,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes[name] = instead
             missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    if request.hypernetwork:
+        try:
+            library.hypernetwork(request.hypernetwork)
+        except UnknownName:
+            changes |= {"hypernetwork": "", "hypernetwork_strength": 1.0}
+            missing.append(f"Hypernetwork {request.hypernetwork!r} is not here: painted without it.")
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
@@ -111,9 +117,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         try:
             if tag.kind == "lora":
                 library.lora(tag.name)
+            elif tag.kind == HYPERNETWORK:
+                library.hypernetwork(tag.name)
         except UnknownName:
             texts = {name: text.replace(str(tag), "") for name, text in texts.items()}
-            missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
+            label = "LoRA" if tag.kind == "lora" else "Hypernetwork"
+            missing.append(f"{label} {tag.name!r} is not here: painted without it.")
     if request.hires:
         second = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
         try:

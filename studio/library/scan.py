@@ -12,6 +12,7 @@ from studio.families import (
     describe_checkpoint,
     describe_embedding,
     describe_folder,
+    describe_hypernetwork,
     describe_lora,
     folder_weight_files,
     is_model_folder,
@@ -142,6 +143,9 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         return _lora(info, header)
     if place == "embedding":
         return _embedding(info, header)
+    if place == "hypernetwork":
+        signature = describe_hypernetwork(header)
+        return info.model_copy(update={"family": signature.family, "problem": signature.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 
