@@ -156,7 +156,8 @@ def compare(original: Original, png: bytes, infotext: str) -> Reproduction:
     if largest == 0:
         return Reproduction(True, 0, 1.0, infotext, png)
     similarity = structural_similarity(original.pixels, again) if min(again.shape[:2]) >= _SIMILAR else None
-    return Reproduction(False, largest, similarity, infotext, png, _causes(original, infotext) or (_unknown(largest),))
+    causes = _causes(original, infotext) or _unhashed(original.request) or (_unknown(largest),)
+    return Reproduction(False, largest, similarity, infotext, png, causes)
 
 
 def _causes(original: Original, infotext: str) -> tuple[str, ...]:
@@ -179,6 +180,14 @@ def _cause(key: str, then: str | None, now: str | None) -> str:
     if now is None:
         return f"{key}: {then} in the picture; not known or not used here."
     return f"{key}: {then} in the picture, {now} here."
+
+
+def _unhashed(request: GenerationRequest) -> tuple[str, ...]:
+    """What a text names without a hash: the file may be another one."""
+    texts = (request.prompt, request.hires.prompt if request.hires else "")
+    tags = [tag.name for text in texts for tag in extract_networks(text)[1] if tag.kind == HYPERNETWORK]
+    names = dict.fromkeys(name for name in (*tags, request.hypernetwork) if name)
+    return tuple(f"Hypernetwork {name!r} here may be another file: the picture knows only its name." for name in names)
 
 
 def _same_number(then: str | None, now: str | None) -> bool:
