@@ -46,6 +46,11 @@ class HypernetworkSignature:
     problem: str | None = None
 
 
+def looks_like_one(found: Shapes) -> bool:
+    """Whether all names are those of a hypernetwork's layers."""
+    return bool(found) and all(_KEY.fullmatch(key) for key in found)
+
+
 def describe_hypernetwork(header: Header) -> HypernetworkSignature:
     """Judge any .safetensors file of the hypernetworks folder by the parsed JSON of its header."""
     found = shapes(header)

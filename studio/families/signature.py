@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studio.families.header import Header, Shapes, metadata, shapes, starts
+from studio.families.hypernetwork_signature import looks_like_one
 from studio.families.lora_signature import describe_lora
 from studio.families.spec import FamilySpec
 from studio.families.table import family
@@ -218,6 +219,8 @@ def _other(found: Shapes) -> str:
         return "This is a ControlNet, not a checkpoint."
     if "emb_params" in found or {"clip_l", "clip_g"} & found.keys() or starts(found, "string_to_param"):
         return "This is an embedding (textual inversion), not a checkpoint: put it into the embeddings folder."
+    if looks_like_one(found):
+        return "This is a hypernetwork, not a checkpoint: put it into the hypernetworks folder."
     if "input_blocks.0.0.weight" in found or "conv_in.weight" in found:
         return "The file holds a bare U-Net; a checkpoint needs the text encoder and the autoencoder too."
     first = ", ".join(sorted(found)[:3])

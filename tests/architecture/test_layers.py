@@ -23,6 +23,7 @@ LAYERS = {
         "converting",
         "datasets",
         "hires",
+        "hypernetworks",
         "inspection",
         "lineage",
         "localise",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.families import describe_hypernetwork
+from studio.families import describe_checkpoint, describe_hypernetwork
 
 
 def header(shapes: dict[str, list[int]], notes: Any = None) -> dict[str, Any]:
@@ -31,6 +31,10 @@ def test_a_sound_one() -> None:
     assert describe_hypernetwork(header(both(1024, [1024, 1024]))).family == "sd2"
     plain = describe_hypernetwork(header(both(768, [768, 768])))
     assert (plain.activation, plain.activates_output) == ("linear", True), "what A1111 takes"
+
+
+def test_among_the_checkpoints_it_is_told_where_it_belongs() -> None:
+    assert "hypernetworks folder" in (describe_checkpoint(header(both(768, [768, 768]))).problem or "")
 
 
 @pytest.mark.parametrize(
