@@ -12,7 +12,9 @@ from studio.schema.models import ModelInfo
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
-    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs, embeddings and upscalers")
+    parser = subparsers.add_parser(
+        "models", help="list checkpoints, VAEs, LoRAs, embeddings, hypernetworks and upscalers"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -29,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         "loras": library.loras(),
         "embeddings": library.embeddings(),
         "upscalers": library.upscalers(),
+        "hypernetworks": library.hypernetworks(),
     }
     library.close()
     if arguments.json:

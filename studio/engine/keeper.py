@@ -16,6 +16,7 @@ from studio.engine.conditioning import Conditioner
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import Hardware
+from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
@@ -43,6 +44,7 @@ class LoadedCheckpoint:
     loras: LoraStack
     embeddings: EmbeddingVectors
     conditioner: Conditioner
+    hypernetworks: HypernetworkFiles
     table: NoiseTable
     fingerprint: Fingerprint
 
@@ -88,6 +90,7 @@ class ModelKeeper:
         self._copies = copies
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
+        self._hypernetworks = HypernetworkFiles(hardware.device, hardware.dtype)
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vae: tuple[Hashable, LoadedVae] | None = None
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
@@ -178,6 +181,7 @@ class ModelKeeper:
             LoraStack(model),
             EmbeddingVectors(model, self._tokenizer),
             Conditioner(model, self._tokenizer),
+            self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,
         )

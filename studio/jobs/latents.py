@@ -191,6 +191,7 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
         *(use.model for use in resolved.all_loras),
         *(use.model for use in resolved.all_embeddings),
     ]
+    files += [use.model for use in resolved.all_hypernetworks]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),

@@ -43,7 +43,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, LoRAs, embeddings and upscalers below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, LoRAs, embeddings, hypernetworks and upscalers below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -57,6 +57,7 @@ class Library:
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._upscalers = Shelf(Place(paths.upscalers.absolute(), "upscaler"))
+        self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -77,6 +78,10 @@ class Library:
         """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
         self._embeddings.look()
         return self._list("embedding")
+
+    def hypernetworks(self) -> list[ModelInfo]:
+        """All hypernetworks."""
+        return self._list("hypernetwork")
 
     def upscalers(self) -> list[ModelInfo]:
         """All upscaler models."""
@@ -137,6 +142,14 @@ class Library:
             raise UnknownName.of("embedding", name, [model.name for model in self.embeddings()], field="prompt")
         return info
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        """The hypernetwork called `name`. Raises `UnknownName` with near matches."""
+        info = self._find("hypernetwork", name)
+        if info is None:
+            known = [model.name for model in self.hypernetworks()]
+            raise UnknownName.of("hypernetwork", name, known, field="prompt")
+        return info
+
     def upscaler(self, name: str) -> ModelInfo:
         """The upscaler model called `name`, which may also be A1111's name of it. Raises `UnknownName` with near matches."""
         found = (self._find("upscaler", known) for known in (name, *stems_of(name)))
@@ -166,6 +179,7 @@ class Library:
         self._loras.refresh()
         self._embeddings.refresh()
         self._upscalers.refresh()
+        self._hypernetworks.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -181,6 +195,7 @@ class Library:
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
         entries += self._upscalers.entries("upscaler")
+        entries += self._hypernetworks.entries("hypernetwork")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -199,7 +214,8 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        own = {"lora": self._loras, "embedding": self._embeddings, "upscaler": self._upscalers}
+        own = {"lora": self._loras, "embedding": self._embeddings}
+        own |= {"hypernetwork": self._hypernetworks, "upscaler": self._upscalers}
         return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:

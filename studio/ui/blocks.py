@@ -37,8 +37,14 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
+                library = studio.library
                 generate = build_txt2img(
-                    form, fresh, style_choices(studio), studio.library.checkpoints(), studio.library.upscalers()
+                    form,
+                    fresh,
+                    style_choices(studio),
+                    library.checkpoints(),
+                    library.hypernetworks(),
+                    library.upscalers(),
                 )
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")

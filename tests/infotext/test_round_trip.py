@@ -46,6 +46,7 @@ MODELS = {
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
 UPSCALER = info("upscaler", "sub/4x-UltraSharp")
+HYPERNETWORKS = {name: info("hypernetwork", name) for name in ("sub/ink: old", "glaze")}
 EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
 
 
@@ -64,6 +65,9 @@ class Library:
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
         return LORA
+
+    def hypernetwork(self, name: str) -> ModelInfo:
+        return HYPERNETWORKS[name]
 
     def lora_hashes(self) -> dict[str, str]:
         return {}
@@ -119,7 +123,11 @@ PIECES = [
     "\n# a remark\n",
 ]
 NEGATIVES = st.lists(st.sampled_from(PIECES) | WORDS, max_size=8).map("".join).map(as_read)
-PROMPTS = st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>"]) | WORDS, max_size=8).map("".join).map(as_read)
+PROMPTS = (
+    st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>", "<hypernet:glaze:0.5>"]) | WORDS, max_size=8)
+    .map("".join)
+    .map(as_read)
+)
 NAMED: dict[str, st.SearchStrategy[Any]] = {
     "prompt": PROMPTS,
     "negative_prompt": NEGATIVES,
@@ -131,6 +139,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "styles": st.sampled_from([(), ("photo",)]),
     "upscaler": st.sampled_from([*UPSCALERS.names(), UPSCALER.name]),
     "SdUpscale.upscaler": st.sampled_from(["", *ON_PIXELS, UPSCALER.name]),
+    "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),

@@ -58,6 +58,12 @@ def embeddings(studio: StudioDep) -> list[ModelInfo]:
     return list(studio.library.embeddings())
 
 
+@router.get("/hypernetworks")
+def hypernetworks(studio: StudioDep) -> list[ModelInfo]:
+    """All hypernetwork files, also those with a `problem`."""
+    return list(studio.library.hypernetworks())
+
+
 @router.get("/upscalers")
 def upscalers(studio: StudioDep) -> list[ModelInfo]:
     """All upscaler model files, also those with a `problem`."""

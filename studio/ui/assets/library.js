@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, upscalers, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, upscalers, VAEs as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -11,6 +11,7 @@ const KINDS = [
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
   ["upscalers", "Upscalers"],
+  ["hypernetworks", "Hypernetworks"],
   ["vaes", "VAE"],
 ];
 
@@ -56,8 +57,8 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, upscalers, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.upscalers(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, upscalers, vaes };
+      const [models, loras, embeddings, hypernetworks, upscalers, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.upscalers(), api.vaes()]);
+      this.#lists = { models, loras, embeddings, hypernetworks, upscalers, vaes };
     } catch (error) {
       toast(error.message, "bad");
     }
