@@ -29,6 +29,7 @@ from studio.schema.resolved import (
     RefinerPlan,
     ResolvedRequest,
     VariationPlan,
+    in_eight_bits,
 )
 from studio.schema.source import LATENT_UPSCALE
 from studio.sources import given_pictures, mask_plan, run_steps, source_plan
@@ -47,7 +48,8 @@ from studio.wording import (
 ORIGIN = "The picture that is branched from"
 AS_ASKED = (
     "sampler_options", "steps", "cfg_scale", "batch_size", "batch_count", "clip_skip", "emphasis", "old_prompt_editing",
-    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "rng",
+    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "fp8_weight",
+    "cache_fp16_weight", "rng",
 )  # fmt: skip
 """Fields that leave no question open."""
 CROP = ("sdxl_crop_top", "sdxl_crop_left")
@@ -129,7 +131,7 @@ def _answered(
     hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
-    return ResolvedRequest(
+    found = ResolvedRequest(
         positive=positive,
         negative=negative,
         embeddings=embeddings,
@@ -158,6 +160,9 @@ def _answered(
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
     )
+    if any(in_eight_bits(found.fp8_weight, one) for one in found.checkpoints):
+        return found
+    return found.model_copy(update={"fp8_weight": "Disable", "cache_fp16_weight": False})
 
 
 def _second_pass(
@@ -212,6 +217,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
+        "fp8_weight": resolved.fp8_weight,
+        "cache_fp16_weight": resolved.cache_fp16_weight,
         "sampler": resolved.sampler,
         "schedule": schedule,
         "width": resolved.width,

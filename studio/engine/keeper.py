@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from studio.engine.conditioning import Conditioner
+from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
@@ -20,7 +21,7 @@ from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack
 from studio.engine.tiny_vae import load_tiny_vae
-from studio.errors import NotFound
+from studio.errors import InvalidRequest, NotFound
 from studio.families import folder_weight_files
 from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
@@ -44,12 +45,14 @@ class LoadedCheckpoint:
     conditioner: Conditioner
     table: NoiseTable
     fingerprint: Fingerprint
+    storage: Storage = PLAIN
 
     @property
     def bytes(self) -> int:
-        """Memory of its weights."""
+        """Memory of its weights on its device."""
         modules = (self.model.unet, self.model.vae, *self.model.text_encoders)
-        return sum(weight.nbytes for module in modules for weight in module.parameters())
+        beside = sum(half_bytes(module) for module in modules if module.device.type == "cpu")
+        return sum(weight.nbytes for module in modules for weight in module.parameters()) + beside
 
     @property
     def mapped_bytes(self) -> int:
@@ -96,33 +99,38 @@ class ModelKeeper:
         """Whether no checkpoint is loaded."""
         return not self._held
 
-    def has(self, info: ModelInfo) -> bool:
-        """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
-        return self.held(info) is not None
+    def has(self, info: ModelInfo, storage: Storage = PLAIN) -> bool:
+        """Whether `checkpoint` returns at once for these. Raises `NotFound` when the file is gone."""
+        return self._find(fingerprint(info), storage) is not None
 
     def held(self, info: ModelInfo) -> LoadedCheckpoint | None:
-        """The checkpoint if it is loaded; nothing is put away for it. Raises `NotFound` when the file is gone."""
+        """The checkpoint if it is loaded, however it is stored; nothing is put away for it. Raises `NotFound` when the file is gone."""
         return self._find(fingerprint(info))
 
-    def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo]) -> bool:
+    def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo], storage: Storage = PLAIN) -> bool:
         """Whether it can be loaded without putting one of `beside` away: by the size of the file, which is taken for 16-bit."""
         stay = {fingerprint(other) for other in beside}
-        return self.has(info) or self._fits(info, [held for held in self._held if held.fingerprint not in stay])
+        others = [held for held in self._held if held.fingerprint not in stay]
+        return self.has(info, storage) or self._fits(info, others, storage)
 
     def holds(self, loaded: LoadedCheckpoint) -> bool:
         """Whether `loaded` can still be painted with."""
         return loaded in self._held
 
-    def checkpoint(self, info: ModelInfo, beside: Iterable[ModelInfo] = ()) -> LoadedCheckpoint:
+    def checkpoint(
+        self, info: ModelInfo, beside: Iterable[ModelInfo] = (), storage: Storage = PLAIN
+    ) -> LoadedCheckpoint:
         """The checkpoint, loaded if need be. Room is made first; those of `beside` go last, and only if there is none without.
 
-        Raises `NotFound` and what `load_checkpoint` raises; then it is not loaded.
+        Stored otherwise it takes the place of itself. Raises `NotFound`, `InvalidRequest` where the device has no such numbers, and what
+        `load_checkpoint` raises; then it is not loaded.
         """
         current = fingerprint(info)
-        found = self._find(current)
+        found = self._find(current, storage)
         if found is None:
-            self._make_room(info, {fingerprint(other) for other in beside})
-            found = self._loaded(info, current)
+            self._refuse(storage)
+            self._make_room(info, {fingerprint(other) for other in beside}, storage)
+            found = self._loaded(info, current, storage)
         else:
             self._held.remove(found)
         self._held.append(found)
@@ -151,7 +159,7 @@ class ModelKeeper:
             self._tiny[half] = (current, load_tiny_vae(Path(file), half, loaded.model, self._hardware.vae_dtype))
         return self._tiny[half][1]
 
-    def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
+    def _loaded(self, info: ModelInfo, current: Fingerprint, storage: Storage) -> LoadedCheckpoint:
         hardware = self._hardware
         model = load_checkpoint(
             info,
@@ -161,6 +169,7 @@ class ModelKeeper:
             layout=hardware.layout,
             packs=hardware.packs,
             copies=self._copies,
+            storage=storage,
         )
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(
@@ -170,20 +179,25 @@ class ModelKeeper:
             Conditioner(model, self._tokenizer),
             _table(model, model.alphas_cumprod),
             current,
+            storage,
         )
 
-    def _make_room(self, info: ModelInfo, beside: Set[Fingerprint]) -> None:
+    def _refuse(self, storage: Storage) -> None:
+        if storage.eight_bit and self._hardware.device.type == "mps":
+            raise InvalidRequest("fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight")
+
+    def _make_room(self, info: ModelInfo, beside: Set[Fingerprint], storage: Storage) -> None:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
         self._put_away([held for held in self._held if held.model.info.path == info.path])
         first = [held for held in self._held if held.fingerprint not in beside]
-        while first and (len(first) >= self._limit or not self._fits(info, ())):
+        while first and (len(first) >= self._limit or not self._fits(info, (), storage)):
             self._put_away([first.pop(0)])
-        while self._held and not self._fits(info, ()):
+        while self._held and not self._fits(info, (), storage):
             self._put_away(self._held[:1])
 
-    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint]) -> bool:
+    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint], storage: Storage) -> bool:
         """Whether there is memory for `info` once `without` are put away."""
-        wanted = info.size * self._hardware.dtype.itemsize // 2
+        wanted = info.size * storage.bytes_each(self._hardware.dtype, self._hardware.device) // 2
         free = self._hardware.free_memory() - sum(held.mapped_bytes for held in self._held)
         return free + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
 
@@ -191,8 +205,10 @@ class ModelKeeper:
         """Unload everything and give the memory back."""
         self._put_away(self._held)
 
-    def _find(self, current: Fingerprint) -> LoadedCheckpoint | None:
-        return next((loaded for loaded in self._held if loaded.fingerprint == current), None)
+    def _find(self, current: Fingerprint, storage: Storage | None = None) -> LoadedCheckpoint | None:
+        """By the state of its files, stored in this way, or in any."""
+        found = (loaded for loaded in self._held if loaded.fingerprint == current)
+        return next((loaded for loaded in found if storage in (None, loaded.storage)), None)
 
     def _put_away(self, unwanted: Sequence[LoadedCheckpoint]) -> None:
         """Unload these; with the last checkpoint goes the separate VAE, which was made to fit it."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
+from studio.engine.eight_bit import Storage
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -196,7 +197,7 @@ class DiffusersEngine:
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
-        loaded = yield from self._load(resolved.model, resolved.checkpoints)
+        loaded = yield from self._load(resolved.model, resolved)
         self._model_name = resolved.model.name
         loras = _loras(resolved)
         if loras != loaded.loras.active:
@@ -205,8 +206,8 @@ class DiffusersEngine:
         if _merges(resolved) and not has_fine_attention(loaded.model.unet):
             yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:
-            if self._keeper.has_room(other, resolved.checkpoints):
-                yield from self._load(other, resolved.checkpoints)
+            if self._keeper.has_room(other, resolved.checkpoints, Storage.of(resolved, other)):
+                yield from self._load(other, resolved)
         self._check_latents(resolved)
         refiner = resolved.refiner.model if resolved.refiner else None
         if refiner and loras and refiner.family != resolved.model.family:
@@ -228,11 +229,12 @@ class DiffusersEngine:
         if plan and plan.denoising_strength and plan.upscaler not in ON_PIXELS:
             check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
-    def _load(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> Generator[Event, None, LoadedCheckpoint]:
-        fresh = not self._keeper.has(model)
+    def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
+        storage = Storage.of(job, model)
+        fresh = not self._keeper.has(model, storage)
         if fresh:
             yield self._status(f"Loading {model.name}")
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
         for note in loaded.model.notes if fresh else ():
             yield self._status(note)
         return loaded
@@ -256,7 +258,7 @@ class DiffusersEngine:
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
         """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
-        loaded = self._needed(model, job)
+        loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
         loaded.loras.apply(_loras(resolved) if same else ())
@@ -266,11 +268,11 @@ class DiffusersEngine:
         )
         return loaded, DenoisingPass(loaded, finishing, self._hardware, self._saving)
 
-    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> LoadedCheckpoint:
+    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...], storage: Storage) -> LoadedCheckpoint:
         """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
-        if not self._keeper.has(model):
+        if not self._keeper.has(model, storage):
             self._activity = f"Loading {model.name}"
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job, storage)
         self._activity = ""
         return loaded
 
@@ -278,11 +280,13 @@ class DiffusersEngine:
         self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes, canvas: Canvas | None
     ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
+        first_storage = loaded.storage
 
         def make(part: ResolvedRequest, lift: Lift | None = None) -> DenoisingPass:
-            current = loaded
-            if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
-                current = self._needed(part.model, resolved.checkpoints)
+            current, storage = loaded, Storage.of(part, part.model)
+            same = part.model.path == resolved.model.path and storage == first_storage
+            if not same or not self._keeper.holds(loaded):  # another one needed the room
+                current = self._needed(part.model, resolved.checkpoints, storage)
             current.loras.apply(_loras(part))
             if part.source is None or canvas is None:
                 return self._pass(current, part, resolved.checkpoints, lift)

@@ -40,7 +40,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "Plot ",
         "SD upscale",
     ),
-    "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

@@ -36,6 +36,7 @@ MAX_CROP = 4096
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 VaeMethod = Literal["Full", "TAESD"]
+Fp8Weight = Literal["Disable", "Enable for SDXL", "Enable"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
@@ -121,6 +122,13 @@ class GenerationRequest(Frozen):
         ge=0,
         le=0.9,
         description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
+    )
+    fp8_weight: Fp8Weight = Field(
+        "Disable", description="FP8 weight: keep the weights in eight bits, which takes half the memory and is less exact"
+    )
+    cache_fp16_weight: bool = Field(
+        False,
+        description="With FP8 weight: keep half-precision copies too, so that LoRAs are merged before weights are rounded",
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from studio.schema.models import ModelInfo
 from studio.schema.parts import RefinerPasses, SamplerOptions, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import AskedPrediction, Emphasis, NoiseSchedule, RngSource, RunOptions
+from studio.schema.request import AskedPrediction, Emphasis, Fp8Weight, NoiseSchedule, RngSource, RunOptions
 from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
 
 
@@ -155,6 +155,11 @@ class PlotPlan(_Frozen):
     cells: tuple[ResolvedRequest, ...] = Field(min_length=1)
 
 
+def in_eight_bits(asked: Fp8Weight, model: ModelInfo) -> bool:
+    """Whether the weights of a checkpoint are kept as float8. To A1111 the refiner is SDXL too."""
+    return asked == "Enable" or (asked == "Enable for SDXL" and model.family in ("sdxl", "sdxl_refiner"))
+
+
 class BranchPlan(_Frozen):
     """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
 
@@ -209,6 +214,8 @@ class ResolvedRequest(_Frozen):
         0.0, description="Part of the tokens that are merged; see `studio.engine.token_merging`"
     )
     extra_noise: float = Field(0.0, description="Beyond the first noise level of a pass that goes on from latents")
+    fp8_weight: Fp8Weight = Field("Disable", description="As asked for; Disable also where it concerns no checkpoint")
+    cache_fp16_weight: bool = Field(False, description="Only with such weights")
     rng: RngSource
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     source: SourcePlan | None = Field(None, description="None begins with noise")

@@ -139,6 +139,8 @@ LOOKS: dict[str, Look] = {
     "sdxl_crop_left": Look("SDXL crop left", "txt2img_sdxl_crop_left", {"step": 8}),
     "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "token_merging_ratio": Look("Token merging", "setting_token_merging_ratio", {"step": 0.1}),
+    "fp8_weight": Look("FP8 weight", "setting_fp8_storage"),
+    "cache_fp16_weight": Look("Cache FP16 weight for LoRA", "setting_cache_fp16_weight"),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

@@ -79,6 +79,14 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 64,
         "hires": {"scale": 1.5, "extra_noise": 0.25},
     },
+    "weights in eight bits": {"seed": 26, "fp8_weight": "Enable", "cache_fp16_weight": True},
+    "weights in eight bits where the setting concerns none": {
+        "seed": 26,
+        "fp8_weight": "Enable for SDXL",
+        "cache_fp16_weight": True,
+    },
+    "weights in eight bits of SDXL": {"model": "grand", "seed": 26, "fp8_weight": "Enable for SDXL"},
+    "a cache for weights that are not in eight bits": {"seed": 26, "cache_fp16_weight": True},
     "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
     "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
     "both halves of SDXL's tiny autoencoder": {
@@ -522,6 +530,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "sd_vae_encode_method": request.vae_encoder,
             "sd_vae_decode_method": request.vae_decoder,
             "deep_cache": request.deep_cache,
+            "fp8_storage": request.fp8_weight,
+            "cache_fp16_weight": request.cache_fp16_weight,
             "token_merging_ratio": request.token_merging_ratio,
         },
     }

@@ -26,6 +26,11 @@ APPLIED = {
     "DeepCache interval: 3": {"deep_cache": 3},
     "VAE Encoder: TAESD, VAE Decoder: TAESD": {"vae_encoder": "TAESD", "vae_decoder": "TAESD"},
     "Token merging ratio: 0.5": {"token_merging_ratio": 0.5},
+    "FP8 weight: Enable for SDXL, Cache FP16 weight for LoRA: True": {
+        "fp8_weight": "Enable for SDXL",
+        "cache_fp16_weight": True,
+    },
+    "FP8 weight: Enable": {"fp8_weight": "Enable", "cache_fp16_weight": False},
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -70,7 +75,7 @@ OPTIONS = {
     "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
-    *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
+    *("Image CFG scale: 1.5", "Face restoration: CodeFormer"),
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
     *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),

@@ -101,6 +101,8 @@ PLAIN = st.builds(
     clip_skip=st.integers(1, 12),
     deep_cache=st.integers(1, 5),
     token_merging_ratio=st.floats(0, 0.9),
+    fp8_weight=st.sampled_from(["Disable", "Enable for SDXL", "Enable"]),
+    cache_fp16_weight=st.booleans(),
     vae_encoder=st.sampled_from(["Full", "TAESD"]),
     vae_decoder=st.sampled_from(["Full", "TAESD"]),
     emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
@@ -164,10 +166,10 @@ def test_a_plot_of_nothing_is_none_and_one_that_goes_leaves_the_form(form: Form)
 
 
 def test_an_axis_that_is_not_here_is_noted() -> None:
-    shown, notes = possible({"steps": 5, "plot": {"x_type": "FP8 mode", "x_values": "Enable", "y_type": "Steps"}}, {})
+    shown, notes = possible({"steps": 5, "plot": {"x_type": "Face restore", "x_values": "None", "y_type": "Steps"}}, {})
     assert shown["plot"]["y_type"] == "Steps"
     assert shown["plot"]["x_type"] == "Nothing"
-    assert len(notes) == 1 and "plot.x_type = 'FP8 mode'" in notes[0]
+    assert len(notes) == 1 and "plot.x_type = 'Face restore'" in notes[0]
 
 
 def test_no_styles_at_all_is_none_of_them(form: Form) -> None:

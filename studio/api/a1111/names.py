@@ -102,6 +102,8 @@ PICTURE_OVERRIDES = {
     "token_merging_ratio": "token_merging_ratio",
     "sd_vae_encode_method": "vae_encoder",
     "sd_vae_decode_method": "vae_decoder",
+    "fp8_storage": "fp8_weight",
+    "cache_fp16_weight": "cache_fp16_weight",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }

@@ -46,6 +46,7 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ),
         _options("s_min_uncond_all"),
     ),
+    ("Less memory", ("fp8_weight",), ("cache_fp16_weight",)),
     ("Picture", ("vae_encoder", "vae_decoder", "sdxl_crop_top", "sdxl_crop_left"), ("tiling",)),
 )
 """Title, fields and switches of each group of the accordion."""
