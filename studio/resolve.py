@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from studio.encoders import find_text_encoders
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
@@ -125,10 +126,11 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
+    encoders = find_text_encoders(request.text_encoders, model, library)
     source, mask = source_plan(request, model, library), mask_plan(request, model, library)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
-    hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
+    hires, more = _second_pass(request, FirstPass(model, vae, encoders, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
     found = ResolvedRequest(
@@ -142,6 +144,7 @@ def _answered(
         if refined
         else None,
         vae=usable(vae) if vae else None,
+        text_encoders=encoders,
         **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
         schedule=running.label,
@@ -215,6 +218,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "source": source,
         "mask": mask,
         "vae": resolved.vae.name if resolved.vae else "Automatic",
+        "text_encoders": tuple(encoder.name for encoder in resolved.text_encoders),
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
         "fp8_weight": resolved.fp8_weight,

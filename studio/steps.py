@@ -30,6 +30,8 @@ def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) 
     if request.hires and request.hires.checkpoint:
         names.append(request.hires.checkpoint)
         painter = painter_of(latents)
+    if request.hires and request.hires.vae and step > request.steps:
+        vae = studio.library.vae(request.hires.vae)
     others = (studio.library.checkpoint(name) for name in names)
     model = next((other for other in others if other.path == painter), model)
     return studio.engine.decode(model, vae, latents, index)

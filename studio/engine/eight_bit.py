@@ -55,7 +55,7 @@ PLAIN = Storage()
 class EightBitLinear(nn.Linear):
     """A linear layer whose weight and bias are float8; input [..., I] and output [..., O] have the computing format."""
 
-    half: Tensor | None = None
+    unrounded: Tensor | None = None
     """The weight in half precision, on the CPU, where such copies are kept."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -66,12 +66,13 @@ class EightBitLinear(nn.Linear):
 class EightBitConv2d(nn.Conv2d):
     """A convolution whose weight and bias are float8; input and output [B, C, H, W] have the computing format."""
 
-    half: Tensor | None = None
+    unrounded: Tensor | None = None
     """As in `EightBitLinear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Conv2d`, with the rounded weights."""
-        return self._conv_forward(input, self.weight.to(input.dtype), _cast(self.bias, input))
+        out: Tensor = self._conv_forward(input, self.weight.to(input.dtype), _cast(self.bias, input))
+        return out
 
 
 EightBitLayer = EightBitLinear | EightBitConv2d
@@ -101,7 +102,7 @@ def rounded(weight: Tensor) -> Tensor:
 
 def unrounded(layer: nn.Module) -> Tensor | None:
     """The weight of `layer` before it was rounded, in half precision on the CPU; None where no copy is kept."""
-    return layer.half if isinstance(layer, EightBitLayer) else None
+    return layer.unrounded if isinstance(layer, EightBitLayer) else None
 
 
 def half_bytes(module: nn.Module) -> int:
@@ -110,7 +111,7 @@ def half_bytes(module: nn.Module) -> int:
 
 
 def _kept(layer: EightBitLayer, weight: Tensor) -> Tensor:
-    layer.half = weight.half()
+    layer.unrounded = weight.half()
     return rounded(weight)
 
 

@@ -103,6 +103,8 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "positive",
         "negative",
         "loras",
+        "vae",
+        "text_encoders",
         "embeddings",
         "refiner",
         "padding",

@@ -6,6 +6,7 @@ time. Room for another one is made before it is loaded, by putting away those wh
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from studio.engine.hardware import Hardware
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
-from studio.engine.lora import LoraStack
+from studio.engine.lora import LoraStack, LoraWeights
+from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import InvalidRequest, NotFound
 from studio.families import folder_weight_files
@@ -31,6 +33,8 @@ from studio.schema.request import AskedPrediction, NoiseSchedule
 
 WORKING_MEMORY = 3 * 2**30
 """Bytes that stay free for painting when a checkpoint is loaded beside others."""
+KEPT_VAES = 2
+"""Separate VAEs that stay loaded: one for each pass."""
 Fingerprint = tuple[tuple[str, int, int], ...]
 """(path, bytes, modification time in ns) of every file that was read."""
 
@@ -45,13 +49,14 @@ class LoadedCheckpoint:
     conditioner: Conditioner
     table: NoiseTable
     fingerprint: Fingerprint
+    text: TextEncoders
     storage: Storage = PLAIN
 
     @property
     def bytes(self) -> int:
         """Memory of its weights on its device."""
-        modules = (self.model.unet, self.model.vae, *self.model.text_encoders)
-        beside = sum(half_bytes(module) for module in modules if module.device.type == "cpu")
+        modules = (self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting)
+        beside = sum(half_bytes(module) for module in modules if self.model.unet.device.type == "cpu")
         return sum(weight.nbytes for module in modules for weight in module.parameters()) + beside
 
     @property
@@ -60,9 +65,24 @@ class LoadedCheckpoint:
         modules = (self.model.unet, self.model.vae, *self.model.text_encoders) if self.model.mapped else ()
         return sum(weight.nbytes for module in modules for weight in module.parameters() if not weight.is_mkldnn)
 
+    def read_with(self, text_encoders: Sequence[ModelInfo], loras: Sequence[LoraWeights]) -> None:
+        """Make it what a pass needs: these text encoders in place of its own, and exactly these LoRAs merged into the weights.
+
+        Raises what `TextEncoders.use` and `LoraStack.apply` raise.
+        """
+        if self.text.wants(text_encoders):
+            self.loras.apply(())
+            self.text.use(text_encoders)
+            self.loras = LoraStack(self.model)
+        self.loras.apply(loras)
+
+    def text_key(self) -> Hashable:
+        """Equal exactly while prompts are read by the same weights; for caches of encoded prompts."""
+        return self.text.key, self.loras.text_key()
+
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
-        del self.model, self.loras, self.embeddings, self.conditioner
+        del self.model, self.loras, self.embeddings, self.conditioner, self.text
 
     def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
         """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
@@ -91,7 +111,7 @@ class ModelKeeper:
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
         self._held: list[LoadedCheckpoint] = []  # the last used one last
-        self._vae: tuple[Hashable, LoadedVae] | None = None
+        self._vaes: OrderedDict[Hashable, LoadedVae] = OrderedDict()  # the last used one last
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
 
     @property
@@ -141,12 +161,14 @@ class ModelKeeper:
         if info is None:
             return LoadedVae(loaded.model.vae, loaded.model.latent)
         current = (fingerprint(info), loaded.model.family.name, loaded.model.latent)  # it is built to fit these
-        if self._vae is None or self._vae[0] != current:
-            self._vae = None
+        if current not in self._vaes:
+            while len(self._vaes) >= KEPT_VAES:
+                self._vaes.popitem(last=False)
             vae = load_vae(info, loaded.model, self._hardware.vae_dtype, self._hardware.layout)
             self._hardware.prepare(vae.module)
-            self._vae = (current, vae)
-        return self._vae[1]
+            self._vaes[current] = vae
+        self._vaes.move_to_end(current)
+        return self._vaes[current]
 
     def tiny_vae(self, file: str, half: Half, loaded: LoadedCheckpoint) -> LoadedVae:
         """A half of the tiny autoencoder for the checkpoint. Raises `NotFound` and what `load_tiny_vae` raises."""
@@ -179,12 +201,15 @@ class ModelKeeper:
             Conditioner(model, self._tokenizer),
             _table(model, model.alphas_cumprod),
             current,
+            TextEncoders(model, hardware.dtype, hardware.layout, storage),
             storage,
         )
 
     def _refuse(self, storage: Storage) -> None:
         if storage.eight_bit and self._hardware.device.type == "mps":
-            raise InvalidRequest("fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight")
+            raise InvalidRequest(
+                "fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight"
+            )
 
     def _make_room(self, info: ModelInfo, beside: Set[Fingerprint], storage: Storage) -> None:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
@@ -211,14 +236,14 @@ class ModelKeeper:
         return next((loaded for loaded in found if storage in (None, loaded.storage)), None)
 
     def _put_away(self, unwanted: Sequence[LoadedCheckpoint]) -> None:
-        """Unload these; with the last checkpoint goes the separate VAE, which was made to fit it."""
+        """Unload these; with the last checkpoint go the separate VAEs, which were made to fit it."""
         if not unwanted:
             return
         self._held = [loaded for loaded in self._held if loaded not in unwanted]
         for loaded in unwanted:
             loaded.release()
         if not self._held:
-            self._vae = None
+            self._vaes.clear()
             self._tiny.clear()
         self._hardware.free()
 

@@ -165,7 +165,7 @@ class DiffusersEngine:
         size = (resolved.width, resolved.height)
         canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
-        decoder = partial(self._coder, "decoder", resolved)
+        decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
             Painting(resolved, cancel, painter(loaded), decoder, self._hardware, self._saving, canvas)
         ) as job:
@@ -200,9 +200,11 @@ class DiffusersEngine:
         loaded = yield from self._load(resolved.model, resolved)
         self._model_name = resolved.model.name
         loras = _loras(resolved)
-        if loras != loaded.loras.active:
+        if loaded.text.wants(resolved.text_encoders):
+            yield self._status("Changing the text encoder")
+        elif loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
-        loaded.loras.apply(loras)
+        loaded.read_with(resolved.text_encoders, loras)
         if _merges(resolved) and not has_fine_attention(loaded.model.unet):
             yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:
@@ -257,11 +259,11 @@ class DiffusersEngine:
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
-        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
+        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
         loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
-        loaded.loras.apply(_loras(resolved) if same else ())
+        loaded.read_with((), _loras(resolved) if same else ())
         embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
@@ -287,7 +289,7 @@ class DiffusersEngine:
             same = part.model.path == resolved.model.path and storage == first_storage
             if not same or not self._keeper.holds(loaded):  # another one needed the room
                 current = self._needed(part.model, resolved.checkpoints, storage)
-            current.loras.apply(_loras(part))
+            current.read_with(part.text_encoders, _loras(part))
             if part.source is None or canvas is None:
                 return self._pass(current, part, resolved.checkpoints, lift)
             lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
@@ -317,7 +319,7 @@ class DiffusersEngine:
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):
                 check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-            vae = self._coder("encoder", resolved, painter)
+            vae = self._coder("encoder", part, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, lift), enlarge, begin, steps)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
-    "other VAE or text encoder for the second pass": ("Hires Module", "Hires VAE"),
     "hires. fix without its strength and its size": ("Hires ", "First pass size"),
     "picture to begin with": (
         *(

@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
+from studio.infotext.modules import module_pairs
 from studio.infotext.quote import quote
 from studio.infotext.source import source_pairs
 from studio.prompt.networks import extract_networks
@@ -45,6 +46,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         **_model(resolved.model),
         **_eight_bits(resolved),
         **_vae(resolved.vae),
+        **module_pairs(resolved),
         **_start_noise(resolved, index),
         **_strength(resolved),
     }

@@ -19,6 +19,7 @@ from studio.families import (
 )
 from studio.families.embedding_signature import embedding_pickle_problem
 from studio.families.signature import CheckpointSignature, pickle_problem
+from studio.families.text_signature import describe_text_encoder
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
 
@@ -144,6 +145,10 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         return _lora(info, header)
     if place == "embedding":
         return _embedding(info, header)
+    if place == "text_encoder":
+        signature = describe_text_encoder(header)
+        widths = (signature.width,) if signature.width else ()
+        return info.model_copy(update={"text_widths": widths, "problem": signature.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

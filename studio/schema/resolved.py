@@ -101,6 +101,8 @@ class HiresPlan(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
+    vae: ModelInfo | None = Field(None, description="A separate VAE of this pass; None is its checkpoint's own")
+    text_encoders: tuple[ModelInfo, ...] = Field((), description="In place of its checkpoint's own")
     embeddings: tuple[EmbeddingUse, ...] = Field((), description="Those of this pass's prompts that fit `model`")
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
@@ -179,7 +181,10 @@ class ResolvedRequest(_Frozen):
     )
     model: ModelInfo
     refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
-    vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
+    vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that paints")
+    text_encoders: tuple[ModelInfo, ...] = Field(
+        (), description="From files of their own, in the order of those of `model` whose places they take"
+    )
     tiny_encoder: str | None = Field(
         None, description="File of TAESD's encoder; None where the VAE encodes, or nothing is encoded"
     )
@@ -264,6 +269,23 @@ class ResolvedRequest(_Frozen):
         """The embeddings of both passes, each use once."""
         more = self.hires.embeddings if self.hires else ()
         return (*self.embeddings, *(use for use in more if use not in self.embeddings))
+
+    @property
+    def final_vae(self) -> ModelInfo | None:
+        """The separate VAE of the pass that finishes the picture."""
+        return self.hires.vae if self.hires else self.vae
+
+    @property
+    def all_vaes(self) -> tuple[ModelInfo, ...]:
+        """The separate VAEs of both passes, each once."""
+        found = (self.vae, self.final_vae)
+        return tuple({vae.path: vae for vae in found if vae}.values())
+
+    @property
+    def all_text_encoders(self) -> tuple[ModelInfo, ...]:
+        """The separate text encoders of both passes, each once."""
+        found = (*self.text_encoders, *(self.hires.text_encoders if self.hires else ()))
+        return tuple({encoder.path: encoder for encoder in found}.values())
 
     @property
     def checkpoints(self) -> tuple[ModelInfo, ...]:

@@ -79,6 +79,8 @@ LOOKS: dict[str, Look] = {
         "Denoising strength", "txt2img_denoising_strength", {"slider": True, "step": 0.01}
     ),
     "hires.checkpoint": Look("Checkpoint of the second pass", "txt2img_hr_checkpoint"),
+    "hires.vae": Look("VAE of the second pass", "txt2img_hr_vae"),
+    "hires.text_encoders": Look("Text encoders of the second pass", "txt2img_hr_text_encoders"),
     "hires.sampler": Look("Hires sampling method", "txt2img_hr_sampler"),
     "hires.schedule": Look("Hires schedule type", "txt2img_hr_scheduler"),
     "hires.cfg_scale": Look("Hires CFG scale", "txt2img_hr_cfg", {"slider": True, "step": 0.5, "soft_maximum": 30}),
@@ -124,6 +126,7 @@ LOOKS: dict[str, Look] = {
     "branch.origin": Look("Branch origin", "txt2img_branch_origin"),
     "model": Look("Checkpoint", "setting_sd_model_checkpoint"),
     "vae": Look("VAE", "setting_sd_vae"),
+    "text_encoders": Look("Text encoders", "setting_text_encoders"),
     "vae_encoder": Look("VAE type for encode", "setting_sd_vae_encode_method"),
     "vae_decoder": Look("VAE type for decode", "setting_sd_vae_decode_method"),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),

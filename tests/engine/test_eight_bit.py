@@ -151,7 +151,7 @@ def test_the_cache_holds_what_rounding_loses() -> None:
     """A LoRA that takes back what rounding did to a weight changes nothing without the cache's help."""
     model = load("sd1", CACHED)
     layer = model.unet.get_submodule(LAYER)
-    assert torch.equal(layer.half, load("sd1", PLAIN).unet.get_parameter(f"{LAYER}.weight").half())
+    assert torch.equal(layer.unrounded, load("sd1", PLAIN).unet.get_parameter(f"{LAYER}.weight").half())
     weights = sum(each.weight.numel() for each in model.unet.modules() if isinstance(each, nn.Linear | nn.Conv2d))
     assert half_bytes(model.unet) == 2 * weights
 

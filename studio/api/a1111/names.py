@@ -108,6 +108,10 @@ PICTURE_OVERRIDES = {
     "deep_cache": "deep_cache",
 }
 """What A1111 keeps in its settings and a request says each time; the last two are ours."""
+MODULES = "forge_additional_modules"
+"""Forge's setting of separate text encoders and VAE, a list of files."""
+HIRES_MODULES = "hr_additional_modules"
+"""The same of the second pass, in its body."""
 PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 SAMPLER_OVERRIDES = {
@@ -144,7 +148,7 @@ KNOWN_OVERRIDES = frozenset().union(
     SOURCE_OVERRIDES,
     MASK_OVERRIDES,
     SAMPLER_OVERRIDES,
-    (TOKEN_MERGING,),
+    (TOKEN_MERGING, MODULES),
 )
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in SAMPLER_OVERRIDES.items()},
@@ -166,6 +170,9 @@ _THEIRS = {
     "plot.legend": "script_args.draw_legend",
     "plot.margin": "script_args.margin_size",
     "plot": "script_args",
+    "text_encoders": f"override_settings.{MODULES}",
+    "hires.text_encoders": HIRES_MODULES,
+    "hires.vae": HIRES_MODULES,
     "hires": "enable_hr",
     "source": "init_images",
     "source.image": "init_images",

@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, VAEs, text encoders as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -11,6 +11,7 @@ const KINDS = [
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
   ["vaes", "VAE"],
+  ["encoders", "Text encoders"],
 ];
 
 export class Library {
@@ -55,8 +56,9 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, vaes };
+      const asked = [api.models(), api.loras(), api.embeddings(), api.vaes(), api.textEncoders()];
+      const [models, loras, embeddings, vaes, encoders] = await Promise.all(asked);
+      this.#lists = { models, loras, embeddings, vaes, encoders };
     } catch (error) {
       toast(error.message, "bad");
     }
