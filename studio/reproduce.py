@@ -146,7 +146,7 @@ def _second_modules(part: HiresPass, library: ModelLookup, missing: list[str]) -
     encoders = _present(part.text_encoders, "Hires text encoder", library, missing)
     found: dict[str, Any] = {"text_encoders": encoders or ((BUILT_IN,) if part.text_encoders else ())}
     try:
-        library.vae(part.vae)
+        library.vae(part.vae or "Automatic")
     except UnknownName:
         missing.append(f"Hires VAE {part.vae!r} is not here: painted with the checkpoint's own.")
         found["vae"] = "Automatic"

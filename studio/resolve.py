@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from studio.encoders import find_text_encoders
+from studio.encoders import find_text_encoders, sorted_modules
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
@@ -20,7 +20,7 @@ from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolv
 from studio.schema.models import ModelInfo
 from studio.schema.parts import MAX_SEED, BranchPoint, Refiner, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import GenerationRequest, RunOptions
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,
@@ -260,7 +260,8 @@ def _branch_plan(
 ) -> BranchPlan:
     """The origin of a branch, resolved from its text, and where it is left."""
     refuse_branch(find_sampler(request.sampler))
-    asked = origin_request(point, library.lora_hashes(), library.embedding_hashes())
+    read = origin_request(point, library.lora_hashes(), library.embedding_hashes())
+    asked = make_request(sorted_modules(read.model_dump(), library))
 
     def no_seed() -> int:
         raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")

@@ -56,8 +56,8 @@ class LoadedCheckpoint:
     def bytes(self) -> int:
         """Memory of its weights on its device."""
         modules = (self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting)
-        beside = sum(half_bytes(module) for module in modules if self.model.unet.device.type == "cpu")
-        return sum(weight.nbytes for module in modules for weight in module.parameters()) + beside
+        beside: int = sum(half_bytes(module) for module in modules if self.model.unet.device.type == "cpu")
+        return beside + sum(int(weight.nbytes) for module in modules for weight in module.parameters())
 
     @property
     def mapped_bytes(self) -> int:

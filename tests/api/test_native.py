@@ -233,6 +233,7 @@ def test_settings_that_are_refused_change_nothing(
 def test_lists_and_state(client: httpx.Client, studio: Studio) -> None:
     assert [model["name"] for model in client.get(f"{V1}/models").json()] == ["sprout", "oak/old", "broken"]
     assert client.get(f"{V1}/vaes").json()[0]["name"] == "sharp"
+    assert [each["kind"] for each in client.get(f"{V1}/text-encoders").json()] == ["text_encoder"]
     assert client.get(f"{V1}/loras").json()[0]["alias"] == "ink-style"
     assert [each["name"] for each in client.get(f"{V1}/embeddings").json()] == ["soft/wash", "grand", "pickled"]
     assert "Euler a" in [sampler["name"] for sampler in client.get(f"{V1}/samplers").json()]

@@ -21,6 +21,7 @@ LAYERS = {
         "building",
         "captioning",
         "datasets",
+        "encoders",
         "hires",
         "inspection",
         "lineage",

@@ -81,6 +81,6 @@ def _hires(said: Said) -> dict[str, Any] | None:
     part["schedule"] = part["schedule"] or carried or ""
     for name in ("width", "height"):
         part[name] = max(part.get(name) or 0, 0)
-    if said.given.get(HIRES_MODULES):
-        part |= {"text_encoders": file_names(said.given[HIRES_MODULES]), "vae": "Automatic"}
+    if modules := file_names(said.given.get(HIRES_MODULES) or []):
+        part |= {"text_encoders": modules, "vae": "Automatic"}
     return part | {ours: said.overrides[theirs] for theirs, ours in HIRES_OVERRIDES.items() if theirs in said.overrides}
