@@ -36,7 +36,9 @@ def find_text_encoders(
 
 
 def fitting(encoders: Sequence[ModelInfo], model: ModelInfo, field: str) -> tuple[ModelInfo, ...]:
-    """`encoders` in the order of the checkpoint's own. Raises `IncompatibleFile` as `find_text_encoders` does."""
+    """`encoders` in the order of the checkpoint's own, where its file tells their widths. Raises `IncompatibleFile` as `find_text_encoders` does."""
+    if not model.text_widths:
+        return tuple(encoders)
     places: dict[int, ModelInfo] = {}
     for encoder in encoders:
         place = next((at for at, width in enumerate(model.text_widths) if (width,) == encoder.text_widths), None)

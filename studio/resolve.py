@@ -79,9 +79,9 @@ def resolve(
     if request.plot is not None:
         return _plotted(request, request.plot, library, draw_seed, selected_checkpoint, options)
     if request.branch is None:
-        return _answered(request, library, draw_seed, selected_checkpoint, options)
+        return _settled(_answered(request, library, draw_seed, selected_checkpoint, options))
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
-    resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
+    resolved = _settled(_answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options))
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
 
@@ -133,7 +133,7 @@ def _answered(
     hires, more = _second_pass(request, FirstPass(model, vae, encoders, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
-    found = ResolvedRequest(
+    return ResolvedRequest(
         positive=positive,
         negative=negative,
         embeddings=embeddings,
@@ -163,9 +163,13 @@ def _answered(
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
     )
-    if any(in_eight_bits(found.fp8_weight, one) for one in found.checkpoints):
-        return found
-    return found.model_copy(update={"fp8_weight": "Disable", "cache_fp16_weight": False})
+
+
+def _settled(resolved: ResolvedRequest) -> ResolvedRequest:
+    """`resolved` without a storage of weights that concerns none of its checkpoints."""
+    if any(in_eight_bits(resolved.fp8_weight, model) for model in resolved.checkpoints):
+        return resolved
+    return resolved.model_copy(update={"fp8_weight": "Disable", "cache_fp16_weight": False})
 
 
 def _second_pass(

@@ -41,6 +41,7 @@ def encoder(name: str, width: int, **facts: Any) -> ModelInfo:
 
 LIBRARY = Encoders(
     model("base", text_widths=(768,)),
+    model("plain"),
     model("other", text_widths=(768,)),
     model("grand", family="sdxl", text_widths=(768, 1280)),
     encoder("clip_l", 768),
@@ -64,6 +65,7 @@ def test_they_stand_in_the_order_of_the_checkpoints_own() -> None:
     found = run(model="grand", text_encoders=("clip_g", "clip_l"))
     assert names(found.text_encoders) == ["clip_l", "clip_g"]
     assert names(run(model="grand", text_encoders=("clip_g",)).text_encoders) == ["clip_g"]
+    assert names(run(model="plain", text_encoders=("clip_g", "clip_l")).text_encoders) == ["clip_g", "clip_l"]
     assert run(text_encoders=(" ", "None", "Built-in", "automatic")).text_encoders == ()
     assert GenerationRequest(text_encoders=("a ", "a")).text_encoders == ("a",)
 

@@ -151,7 +151,8 @@ class DiffusersEngine:
         with self._turn:
             self._activity = f"Loading {model.name}"
             try:
-                self.load(model)
+                if self._keeper.held(model) is None:  # however it is stored
+                    self.load(model)
             except Exception as error:
                 log.warning("cannot load %s ahead: %s", model.name, error)
             finally:

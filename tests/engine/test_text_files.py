@@ -150,7 +150,10 @@ def test_a_lora_goes_into_it_and_out_of_it(tmp_path: Path, storage: Storage) -> 
     with_lora, own = read(checkpoint), checkpoint.model.text_encoders[0]
     assert isinstance(next(m for m in own.modules() if isinstance(m, nn.Linear)), EightBitLinear) == storage.eight_bit
     checkpoint.read_with([file], ())
-    bare = read(checkpoint)
+    bare, other = read(checkpoint), checkpoint.model.text_encoders[0]
+    assert {type(m) for m in other.modules() if isinstance(m, nn.Linear)} == {
+        EightBitLinear if storage.eight_bit else nn.Linear
+    }
     checkpoint.read_with([file], lora)
     both = read(checkpoint)
     assert not same(both, bare) and not same(both, with_lora)
@@ -197,7 +200,7 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     checkpoint = loaded("sd1")
     before = read(checkpoint)
     wide = written(tmp_path / "wide.safetensors", "sd2", layout="open_clip")
-    with pytest.raises(IncompatibleFile, match="'wide' does not fit .*reads prompts with 32") as caught:
+    with pytest.raises(IncompatibleFile, match=r"'wide' does not fit .*reads prompts with 32") as caught:
         checkpoint.read_with([wide], ())
     assert caught.value.field == "text_encoders"
     short = {key: value.contiguous() for key, value in tuned("sd1").state_dict().items() if ".layers.2." not in key}
