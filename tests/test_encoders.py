@@ -185,6 +185,7 @@ ON = f"{LINE}, Denoising strength: 0.5, Hires upscale: 2"
         (f"{LINE}, Module 1: sharp.safetensors", {"text_encoders": (), "vae": "sharp"}),
         (f"{LINE}, VAE: soft, Module 1: sharp", {"text_encoders": (), "vae": "soft"}),
         (f"{LINE}, Module 1: t5xxl, Module 2: clip_l", {"text_encoders": ("t5xxl", "clip_l"), "vae": "Automatic"}),
+        (f"{LINE}, Module 10: clip_g, Module 2: clip_l", {"text_encoders": ("clip_l", "clip_g")}),
         (LINE, {"text_encoders": None, "vae": "Automatic"}),
     ],
 )

@@ -134,11 +134,9 @@ def test_what_changes_nothing_is_not_mentioned(pair: str) -> None:
 
 
 def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
-    whole = parse_infotext(f"a\n{LINE}, Denoising strength: 0.5, Hires upscale: 2, Hires Module 1: clip_l")
+    whole = parse_infotext(f"a\n{LINE}, Denoising strength: 0.5, Hires upscale: 2")
     assert whole.request["hires"]["denoising_strength"] == 0.5
-    assert whole.notes == [
-        "There is no other VAE or text encoder for the second pass here; not used: Hires Module 1 clip_l."
-    ]
+    assert whole.notes == []
     (half,) = unused_notes({"Hires upscale": "2"}, ())
     assert half == "There is no hires. fix without its strength and its size here; not used: Hires upscale 2."
     assert unused_notes({"Denoising strength": "0.5"}, ()) == [
