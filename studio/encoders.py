@@ -107,6 +107,8 @@ def _sorted(names: Iterable[str], library: ModelLookup) -> tuple[tuple[str, ...]
     encoders: list[str] = []
     vae = ""
     for name in names:
+        if name == BUILT_IN:
+            continue
         with contextlib.suppress(UnknownName):
             encoders.append(library.text_encoder(name).name)
             continue
