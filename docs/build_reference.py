@@ -109,6 +109,7 @@ def _request() -> str:
     from studio.schema.plot import Plot
     from studio.schema.request import GenerationRequest, RunOptions
     from studio.schema.source import Mask, Source
+    from studio.schema.upscale import SdUpscale
 
     text = f"{NOTE}# What a request can say\n\nThe same fields make the form, the native REST body and the flags of `generate`. "
     text += "Everything that changes pixels is here, and nothing else.\n"
@@ -120,6 +121,7 @@ def _request() -> str:
         ("Second pass (`hires`)", HiresPass),
         ("Picture to begin with (`source`)", Source),
         ("Mask (`mask`)", Mask),
+        ("Painting in tiles (`sd_upscale`)", SdUpscale),
         ("Plot (`plot`)", Plot),
         ("Branch (`branch`)", BranchPoint),
         ("Sampler options (`sampler_options`)", SamplerOptions),

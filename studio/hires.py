@@ -19,7 +19,7 @@ from studio.schema.models import ModelInfo
 from studio.schema.parts import LARGEST_SIDE, SMALLEST_SIDE, HiresPass, RefinerPasses
 from studio.schema.request import GenerationRequest
 from studio.schema.resolved import HiresPlan, LoraUse, RefinerPlan, ResolvedRequest
-from studio.upscalers import ON_PIXELS, UPSCALERS
+from studio.upscalers import ON_PIXELS, Upscaler, find_upscaler
 from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prompt_plans, usable, wordings
 
 PIXEL_STEP = 8
@@ -87,7 +87,8 @@ def hires_plan(
     size = hires_size(part, width, height) if part else None
     if part is None or size is None or (size.final == (width, height) and part.denoising_strength == 0):
         return None
-    model = _painter(part, first, library)
+    upscaler, file = find_upscaler(part.upscaler, library, "hires.upscaler")
+    model = _painter(part, first, library, upscaler)
     first_sampler = find_sampler(request.sampler)
     sampler, schedule = _sampling(part, first_sampler, find_schedule(request.schedule))
     steps = part.steps or request.steps
@@ -110,7 +111,8 @@ def hires_plan(
         width=size.final[0],
         height=size.final[1],
         covering=size.covering,
-        upscaler=UPSCALERS.get(part.upscaler, field="hires.upscaler").name,
+        upscaler=upscaler.name,
+        upscaler_model=file,
         model=model,
         steps=steps,
         steps_given=part.steps > 0,
@@ -176,7 +178,7 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
     )
 
 
-def _painter(part: HiresPass, first: FirstPass, library: ModelLookup) -> ModelInfo:
+def _painter(part: HiresPass, first: FirstPass, library: ModelLookup, upscaler: Upscaler) -> ModelInfo:
     """The checkpoint of the second pass: the first one's where none is named, and where nothing is painted.
 
     One of another latent space takes over by way of a picture only. Raises `UnknownModel` and `IncompatibleFile`.
@@ -193,10 +195,10 @@ def _painter(part: HiresPass, first: FirstPass, library: ModelLookup) -> ModelIn
         return first.model
     if before.latent_space == after.latent_space:
         return model
-    if UPSCALERS.get(part.upscaler, field="hires.upscaler").latents is not None:
+    if upscaler.latents is not None:
         raise IncompatibleFile(
             f"{model.name!r} ({after.title}) cannot go on from the latents of {first.model.name!r} ({before.title}): they mean "
-            f"something else to it. Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}.",
+            f"something else to it. Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model.",
             field="hires.checkpoint",
         )
     if first.vae is not None and not part.vae:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from studio.encoders import sorted_modules
 from studio.errors import StudioError
 from studio.prompt.styles import Style, recognise_styles
+from studio.upscalers import find_upscaler
 
 if TYPE_CHECKING:
     from studio.library import Library
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, Any]:
     """`request` with the names that things have here; what is not here stays as it was written.
 
-    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoints and VAE
-    become names of the library.
+    Styles that were merged into the prompts are taken out of them and named; `name [hash]` of checkpoints and VAE, and
+    A1111's names of upscalers, become names of the library.
     """
     found = dict(request)
     with contextlib.suppress(StudioError):
@@ -37,6 +38,11 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
         with contextlib.suppress(StudioError):
             vae = library.vae(found["hires"]["vae"])
             found["hires"] = {**found["hires"], "vae": vae.name if vae else "Automatic"}
+    for part in ("hires", "sd_upscale"):
+        if (found.get(part) or {}).get("upscaler"):
+            with contextlib.suppress(StudioError):
+                upscaler, _ = find_upscaler(found[part]["upscaler"], library, f"{part}.upscaler")
+                found[part] = {**found[part], "upscaler": upscaler.name}
     return {key: value for key, value in found.items() if key in request or key == "styles"}
 
 

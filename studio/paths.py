@@ -59,6 +59,11 @@ class Paths:
         return self.root / "text_encoders"
 
     @property
+    def upscalers(self) -> Path:
+        """Models that enlarge pictures (ESRGAN)."""
+        return self.root / "upscalers"
+
+    @property
     def vae(self) -> Path:
         """Separate VAE files."""
         return self.checkpoints / "vae"

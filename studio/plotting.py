@@ -41,7 +41,10 @@ def plot_choices(studio: Studio) -> dict[str, list[str]]:
         "Checkpoint name": models,
         "Refiner checkpoint": ["None", *models],
         "VAE": ["Automatic", *(vae.name for vae in studio.library.vaes() if not vae.problem)],
-        "Hires upscaler": UPSCALERS.names(),
+        "Hires upscaler": [
+            *UPSCALERS.names(),
+            *(model.name for model in studio.library.upscalers() if not model.problem),
+        ],
         "Styles": _styles(studio),
         "RNG source": list(get_args(RngSource)),
         "FP8 mode": list(get_args(Fp8Weight)),

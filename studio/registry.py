@@ -36,6 +36,10 @@ class Registry(Generic[T]):
             raise UnknownName.of(self.kind, name, self._items, field=field)
         return self._items[key]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `get(name)` finds an item."""
+        return name.strip().casefold() in self._keys
+
     def names(self) -> list[str]:
         """Registered names in order of registration, without aliases."""
         return list(self._items)

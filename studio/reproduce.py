@@ -16,6 +16,7 @@ from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import HYPERNETWORK, extract_networks
 from studio.schema.parts import BUILT_IN, HiresPass
 from studio.schema.request import GenerationRequest, make_request
+from studio.upscalers import PLAIN_UPSCALER, find_upscaler
 from studio.wording import ModelLookup
 
 if TYPE_CHECKING:
@@ -104,10 +105,14 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
-            changes |= {"source": None, "mask": None} if part == "source" else {"mask": None}
+            changes |= dict.fromkeys(("source", "mask", "sd_upscale") if part == "source" else ("mask",))
             missing.append(
                 f"The {'picture' if part == 'source' else 'mask'} {given.image} is not here: painted without it."
             )
+    if request.sd_upscale and "sd_upscale" not in changes:
+        upscaler, more = _upscaler_that_is_here(request.sd_upscale.upscaler, library)
+        missing += more
+        changes["sd_upscale"] = request.sd_upscale.model_copy(update={"upscaler": upscaler})
     if request.refiner:
         try:
             library.checkpoint(request.refiner.checkpoint)
@@ -126,16 +131,9 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             label = "LoRA" if tag.kind == "lora" else "Hypernetwork"
             missing.append(f"{label} {tag.name!r} is not here: painted without it.")
     if request.hires:
-        second: dict[str, Any] = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
-        second |= _second_modules(request.hires, library, missing)
-        try:
-            library.checkpoint(second["checkpoint"] or None)
-        except UnknownName:
-            missing.append(
-                f"Hires checkpoint {second['checkpoint']!r} is not here: both passes painted with the same one."
-            )
-            second["checkpoint"] = ""
-        changes["hires"] = request.hires.model_copy(update=second)
+        second, more = _hires_with_what_is_here(request.hires, library)
+        missing += more
+        changes["hires"] = second.model_copy(update={"prompt": texts["hires"]})
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
 
 
@@ -160,6 +158,26 @@ def _second_modules(part: HiresPass, library: ModelLookup, missing: list[str]) -
         missing.append(f"Hires VAE {part.vae!r} is not here: painted with the checkpoint's own.")
         found["vae"] = "Automatic"
     return found
+
+
+def _hires_with_what_is_here(part: HiresPass, library: ModelLookup) -> tuple[HiresPass, list[str]]:
+    """The second pass but for its prompt, as `with_what_is_here` does it."""
+    upscaler, missing = _upscaler_that_is_here(part.upscaler, library)
+    changes: dict[str, Any] = {"upscaler": upscaler, **_second_modules(part, library, missing)}
+    try:
+        library.checkpoint(part.checkpoint or None)
+    except UnknownName:
+        missing.append(f"Hires checkpoint {part.checkpoint!r} is not here: both passes painted with the same one.")
+        changes["checkpoint"] = ""
+    return part.model_copy(update=changes), missing
+
+
+def _upscaler_that_is_here(name: str, library: ModelLookup) -> tuple[str, list[str]]:
+    try:
+        find_upscaler(name, library, "upscaler")
+    except StudioError:
+        return PLAIN_UPSCALER, [f"Upscaler {name!r} is not here: enlarged with {PLAIN_UPSCALER}."]
+    return name, []
 
 
 def _is_kept(image: str, library: ModelLookup) -> bool:

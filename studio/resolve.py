@@ -35,7 +35,8 @@ from studio.schema.resolved import (
 )
 from studio.schema.source import LATENT_UPSCALE
 from studio.sources import given_pictures, mask_plan, run_steps, source_plan
-from studio.upscalers import UPSCALERS
+from studio.upscalers import on_latents
+from studio.upscaling import fixed_upscale, refuse_branching, upscale_plan
 from studio.wording import (
     ModelLookup,
     find_embeddings,
@@ -72,7 +73,7 @@ def resolve(
 
     `draw_seed` gives 0..2**32-1 where the request says -1; `selected_checkpoint` stands in where it names no model.
     Wildcards are drawn by the first seed: one wording for all pictures of the request.
-    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
+    Raises `UnknownModel` (also for TAESD), `UnknownName` (sampler, schedule, upscaler, LoRA, style, wildcard), `IncompatibleFile` (a model that cannot
     be used, a LoRA of another family, a refiner of other latents), `DamagedFile` (styles, wildcards), `NotAllowed` (a wildcard
     outside of its folder) and `InvalidRequest` (more pixels than one batch may hold, a prompt that grows too long, a branch
     that cannot be or that contradicts its origin; see `studio.lineage`).
@@ -83,6 +84,7 @@ def resolve(
         return _settled(_answered(request, library, draw_seed, selected_checkpoint, options))
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
     resolved = _settled(_answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options))
+    refuse_branching(resolved, "sd_upscale")
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
 
@@ -129,6 +131,8 @@ def _answered(
     loras = find_loras(worded["prompt"], model, library)
     encoders = find_text_encoders(request.text_encoders, model, library)
     source, mask = source_plan(request, model, library), mask_plan(request, model, library)
+    upscale = upscale_plan(request, source, (width, height), library)
+    width, height = upscale.tile if upscale else (width, height)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, encoders, worded, loras), library, seed)
@@ -160,6 +164,7 @@ def _answered(
         hires=hires,
         source=source,
         mask=mask,
+        sd_upscale=upscale,
         extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
@@ -224,6 +229,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "source": source,
         "mask": mask,
         **fixed_hypernetwork(resolved),
+        "sd_upscale": fixed_upscale(resolved),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "text_encoders": tuple(encoder.name for encoder in resolved.text_encoders),
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
@@ -245,7 +251,7 @@ def _tiny_vaes(
 
     Raises `UnknownModel` for a file that is not there, and `IncompatibleFile` where the passes have latents of two kinds: a half is for one.
     """
-    enlarges = hires is not None and hires.denoising_strength > 0 and UPSCALERS.get(hires.upscaler).latents is None
+    enlarges = hires is not None and hires.denoising_strength > 0 and not on_latents(hires.upscaler)
     encodes = enlarges or request.source is not None
     asked = [field for field in ("vae_encoder", "vae_decoder") if getattr(request, field) == "TAESD"]
     if asked and hires is not None and family(hires.model.family).latent_space != latent_space:
@@ -278,6 +284,7 @@ def _branch_plan(
     except StudioError as error:
         told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
         raise type(error)(told, field="branch.origin", choices=error.choices) from error
+    refuse_branching(origin, "branch.origin")
     refuse_late_step(point.step, origin)
     return BranchPlan(step=point.step, origin=origin, text=point.origin)
 

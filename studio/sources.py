@@ -24,6 +24,8 @@ def source_plan(request: GenerationRequest, model: ModelInfo, library: ModelLook
     part_only = mask is not None and mask.area == "Only masked"  # is always brought to size in one way
     if part_only or (mask is not None and part.resize_mode == LATENT_UPSCALE):
         facts["resize_mode"] = Source().resize_mode
+    if request.sd_upscale is not None:
+        facts["resize_mode"] = Source().resize_mode
     if not model.edit:
         facts["image_cfg_scale"] = Source().image_cfg_scale
     return SourcePlan(image=_found(part.image, library, "source.image"), **facts)

@@ -71,6 +71,10 @@ class ModelLookup(Protocol):
         """By `ModelInfo.name`, with its hash. Raises `UnknownName`."""
         ...
 
+    def upscaler(self, name: str) -> ModelInfo:
+        """A model that enlarges pictures, by name. Raises `UnknownName`."""
+        ...
+
     def style(self, name: str) -> Style:
         """By name. Raises `UnknownName`."""
         ...

@@ -126,7 +126,8 @@ def test_at_the_same_size_it_still_paints() -> None:
 @pytest.mark.parametrize(
     "hires, error, field",
     [
-        ({"upscaler": "4x-UltraSharp"}, UnknownName, "hires.upscaler"),
+        ({"upscaler": "4x-UltraSoft"}, UnknownName, "hires.upscaler"),
+        ({"upscaler": "pickle"}, IncompatibleFile, "hires.upscaler"),
         ({"checkpoint": "gone"}, UnknownModel, "hires.checkpoint"),
         ({"checkpoint": "gone", "denoising_strength": 0}, UnknownModel, "hires.checkpoint"),
         ({"checkpoint": "broken"}, IncompatibleFile, "hires.checkpoint"),
@@ -144,6 +145,16 @@ def test_what_is_wrong_is_named(hires: dict[str, Any], error: type[Exception], f
     with pytest.raises(error) as caught:
         run(asked(hires))
     assert caught.value.field == field  # type: ignore[attr-defined]
+
+
+def test_an_upscaler_may_be_a_model() -> None:
+    """It enlarges a picture, so that any two checkpoints may paint before and after it."""
+    plan = plan_of({"upscaler": "4x-UltraSharp", "checkpoint": "xl"})
+    assert plan.upscaler == "4x-UltraSharp" and plan.upscaler_model and plan.upscaler_model.enlarges == 4
+    assert plan.model.name == "xl"
+    assert plan_of({"upscaler": "lanczos"}).upscaler_model is None
+    with pytest.raises(UnknownName, match=r"Did you mean '?4x-UltraSharp"):
+        run(asked({"upscaler": "4x-UltraSharpe"}))
 
 
 def test_a_mistake_in_the_first_prompt_is_not_the_seconds() -> None:

@@ -34,6 +34,13 @@ def words(first: str, negative: str = "", **hires: str) -> dict[str, Any]:
     return in_local_words(request | ({"hires": {"steps": 5, **hires}} if hires else {}), SHELF)
 
 
+def test_upscalers_become_names_of_the_library() -> None:
+    known = SimpleNamespace(**{**vars(SHELF), "upscaler": lambda name: SimpleNamespace(name="sub/x4", problem=None)})
+    for theirs, ours in (("R-ESRGAN 4x+", "sub/x4"), ("lanczos", "lanczos")):
+        found = in_local_words({"hires": {"upscaler": theirs}}, cast(Library, known))
+        assert found["hires"]["upscaler"].casefold() == ours
+
+
 def test_without_prompts_of_its_own_the_second_pass_is_left_alone() -> None:
     found = words("ink drawing of a fox", scale="2")
     assert (found["prompt"], found["styles"]) == ("a fox", ("ink",))

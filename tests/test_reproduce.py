@@ -133,12 +133,12 @@ def test_a_picture_of_two_passes_is_checked_at_its_own_size(studio: Studio) -> N
     assert (picture.width, picture.height) == (96, 96)
     assert check(studio, picture.png).equal
     text = picture.infotext.replace("owl <lora:ink:1>", "owl <lora:gone:1>").replace(
-        "upscaler: Latent", "upscaler: 4x-Sharp, Hires checkpoint: elm [9999999999]"
+        "upscaler: Latent", "upscaler: 4x-Gone, Hires checkpoint: elm [9999999999]"
     )
     found = check(studio, changed(picture, pixel=9, text=text))
     assert "LoRA 'gone' is not here: painted without it." in found.causes
-    assert any("no upscaler named '4x-Sharp'" in cause for cause in found.causes)
-    assert "Hires upscaler: 4x-Sharp in the picture, Latent here." in found.causes
+    assert "Upscaler '4x-Gone' is not here: enlarged with Lanczos." in found.causes
+    assert "Hires upscaler: 4x-Gone in the picture, Lanczos here." in found.causes
     assert "gone" not in found.infotext
     assert "Hires checkpoint 'elm [9999999999]' is not here: both passes painted with the same one." in found.causes
     assert "Hires checkpoint" not in found.infotext

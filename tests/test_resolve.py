@@ -66,6 +66,12 @@ class Shelf:
     def embedding(self, name: str) -> ModelInfo:
         return self.models["embedding", name].model_copy(update={"short_hash": "0123456789ab"})
 
+    def upscaler(self, name: str) -> ModelInfo:
+        found = self.models.get(("upscaler", name))
+        if found is None:
+            raise UnknownName.of("upscaler", name, [n for kind, n in self.models if kind == "upscaler"])
+        return found
+
     def style(self, name: str) -> Style:
         if name != "ink":
             raise UnknownName.of("style", name, ["ink"], field="styles")
@@ -94,6 +100,9 @@ SHELF = Shelf(
     model("grand", "embedding", vectors=3, text_widths=(768, 1280), family="sdxl"),
     model("tiny", "embedding", vectors=1, text_widths=(32,), family="unknown"),
     model("pickled", "embedding", problem="pickled.pt is a pickle file."),
+    model("4x-UltraSharp", "upscaler", enlarges=4),
+    model("sub/RealESRGAN_x4plus", "upscaler", enlarges=4),
+    model("pickle", "upscaler", problem="pickle.pth is a pickle file."),
     model("xl", family="sdxl"),
     model("finisher", family="sdxl_refiner"),
     model("two", family="sd2"),

@@ -24,6 +24,7 @@ from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from studio.schema.source import NAME_DIGITS, Mask, Source
+from studio.schema.upscale import SdUpscale
 
 PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "sampler_options": (SamplerOptions, ""),
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "hires": (HiresPass, "hires_"),
     "source": (Source, "source_"),
     "mask": (Mask, "mask_"),
+    "sd_upscale": (SdUpscale, "sd_upscale_"),
     "plot": (Plot, "plot_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""

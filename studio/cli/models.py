@@ -13,7 +13,7 @@ from studio.schema.models import ModelInfo
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
     parser = subparsers.add_parser(
-        "models", help="list checkpoints, VAEs, text encoders, LoRAs, embeddings and hypernetworks"
+        "models", help="list checkpoints, VAEs, text encoders, LoRAs, embeddings, hypernetworks and upscalers"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         "loras": library.loras(),
         "embeddings": library.embeddings(),
         "hypernetworks": library.hypernetworks(),
+        "upscalers": library.upscalers(),
     }
     library.close()
     if arguments.json:
@@ -52,5 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _line(model: ModelInfo) -> str:
     size = f"{model.size / 1e9:.1f} GB" if model.size >= 1e9 else f"{model.size / 1e6:.0f} MB"
     vectors = [f"{model.vectors} vector{'' if model.vectors == 1 else 's'}"] if model.vectors else []
-    facts = [model.title, model.family, size, *vectors] + ([f"unusable: {model.problem}"] if model.problem else [])
+    kind = f"{model.enlarges}x" if model.kind == "upscaler" else model.family
+    facts = [model.title, kind, size, *vectors] + ([f"unusable: {model.problem}"] if model.problem else [])
     return "  ".join(facts)

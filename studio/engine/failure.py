@@ -11,7 +11,8 @@ def explain(error: Exception, resolved: ResolvedRequest, device: str) -> StudioE
     if isinstance(error, StudioError):
         return error
     if is_out_of_memory(error):
-        width, height = resolved.final_size
+        tile = resolved.sd_upscale.tile if resolved.sd_upscale else None
+        width, height = tile or resolved.final_size
         size = f"{resolved.batch_size} x {width}x{height}"
         return OutOfMemory(
             f"There is too little memory on {device} for {size} pixels at once with {resolved.model.name}. "

@@ -43,7 +43,7 @@ class FakeEngine:
         total = resolved.steps + (resolved.hires.steps if resolved.hires and resolved.hires.denoising_strength else 0)
         width, height = resolved.final_size
         for batch in range(resolved.batch_count):
-            seed = resolved.seeds[batch * resolved.batch_size]
+            seed = resolved.seeds[batch * resolved.pictures_at_once]
             for step in range(1, total + 1):
                 time.sleep(self.step_seconds)
                 if cancel.mode != "none":
@@ -51,14 +51,14 @@ class FakeEngine:
                 preview = _picture(8, 8, seed, "JPEG", "")
                 latents = f"{seed}/{step}".encode() if resolved.options.keep_latents else b""
                 yield Progress(batch=batch, batches=resolved.batch_count, step=step, total=total,
-                               sigma=float(total - step), previews=(preview,) * resolved.batch_size, latents=latents,
+                               sigma=float(total - step), previews=(preview,) * resolved.pictures_at_once, latents=latents,
                                seconds=time.monotonic() - began)  # fmt: skip
             if cancel.mode == "skip":
                 cancel.clear_skip()
                 continue
             if cancel.mode == "interrupt":
                 break
-            for index in range(batch * resolved.batch_size, (batch + 1) * resolved.batch_size):
+            for index in range(batch * resolved.pictures_at_once, (batch + 1) * resolved.pictures_at_once):
                 text, seed = self.infotext(resolved, index), resolved.seeds[index]
                 png = _picture(width, height, seed, "PNG", text)
                 yield ImageReady(index=index, seed=seed, width=width, height=height, infotext=text, png=png)

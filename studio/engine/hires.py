@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from studio.engine.branching import BranchPass
+from studio.engine.enlarging import Enlarging, Work
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass
 from studio.engine.upscale import Enlarged
 from studio.samplers.types import Step
 from studio.schema.resolved import ResolvedRequest
 
-Enlarge = Callable[[Tensor, LoadedCheckpoint], Enlarged]
+Enlarge = Callable[[Tensor, LoadedCheckpoint], Work[Enlarged]]
 """Finished latents, and the checkpoint that painted them, to what is between the passes."""
 Begin = Callable[[Enlarged, LoadedCheckpoint], Tensor]
 """What is between the passes, and the checkpoint that goes on, to latents of the second pass."""
@@ -70,16 +71,15 @@ class TwoPasses:
         assert self._in_use is not None
         return self._in_use.settled(x)
 
-    def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step]:
-        """The steps of both passes, counted through. As `DenoisingPass.steps`."""
+    def steps(self, seeds: Sequence[int], subseeds: Sequence[int] = ()) -> Iterator[Step | Enlarging]:
+        """The steps of both passes, counted through, and how far enlarging between them is. As `DenoisingPass.steps`."""
         self._done = 0
         last: Step | None = None
         first = self._in_use = self._first()
         for last in first.steps(seeds, subseeds):
             yield last
         assert last is not None, "a plan has at least one step"
-        with torch.inference_mode():
-            large = self._enlarge(last.x, first.painter)
+        large = yield from self._enlarge(last.x, first.painter)
         second = self._in_use = self._second()
         self._done = last.index + 1
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""`ModelKeeper`: the loaded checkpoints, their LoRAs and the VAE; notices when their files change.
+"""`ModelKeeper`: the loaded checkpoints, their LoRAs, the VAE and an upscaler model; notices when their files change.
 
 Checkpoints that were used last stay loaded as far as memory and the number allowed go, so that changing between them takes no
 time. Room for another one is made before it is loaded, by putting away those whose last use is longest ago.
@@ -16,6 +16,7 @@ from torch import Tensor
 from studio.engine.conditioning import Conditioner
 from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
+from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import Hardware
 from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
@@ -116,6 +117,7 @@ class ModelKeeper:
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vaes: OrderedDict[Hashable, LoadedVae] = OrderedDict()  # the last used one last
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
+        self._upscaler: tuple[Fingerprint, UpscalerModel] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -184,6 +186,14 @@ class ModelKeeper:
             self._tiny[half] = (current, load_tiny_vae(Path(file), half, loaded.model, self._hardware.vae_dtype))
         return self._tiny[half][1]
 
+    def upscaler(self, info: ModelInfo) -> UpscalerModel:
+        """The upscaler model; the one that was used last stays loaded. Raises `NotFound` and what `load_upscaler` raises."""
+        current = fingerprint(info)
+        if self._upscaler is None or self._upscaler[0] != current:
+            self._upscaler = None
+            self._upscaler = (current, UpscalerModel(info, self._hardware.device))
+        return self._upscaler[1]
+
     def _loaded(self, info: ModelInfo, current: Fingerprint, storage: Storage) -> LoadedCheckpoint:
         hardware = self._hardware
         model = load_checkpoint(
@@ -240,7 +250,7 @@ class ModelKeeper:
         return next((loaded for loaded in found if storage in (None, loaded.storage)), None)
 
     def _put_away(self, unwanted: Sequence[LoadedCheckpoint]) -> None:
-        """Unload these; with the last checkpoint go the separate VAEs, which were made to fit it."""
+        """Unload these; with the last checkpoint go the separate VAEs, which were made to fit it, and the upscaler model."""
         if not unwanted:
             return
         self._held = [loaded for loaded in self._held if loaded not in unwanted]
@@ -248,6 +258,7 @@ class ModelKeeper:
             loaded.release()
         if not self._held:
             self._vaes.clear()
+            self._upscaler = None
             self._tiny.clear()
         self._hardware.free()
 

@@ -10,11 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
+from studio.engine.enlarging import Enlarging, Teller
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
@@ -24,15 +26,16 @@ from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import DenoisingPass
 from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
+from studio.engine.sd_upscale import TiledPasses
 from studio.engine.transfer import bring, lag
-from studio.engine.upscale import final_picture
+from studio.engine.upscale import Load, final_picture
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.resolved import ResolvedRequest
 
-Painter = DenoisingPass | BranchPass | TwoPasses
+Painter = DenoisingPass | BranchPass | TwoPasses | TiledPasses
 
 
 class Painting:
@@ -44,6 +47,7 @@ class Painting:
         painter: the pass; may be replaced between two batches.
         vae: what decodes the pictures of a checkpoint.
         hardware: where.
+        upscaler: gives the model of an upscaler.
         saving: how memory is saved; grows when it runs out.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
     """
@@ -54,6 +58,7 @@ class Painting:
         cancel: CancelToken,
         painter: Painter,
         vae: Callable[[LoadedCheckpoint], LoadedVae],
+        upscaler: Load,
         hardware: Hardware,
         saving: Saving,
         canvas: Canvas | None = None,
@@ -65,6 +70,8 @@ class Painting:
         self._resolved = resolved
         self._cancel = cancel
         self._vae = vae
+        self._upscaler = upscaler
+        self._teller = Teller()
         self._hardware = hardware
         self._saving = saving
         self._canvas = canvas
@@ -103,6 +110,11 @@ class Painting:
         last = yield from self._denoise(number)
         if last is None or self._left():
             return
+        if isinstance(self.painter, TiledPasses):
+            assert self.painter.picture is not None, "all of its steps are done"
+            self._write(number, self.painter.picture, self._resolved.width, self._resolved.height)
+            yield from self._ready()
+            return
         yield Status(message="Decoding")
         checkpoint = self.painter.painter
         vae = self._vae(checkpoint)
@@ -110,7 +122,7 @@ class Painting:
             for offset, latents in enumerate(self.painter.settled(last.x)):
                 if self._left():
                     return
-                self._finish(number * self._resolved.batch_size + offset, latents, vae)
+                yield from self._finish(number * self._resolved.pictures_at_once + offset, latents, vae)
                 yield from self._ready()
 
     def _denoise(self, number: int) -> Generator[Event, None, Step | None]:
@@ -120,6 +132,11 @@ class Painting:
         hires = self._resolved.hires
         begin = {self._resolved.model.path, *([hires.model.path] if hires else [])}
         for step in self.painter.steps(*self._seeds(number)):
+            if isinstance(step, Enlarging):
+                yield from self._teller.words(step)
+                if self._left():
+                    return None
+                continue
             model = self.painter.painter.model
             info, latent = model.info, model.latent
             del model  # what the next pass needs room for
@@ -144,7 +161,7 @@ class Painting:
 
     def _seeds(self, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Seeds and variation seeds of one batch; the latter are none without a variation."""
-        part = slice(number * self._resolved.batch_size, (number + 1) * self._resolved.batch_size)
+        part = slice(number * self._resolved.pictures_at_once, (number + 1) * self._resolved.pictures_at_once)
         variation = self._resolved.variation
         return self._resolved.seeds[part], variation.seeds[part] if variation else ()
 
@@ -159,24 +176,43 @@ class Painting:
             step=step.index + 1,
             total=max(self.painter.total, step.index + 1),
             sigma=step.sigma_next,
-            previews=previewer.draw(step.denoised) if wanted else (),
+            previews=self._drawn(step, previewer) if wanted else (),
             latents=self._kept(step, painter) if options.keep_latents else b"",
             seconds=time.monotonic() - self.began,
         )
 
+    def _drawn(self, step: Step, previewer: Previewer) -> tuple[bytes, ...]:
+        if isinstance(self.painter, TiledPasses):
+            return (self.painter.preview(step.index, previewer.pictures(step.denoised)),)
+        return previewer.draw(step.denoised)
+
     def _kept(self, step: Step, painter: str) -> bytes:
+        """Empty for tiles: nothing goes on from a part of a picture."""
+        if isinstance(self.painter, TiledPasses):
+            return b""
         return pack_step(step, self._hardware.backend, painter, wraps=self._resolved.tiling)
 
     @torch.inference_mode()
-    def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> None:
-        """Decode a picture, unless an attempt before did; its file is made beside what is painted next."""
+    def _finish(self, index: int, latents: Tensor, vae: LoadedVae) -> Iterator[Event]:
+        """Decode a picture, unless an attempt before did or the job is left meanwhile; its file is made beside what is painted next."""
         if index in self._decoded:
             return
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
         tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
-        picture = final_picture(latents, self._resolved.hires, vae, tiled=tiled, wraps=self._resolved.tiling)
-        if self._canvas is not None:
-            picture = self._canvas.finished(picture)
+        work = final_picture(
+            latents, self._resolved.hires, vae, self._upscaler, tiled=tiled, wraps=self._resolved.tiling
+        )
+        decoded = yield from self._teller.told(work, self._left)
+        if decoded is None:
+            return
+        picture = self._canvas.finished(decoded) if self._canvas is not None else decoded
+        self._write(index, picture, width, height)
+
+    def _write(self, index: int, picture: Image.Image, width: int, height: int) -> None:
+        """Have the file made of a picture that was decoded in parts of `width` x `height`, unless an attempt before did."""
+        if index in self._decoded:
+            return
+        tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
         infotext = write_infotext(self._resolved, index, __version__, backend)
 

@@ -34,10 +34,14 @@ class Previewer:
         """One JPEG per picture of `denoised` [B, C, h, w]."""
         height, width = denoised.shape[2] * self._scale, denoised.shape[3] * self._scale
         size = preview_size(width, height)
-        return tuple(self._encode(pixels, size) for pixels in latent_rgb(denoised, self._factors, self._bias))
+        return tuple(self._encode(picture, size) for picture in self.pictures(denoised))
 
-    def _encode(self, pixels: Tensor, size: tuple[int, int]) -> bytes:
-        picture = Image.fromarray(pixels.numpy()).resize(size, Image.Resampling.BICUBIC)
+    def pictures(self, denoised: Tensor) -> list[Image.Image]:
+        """The same as pictures of one pixel a latent."""
+        return [Image.fromarray(pixels.numpy()) for pixels in latent_rgb(denoised, self._factors, self._bias)]
+
+    def _encode(self, small: Image.Image, size: tuple[int, int]) -> bytes:
+        picture = small.resize(size, Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()

@@ -8,17 +8,19 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
+from studio.engine.enlarging import Work
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -32,7 +34,8 @@ from studio.engine.painting import Painter, Painting
 from studio.engine.passes import DenoisingPass, Lift, sampling_plan
 from studio.engine.refiner import RefinerPass, check_latents
 from studio.engine.saving import Saving
-from studio.engine.source import SourceLatents, source_latents
+from studio.engine.sd_upscale import TiledPasses, enlarged_source
+from studio.engine.source import SourceLatents, source_latents, together
 from studio.engine.token_merging import has_fine_attention
 from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
@@ -42,10 +45,10 @@ from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
-from studio.upscalers import ON_PIXELS
+from studio.upscalers import ON_PIXELS, on_latents
 
 WAIT_SECONDS = 0.05
-OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}."
+OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model."
 """What helps where the checkpoint of a second pass cannot read the latents of the first."""
 log = logging.getLogger(__name__)
 
@@ -163,13 +166,18 @@ class DiffusersEngine:
         loaded = yield from self._prepare(resolved)
         for half in get_args(Half):
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
+        for model in resolved.upscaler_models:
+            self._keeper.upscaler(model)
         self._activity, self._saving = "", Saving()
         size = (resolved.width, resolved.height)
-        canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
+        given = resolved.source if resolved.sd_upscale is None else None
+        canvas = prepare(given, resolved.mask, size) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
         decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
-            Painting(resolved, cancel, painter(loaded), decoder, self._hardware, self._saving, canvas)
+            Painting(
+                resolved, cancel, painter(loaded), decoder, self._keeper.upscaler, self._hardware, self._saving, canvas
+            )
         ) as job:
             yield from self._batches(job, loaded, resolved, cancel, painter)
             yield from job.rest()
@@ -234,7 +242,7 @@ class DiffusersEngine:
         for part in (resolved, plan) if plan and plan.denoising_strength else (resolved,):
             if part.refiner:
                 check(part.model, part.refiner.model)
-        if plan and plan.denoising_strength and plan.upscaler not in ON_PIXELS:
+        if plan and plan.denoising_strength and on_latents(plan.upscaler):
             check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
     def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
@@ -290,16 +298,18 @@ class DiffusersEngine:
         """What paints: one pass, or several that are made when their turns come."""
         first_storage = loaded.storage
 
-        def make(part: ResolvedRequest, lift: Lift | None = None) -> DenoisingPass:
+        begins = [canvas] if canvas else []
+
+        def make(part: ResolvedRequest, lift: Lift | None = None, begins: Sequence[Canvas] = begins) -> DenoisingPass:
             current, storage = loaded, Storage.of(part, part.model)
             same = part.model.path == resolved.model.path and storage == first_storage
             if not same or not self._keeper.holds(loaded):  # another one needed the room
                 current = self._needed(part.model, resolved.checkpoints, storage)
             current.read_with(part.text_encoders, _loras(part))
-            if part.source is None or canvas is None:
+            if part.source is None or not begins:
                 return self._pass(current, part, resolved.checkpoints, lift)
             lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
-            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, canvas))
+            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, begins))
 
         def first() -> DenoisingPass | BranchPass:
             if resolved.branch is None:
@@ -309,6 +319,13 @@ class DiffusersEngine:
             start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
             return BranchPass(resolved, make, start)
 
+        if resolved.sd_upscale:
+
+            def over(tiles: Sequence[Image.Image]) -> DenoisingPass:
+                return make(resolved, begins=[Canvas(tile, tile) for tile in tiles])
+
+            enlarge = partial(enlarged_source, resolved, self._keeper.upscaler)
+            return TiledPasses(resolved, enlarge, over, partial(self._decoded, resolved))
         plan = resolved.hires
         if plan is None or plan.denoising_strength == 0:
             return first()
@@ -318,9 +335,9 @@ class DiffusersEngine:
 
         latent = loaded.model.latent
 
-        def enlarge(x: Tensor, painter: LoadedCheckpoint) -> Enlarged:
+        def between(x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
             vae = self._coder("decoder", resolved, painter)
-            return enlarged(x, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+            return enlarged(x, plan, vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):
@@ -328,22 +345,29 @@ class DiffusersEngine:
             vae = self._coder("encoder", part, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
-        return TwoPasses(first, partial(make, part, lift), enlarge, begin, steps)
+        return TwoPasses(first, partial(make, part, lift), between, begin, steps)
 
-    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, canvas: Canvas) -> SourceLatents:
-        """The picture that a pass begins with, as latents of its checkpoint."""
+    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, begins: Sequence[Canvas]) -> SourceLatents:
+        """The picture, or those, that a pass begins with, as latents of its checkpoint."""
         vae, hardware = self._coder("encoder", resolved, loaded), self._hardware
-        tiled = self._saving.decodes_in_tiles(hardware, *canvas.picture.size)
+        encode = partial(
+            source_latents,
+            resolved=resolved,
+            vae=vae,
+            inpaint=loaded.model.inpaint,
+            edit=loaded.model.edit,
+            device=hardware.device,
+            tiled=self._saving.decodes_in_tiles(hardware, *begins[0].picture.size),
+        )
         with torch.inference_mode(), self._saving.only("vae", loaded, hardware):
-            return source_latents(
-                canvas,
-                resolved,
-                vae,
-                inpaint=loaded.model.inpaint,
-                edit=loaded.model.edit,
-                device=hardware.device,
-                tiled=tiled,
-            )
+            return together([encode(canvas) for canvas in begins])
+
+    def _decoded(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
+        """The picture of a tile's latents [C, h, w]."""
+        tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
+        decoder = Decoder(self._coder("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
+        with torch.inference_mode(), self._saving.only("vae", painter, self._hardware):
+            return decoder.picture(latents)
 
     def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
         """What decodes, or encodes, pictures of the checkpoint in this job."""

@@ -7,7 +7,8 @@ prediction of x0 in which they stand; samplers on timesteps have them put into w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class SourceLatents:
     """The picture of one job as latents of one checkpoint.
 
     Attributes:
-        latents: clean, [1, C, h, w], float32, as the U-Net sees them.
+        latents: clean, [1, C, h, w], float32, as the U-Net sees them; [B, C, h, w] where each picture of a batch begins with its own.
         mask: 1 where is painted, [1, 1, h, w]; None paints everything.
         channels: what the U-Net is told beside the noise: for inpainting a mask and latents, [1, 1 + C, h, w]; for instructions latents as
             the VAE gives them, unscaled, [1, C, h, w]; None for others.
@@ -77,6 +78,15 @@ def source_latents(
         channels = told / vae.latent.scaling_factor + vae.latent.shift_factor
     content = plan.content if plan else "original"
     return SourceLatents(latents, mask, channels, content, source.noise_multiplier)
+
+
+def together(pictures: Sequence[SourceLatents]) -> SourceLatents:
+    """Pictures of one size without a mask as one batch; of a single one the same."""
+    if len(pictures) == 1:
+        return pictures[0]
+    told = [picture.channels for picture in pictures if picture.channels is not None]
+    latents = torch.cat([picture.latents for picture in pictures])
+    return replace(pictures[0], latents=latents, channels=torch.cat(told) if told else None)
 
 
 class MaskedDenoiser:

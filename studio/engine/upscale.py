@@ -7,31 +7,44 @@ What is enlarged beyond the final size is cut off evenly, as there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from PIL import Image
 from torch import Tensor
 
 from studio.engine.decode import Decoder
 from studio.engine.encode import encoded
+from studio.engine.enlarging import UpscalerModel, Work, enlarged_picture
 from studio.engine.loading import LoadedVae
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import HiresPlan
-from studio.upscalers import UPSCALERS
+from studio.upscalers import UPSCALERS, on_latents
 
+Load = Callable[[ModelInfo], UpscalerModel]
+"""Gives the model of an upscaler."""
 Enlarged = Tensor | list[Image.Image]
 """What stands between the passes, at the size that covers the final one: latents [B, C, h, w], or as many pictures."""
-FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
-def enlarged(x: Tensor, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Enlarged:
+def enlarged(
+    x: Tensor, plan: HiresPlan, vae: LoadedVae, load: Load, *, tiled: bool = False, wraps: bool = False
+) -> Work[Enlarged]:
     """Finished latents [B, C, h, w], enlarged as the plan's upscaler does it.
 
-    `vae` is that of the first pass and decodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`. Raises
-    `EngineError` when it gives no numbers.
+    `vae` is that of the first pass and decodes for the upscalers on pixels, see `Decoder` for `tiled` and `wraps`; `load` gives a model. Raises
+    `EngineError` when one of them gives no numbers.
     """
-    if _on_latents(plan):
-        return _interpolated(x, plan, vae.latent.scale)
+    if on_latents(plan.upscaler):
+        with torch.inference_mode():
+            return _interpolated(x, plan, vae.latent.scale)
     decoder = Decoder(vae, tiled=tiled, wraps=wraps)
-    return [_resized(decoder.picture(latents), plan) for latents in x]
+    pictures = []
+    for latents in x:
+        with torch.inference_mode():
+            picture = decoder.picture(latents)
+        pictures.append((yield from _resized(picture, plan, load)))
+    return pictures
 
 
 def begun(large: Enlarged, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
@@ -42,22 +55,18 @@ def begun(large: Enlarged, plan: HiresPlan, vae: LoadedVae, *, tiled: bool = Fal
 
 
 def final_picture(
-    latents: Tensor, plan: HiresPlan | None, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False
-) -> Image.Image:
+    latents: Tensor, plan: HiresPlan | None, vae: LoadedVae, load: Load, *, tiled: bool = False, wraps: bool = False
+) -> Work[Image.Image]:
     """The finished picture of latents [C, h, w]. After a second pass without strength these are still those of the first,
-    and are enlarged here: no upscaler on pixels then has to encode anything."""
+    and are enlarged here, as `enlarged` does: no upscaler on pixels then has to encode anything."""
     decoder = Decoder(vae, tiled=tiled, wraps=wraps)
     if plan is None or plan.denoising_strength > 0:
         return decoder.picture(latents)
-    if _on_latents(plan):
-        return decoder.picture(begun(enlarged(latents[None], plan, vae), plan, vae)[0])
-    picture = _resized(decoder.picture(latents), plan)
+    if on_latents(plan.upscaler):
+        return decoder.picture(_cut(_interpolated(latents[None], plan, vae.latent.scale), plan, vae.latent.scale)[0])
+    picture = yield from _resized(decoder.picture(latents), plan, load)
     left, top = (picture.width - plan.width) // 2, (picture.height - plan.height) // 2
     return picture.crop((left, top, left + plan.width, top + plan.height))
-
-
-def _on_latents(plan: HiresPlan) -> bool:
-    return UPSCALERS.get(plan.upscaler).latents is not None
 
 
 def _interpolated(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:
@@ -68,8 +77,9 @@ def _interpolated(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:
     return torch.nn.functional.interpolate(x, size=size, mode=row.latents, antialias=row.antialias)
 
 
-def _resized(picture: Image.Image, plan: HiresPlan) -> Image.Image:
-    return picture.resize(plan.covering, FILTERS[UPSCALERS.get(plan.upscaler).pixels])
+def _resized(picture: Image.Image, plan: HiresPlan, load: Load) -> Work[Image.Image]:
+    model = load(plan.upscaler_model) if plan.upscaler_model else None
+    return enlarged_picture(picture, plan.covering, plan.upscaler, model)
 
 
 def _cut(x: Tensor, plan: HiresPlan, scale: int) -> Tensor:

@@ -12,6 +12,7 @@ from studio.families.lora_signature import LoraSignature, describe_lora
 from studio.families.signature import CheckpointSignature, describe_checkpoint
 from studio.families.spec import EncoderSpec, FamilySpec, PreviewFactors
 from studio.families.table import FAMILIES, family
+from studio.families.upscaler_signature import UpscalerSignature, describe_upscaler
 
 __all__ = [
     "FAMILIES",
@@ -22,11 +23,13 @@ __all__ = [
     "HypernetworkSignature",
     "LoraSignature",
     "PreviewFactors",
+    "UpscalerSignature",
     "describe_checkpoint",
     "describe_embedding",
     "describe_folder",
     "describe_hypernetwork",
     "describe_lora",
+    "describe_upscaler",
     "family",
     "folder_weight_files",
     "is_model_folder",

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from studio.errors import UnknownName
-from studio.infotext.hires import has_hires, hires_names
+from studio.infotext.hires import has_hires, hires_names, upscaler_name
 from studio.infotext.keys import (
     CHOICE_FIELDS,
     HIRES_NAMES,
@@ -26,6 +26,7 @@ from studio.infotext.modules import FIRST, hires_modules, module_names
 from studio.infotext.plot import OPTION_KEYS, plot_fields
 from studio.infotext.source import NOT_MASKED, PICTURE_KEYS, picture_is_missing
 from studio.infotext.unused import shortened, unused_notes
+from studio.infotext.upscale import UPSCALE_KEYS, UPSCALER_KEY
 from studio.samplers.table import (
     AUTOMATIC,
     SamplerSpec,
@@ -39,6 +40,7 @@ from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions,
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, invalid_request
 from studio.schema.source import Mask, Source
+from studio.schema.upscale import SdUpscale
 
 DEFAULTS: dict[str, Any] = {"clip_skip": 1, "rng": "GPU", "emphasis": "Original", "vae": "Automatic"}
 """What a text means that does not name these."""
@@ -150,6 +152,7 @@ class _Reader:
         found: dict[str, dict[str, Any]] = {name: {} for name in PARTS if hires or name != "hires"}
         if not hires:
             found |= self._pictures()
+            found["sd_upscale"] = self._upscale()
         for key, name in PART_FIELDS.items():
             part, _, field = name.partition(".")
             if part in found:
@@ -171,7 +174,7 @@ class _Reader:
                 self.read(found["plot"], Plot, key, field)
         valid: dict[str, Any] = {}
         for name, values in found.items():
-            beside = {"source": valid["source"]} if name == "mask" and "source" in valid else {}
+            beside = {"source": valid["source"]} if name in ("mask", "sd_upscale") and "source" in valid else {}
             valid |= self._part(name, values, beside)
         return valid
 
@@ -188,6 +191,15 @@ class _Reader:
                         self.read(found.setdefault(part, {}), model, key, field)
             self.used |= {"Mask mode", "Init image hash"}
             found["mask"]["inverted"] = self.pairs.get("Mask mode") == NOT_MASKED
+        return found
+
+    def _upscale(self) -> dict[str, Any]:
+        """That the picture was enlarged and painted in tiles; off where its upscaler, or the picture, is not named."""
+        found: dict[str, Any] = {}
+        if UPSCALER_KEY in self.pairs and "Init image" in self.pairs:
+            for key, field in UPSCALE_KEYS.items():
+                self.read(found, SdUpscale, key, field)
+            found["upscaler"] = upscaler_name(found["upscaler"])
         return found
 
     def _part(self, name: str, values: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from studio.samplers.table import (
     split_legacy_sampler_name,
 )
 from studio.schema.resolved import ResolvedRequest
-from studio.upscalers import DEFAULT_UPSCALER, UPSCALERS
+from studio.upscalers import DEFAULT_UPSCALER, UPSCALERS, shown_name
 
 SAME = "use same"
+MAX_UPSCALER = 300
+"""Characters of an upscaler's name; a longer one is none."""
 
 
 def hires_pairs(resolved: ResolvedRequest) -> dict[str, object]:
@@ -39,7 +41,7 @@ def hires_pairs(resolved: ResolvedRequest) -> dict[str, object]:
         "Hires resize": resize,
         "Hires upscale": plan.scale,
         "Hires steps": plan.steps if plan.steps_given else None,
-        "Hires upscaler": plan.upscaler,
+        "Hires upscaler": shown_name(plan.upscaler),
         "Hires refiner": plan.refiner_passes if plan.refiner_passes != "second pass" else None,
         **hires_module_pairs(resolved),
         "Extra noise": plan.extra_noise or None,
@@ -58,20 +60,15 @@ def hires_names(pairs: Mapping[str, str], first: tuple[str, str] | None, note: C
     """Upscaler, sampler and schedule of the second pass as fields of `HiresPass`; "" is the same as in the first.
 
     `first` are sampler and schedule as the request asks for them, None where the text does not tell. A name that is not known here
-    is replaced, with a note.
+    is replaced, with a note; an upscaler's may be that of a model, so that is left to the library.
     """
-    return {"upscaler": _upscaler(pairs, note), **_sampling(pairs, first, note)}
-
-
-def _upscaler(pairs: Mapping[str, str], note: Callable[[str], None]) -> str:
     name = pairs.get("Hires upscaler", DEFAULT_UPSCALER)
-    try:
-        return UPSCALERS.get(name).name
-    except UnknownName:
-        note(
-            f"There is no upscaler named {shortened(name)!r} here; {DEFAULT_UPSCALER} is used, so the picture will not come out the same."
-        )
-        return DEFAULT_UPSCALER
+    return {"upscaler": upscaler_name(name), **_sampling(pairs, first, note)}
+
+
+def upscaler_name(name: str) -> str:
+    """The name of a row as it is spelt here; that of a model, which only the library knows, as it stands there."""
+    return UPSCALERS.get(name).name if name in UPSCALERS else name[:MAX_UPSCALER]
 
 
 def _sampling(pairs: Mapping[str, str], first: tuple[str, str] | None, note: Callable[[str], None]) -> dict[str, str]:

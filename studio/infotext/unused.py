@@ -36,8 +36,8 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "Z Values",
         "Fixed ",
         "Plot ",
-        "SD upscale",
     ),
+    "picture that SD upscale enlarged": ("SD upscale",),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

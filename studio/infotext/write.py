@@ -6,7 +6,7 @@
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
 diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
-is the whole text of the picture that was branched from, `Init image` and `Mask image` with what belongs to them (`studio.infotext.source`), and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
+is the whole text of the picture that was branched from, `Init image` and `Mask image` with what belongs to them (`studio.infotext.source`), `SD upscale scale factor`, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
 
@@ -19,6 +19,7 @@ from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
 from studio.infotext.modules import module_pairs
 from studio.infotext.quote import quote
 from studio.infotext.source import source_pairs
+from studio.infotext.upscale import upscale_pairs
 from studio.prompt.networks import extract_networks
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
@@ -66,6 +67,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs["Tiling"] = True
     pairs.update(hires_pairs(resolved))
     pairs.update(source_pairs(resolved))
+    pairs.update(upscale_pairs(resolved))
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
     pairs.update(_hypernetwork(resolved.own_hypernetwork))

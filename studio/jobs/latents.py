@@ -185,7 +185,7 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     their hashes, which may become known between two jobs.
     """
     refiner, hires = resolved.refiner, resolved.hires
-    files = [*resolved.checkpoints, *resolved.all_vaes, *resolved.all_text_encoders]
+    files = [*resolved.checkpoints, *resolved.all_vaes, *resolved.all_text_encoders, *resolved.upscaler_models]
     files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.all_embeddings)]
     files += [use.model for use in resolved.all_hypernetworks]
     bare = resolved.model_copy(
@@ -206,6 +206,7 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
 def _hires_without_hashes(plan: HiresPlan) -> HiresPlan:
     changes = {
         "model": _unhashed(plan.model),
+        "upscaler_model": plan.upscaler_model and _unhashed(plan.upscaler_model),
         "loras": tuple(_without_hash(use) for use in plan.loras),
         "embeddings": tuple(_without_hash(use) for use in plan.embeddings),
         "refiner": plan.refiner and _without_hash(plan.refiner),

@@ -33,6 +33,7 @@ from studio.paths import Paths
 from studio.prompt.styles import Style
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
+from studio.upscalers import UPSCALERS, stems_of
 
 DEFAULT_CHECKPOINT = "sprout-v1"
 """Taken where nobody chose: the model that ships with the program."""
@@ -42,7 +43,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, text encoders, LoRAs, embeddings and hypernetworks below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """All models below `paths`, of every kind, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -57,6 +58,7 @@ class Library:
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
         self._text_encoders = Shelf(Place(paths.text_encoders.absolute(), "text_encoder"))
+        self._upscalers = Shelf(Place(paths.upscalers.absolute(), "upscaler"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -85,6 +87,10 @@ class Library:
     def hypernetworks(self) -> list[ModelInfo]:
         """All hypernetworks."""
         return self._list("hypernetwork")
+
+    def upscalers(self) -> list[ModelInfo]:
+        """All upscaler models."""
+        return self._list("upscaler")
 
     def embedding_hashes(self) -> dict[str, str]:
         """The word of every usable embedding, and its short hash, "" while that is not known."""
@@ -157,6 +163,15 @@ class Library:
             raise UnknownName.of("hypernetwork", name, known, field="prompt")
         return info
 
+    def upscaler(self, name: str) -> ModelInfo:
+        """The upscaler model called `name`, which may also be A1111's name of it. Raises `UnknownName` with near matches."""
+        found = (self._find("upscaler", known) for known in (name, *stems_of(name)))
+        info = next((info for info in found if info), None)
+        if info is None:
+            known = [*UPSCALERS.names(), *(model.name for model in self.upscalers())]
+            raise UnknownName.of("upscaler", name, known)
+        return info
+
     def style(self, name: str) -> Style:
         """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
         return self.styles.find(name)
@@ -178,6 +193,7 @@ class Library:
         self._embeddings.refresh()
         self._hypernetworks.refresh()
         self._text_encoders.refresh()
+        self._upscalers.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -194,6 +210,7 @@ class Library:
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
         entries += self._hypernetworks.entries("hypernetwork")
         entries += self._text_encoders.entries("text_encoder")
+        entries += self._upscalers.entries("upscaler")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -216,6 +233,7 @@ class Library:
             "lora": self._loras,
             "embedding": self._embeddings,
             "hypernetwork": self._hypernetworks,
+            "upscaler": self._upscalers,
             "text_encoder": self._text_encoders,
         }
         return own.get(kind, self._models)

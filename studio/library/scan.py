@@ -14,6 +14,7 @@ from studio.families import (
     describe_folder,
     describe_hypernetwork,
     describe_lora,
+    describe_upscaler,
     folder_weight_files,
     is_model_folder,
     is_network_folder,
@@ -151,6 +152,9 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         text = describe_text_encoder(header)
         widths = (text.width,) if text.width else ()
         return info.model_copy(update={"text_widths": widths, "problem": text.problem})
+    if place == "upscaler":
+        upscaler = describe_upscaler(header)
+        return info.model_copy(update={"enlarges": upscaler.enlarges, "problem": upscaler.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

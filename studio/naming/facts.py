@@ -67,10 +67,10 @@ def picture_facts(
         schedule=resolved.schedule_label,
         width=resolved.width,
         height=resolved.height,
-        batch_size=resolved.batch_size,
+        batch_size=resolved.pictures_at_once,
         batch_count=resolved.batch_count,
-        iteration=index // resolved.batch_size,
-        batch_index=index % resolved.batch_size,
+        iteration=index // resolved.pictures_at_once,
+        batch_index=index % resolved.pictures_at_once,
         denoising_strength=over.denoising_strength if (over := resolved.hires or resolved.source) else None,
         clip_skip=resolved.clip_skip,
         model_name=PurePosixPath(resolved.model.name).name,  # A1111 leaves the model's sub-folder out

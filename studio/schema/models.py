@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["sd1", "sd2", "sdxl", "sdxl_refiner", "unknown"]
-ModelKind = Literal["checkpoint", "lora", "vae", "embedding", "hypernetwork", "text_encoder"]
+ModelKind = Literal["checkpoint", "lora", "vae", "embedding", "hypernetwork", "text_encoder", "upscaler"]
 Layout = Literal["file", "folder"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -47,6 +47,7 @@ class ModelInfo(BaseModel):
         "empty where the file does not tell",
     )
     vectors: int = Field(0, description="Embedding: how many tokens it takes in a prompt")
+    enlarges: int = Field(0, description="Upscaler: how many times larger a picture becomes")
     problem: str | None = Field(None, description="Why the model cannot be used, in one sentence; empty when it can")
     trigger: str = Field("", description="LoRA: trigger words from its metadata")
     alias: str = Field("", description="LoRA: ss_output_name from its metadata")

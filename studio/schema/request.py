@@ -30,6 +30,7 @@ from studio.schema.parts import (
 )
 from studio.schema.plot import Plot
 from studio.schema.source import Mask, Source
+from studio.schema.upscale import SdUpscale
 
 MAX_STYLES = 50
 MAX_CROP = 4096
@@ -44,7 +45,7 @@ RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
 StyleName = Annotated[Text, Field(max_length=300)]
 
-Part = Variation | SeedResize | Refiner | HiresPass | Source | Mask | Plot | BranchPoint
+Part = Variation | SeedResize | Refiner | HiresPass | Source | Mask | SdUpscale | Plot | BranchPoint
 
 
 class GenerationRequest(Frozen):
@@ -75,6 +76,9 @@ class GenerationRequest(Frozen):
     hires: HiresPass | None = Field(None, description="Enlarge and paint again (hires. fix); empty: do not")
     source: Source | None = Field(None, description="Begin with a picture (img2img); empty: begin with noise")
     mask: Mask | None = Field(None, description="Paint only this part of that picture (inpainting); empty: all of it")
+    sd_upscale: SdUpscale | None = Field(
+        None, description="Enlarge that picture and paint it tile by tile (SD upscale); empty: do not"
+    )
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
     text_encoders: TextEncoders = Field(
         (),
@@ -152,11 +156,13 @@ class GenerationRequest(Frozen):
 
     plot: Plot | None = Field(None, description="The same picture over values on up to three axes; empty: one picture")
 
-    @field_validator("variation", "seed_resize", "refiner", "hires", "source", "mask", "branch", "plot")
+    @field_validator("variation", "seed_resize", "refiner", "hires", "source", "mask", "sd_upscale", "branch", "plot")
     @classmethod
     def _without_idle_parts(cls, part: Part | None) -> Part | None:
         """A part that changes no pixel is none, so that equal pictures come of equal requests."""
         if isinstance(part, Source | Mask) and not part.image:
+            return None
+        if isinstance(part, SdUpscale) and not part.upscaler.strip():
             return None
         if isinstance(part, Plot) and part.x_type == part.y_type == part.z_type == "Nothing":
             return None
@@ -189,6 +195,18 @@ class GenerationRequest(Frozen):
             raise ValueError("a mask needs a picture that it belongs to: give source.image too")
         return mask
 
+    @field_validator("sd_upscale")
+    @classmethod
+    def _enlarges_a_whole_picture(cls, part: SdUpscale | None, info: ValidationInfo) -> SdUpscale | None:
+        """Refuse to enlarge nothing, or a picture with a mask."""
+        if part is not None and "source" in info.data and info.data["source"] is None:
+            raise ValueError("painting in tiles (SD upscale) needs a picture that is enlarged: give source.image too")
+        if part is not None and info.data.get("mask") is not None:
+            raise ValueError(
+                "painting in tiles (SD upscale) and a mask do not go together: enlarge the finished picture"
+            )
+        return part
+
     @field_validator("source")
     @classmethod
     def _one_pass(cls, source: Source | None, info: ValidationInfo) -> Source | None:
@@ -200,7 +218,12 @@ class GenerationRequest(Frozen):
     @property
     def picture_count(self) -> int:
         """Pictures the whole request makes."""
-        return self.batch_count * self.batch_size
+        return self.batch_count * self.pictures_at_once
+
+    @property
+    def pictures_at_once(self) -> int:
+        """Pictures a batch makes: one where it is painted in tiles."""
+        return 1 if self.sd_upscale else self.batch_size
 
 
 class RunOptions(Frozen):

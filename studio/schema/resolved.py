@@ -99,7 +99,8 @@ class HiresPlan(_Frozen):
     width: int
     height: int
     covering: tuple[int, int]
-    upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`")
+    upscaler: str = Field(description="Name in `studio.upscalers.UPSCALERS`, or of `upscaler_model`")
+    upscaler_model: ModelInfo | None = Field(None, description="The file, where the upscaler is a model")
     model: ModelInfo = Field(description="That of the first pass, unless another one paints this one")
     steps: int = Field(description="How many are run")
     steps_given: bool = Field(description="Whether the request says how many; the infotext then does")
@@ -153,6 +154,18 @@ class MaskPlan(_Frozen):
     padding: int
     rounding: bool
     conditioning_weight: float
+
+
+class SdUpscalePlan(_Frozen):
+    """The picture to begin with, enlarged and painted in tiles. Sizes are (width, height) in pixels, multiples of 8."""
+
+    upscaler: str = Field(description="As in `HiresPlan`")
+    upscaler_model: ModelInfo | None = None
+    scale_factor: float
+    overlap: int
+    width: int = Field(description="Of the enlarged picture")
+    height: int
+    tile: tuple[int, int] = Field(description="No larger than the picture; the size of the request itself")
 
 
 class PlotPlan(_Frozen):
@@ -214,7 +227,7 @@ class ResolvedRequest(_Frozen):
     height: int = Field(description="Pixels, a multiple of 8")
     batch_size: int
     batch_count: int
-    seeds: tuple[int, ...] = Field(description="One per picture, batch_count * batch_size of them; modulo 2**32")
+    seeds: tuple[int, ...] = Field(description="One per picture, batch_count * pictures_at_once of them; modulo 2**32")
     variation: VariationPlan | None = Field(None, description="None is the seeds' own noise")
     seed_resize: SeedResize | None = Field(None, description="Pixels, multiples of 8; None draws at the picture's size")
     clip_skip: int
@@ -238,6 +251,9 @@ class ResolvedRequest(_Frozen):
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     source: SourcePlan | None = Field(None, description="None begins with noise")
     mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")
+    sd_upscale: SdUpscalePlan | None = Field(
+        None, description="None is one painting; else `batch_size` are tiles, and only with a source"
+    )
     branch: BranchPlan | None = Field(None, description="None begins with the source, or noise")
     plot: PlotPlan | None = Field(
         None, description="None is one picture, or batches; else everything beside it is that of the first cell"
@@ -262,6 +278,8 @@ class ResolvedRequest(_Frozen):
     @property
     def final_size(self) -> tuple[int, int]:
         """(width, height) of the finished picture; one of which only the masked part was painted keeps its own."""
+        if self.sd_upscale:
+            return (self.sd_upscale.width, self.sd_upscale.height)
         if self.source and self.mask and self.mask.area == "Only masked":
             return (self.source.image.width, self.source.image.height)
         return (self.hires.width, self.hires.height) if self.hires else (self.width, self.height)
@@ -310,6 +328,17 @@ class ResolvedRequest(_Frozen):
         """The separate text encoders of both passes, each once."""
         found = (*self.text_encoders, *(self.hires.text_encoders if self.hires else ()))
         return tuple({encoder.path: encoder for encoder in found}.values())
+
+    @property
+    def upscaler_models(self) -> tuple[ModelInfo, ...]:
+        """The files of upscalers that enlarge."""
+        parts = (self.hires, self.sd_upscale)
+        return tuple(part.upscaler_model for part in parts if part and part.upscaler_model)
+
+    @property
+    def pictures_at_once(self) -> int:
+        """Pictures a batch makes: one where it is painted in tiles."""
+        return 1 if self.sd_upscale else self.batch_size
 
     @property
     def checkpoints(self) -> tuple[ModelInfo, ...]:

@@ -19,6 +19,7 @@ from studio.schema.parts import BUILT_IN
 from studio.schema.request import GenerationRequest, invalid_request, make_request
 from studio.ui.fields import Choices, control, shown_number, typed_number
 from studio.ui.looks import LOOKS, MAYBE_EMPTY, OPTIONS, PARTS, PICTURED, SWITCH, SWITCHED, SWITCHES
+from studio.upscalers import UPSCALERS, on_latents, shown_name
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -68,6 +69,19 @@ def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("Use same checkpoint", ""), *model_choices(models)]
 
 
+def upscaler_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """The upscalers without a file, then the models that can be used, by both names where A1111 has another one."""
+    named = [(model.name, shown_name(model.name)) for model in models if not model.problem]
+    found = [(name if theirs == name.rpartition("/")[2] else f"{name} ({theirs})", name) for name, theirs in named]
+    return [*((name, name) for name in UPSCALERS.names()), *found]
+
+
+def source_upscalers(upscalers: Iterable[str | tuple[str, str]]) -> list[tuple[str, str]]:
+    """`Off`, then those of `upscalers` that enlarge pictures."""
+    pairs = ((choice, choice) if isinstance(choice, str) else choice for choice in upscalers)
+    return [("Off", ""), *(pair for pair in pairs if not on_latents(pair[1]))]
+
+
 def style_choices(studio: Studio) -> list[str]:
     """Names of the styles; none while a file of them is damaged."""
     try:
@@ -84,6 +98,7 @@ def second_vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
 def library_choices(studio: Studio) -> dict[str, Choices]:
     """What the library has for each field that names something of it."""
     models, vaes = studio.library.checkpoints(), studio.library.vaes()
+    upscalers = upscaler_choices(studio.library.upscalers())
     encoders = [encoder.name for encoder in studio.library.text_encoders() if not encoder.problem]
     return {
         "model": model_choices(models),
@@ -91,6 +106,8 @@ def library_choices(studio: Studio) -> dict[str, Choices]:
         "hires.checkpoint": second_choices(models),
         "vae": vae_choices(vaes),
         "hires.vae": second_vae_choices(vaes),
+        "hires.upscaler": upscalers,
+        "sd_upscale.upscaler": source_upscalers(upscalers),
         "text_encoders": encoders,
         "hires.text_encoders": [BUILT_IN, *encoders],
         "hypernetwork": hypernetwork_choices(studio.library.hypernetworks()),
@@ -137,6 +154,8 @@ class Form:
         for part in PICTURED:
             there = there and bool(data[part].get("image"))
             data[part] = data[part] if there else None
+        if data["source"] is None:
+            data["sd_upscale"] = None
         return make_request(data)
 
     def fill(self, request: Mapping[str, Any]) -> dict[Component, Any]:

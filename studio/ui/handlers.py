@@ -21,7 +21,7 @@ from studio.schema.parts import BUILT_IN
 from studio.schema.request import RunOptions
 from studio.settings import Settings
 from studio.ui.form import Form, Lookup, complete, library_choices, model_choices, possible
-from studio.upscalers import UPSCALERS
+from studio.upscalers import find_upscaler
 
 if TYPE_CHECKING:
     from studio.app import Studio
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
 LISTS = (
-    *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae"),
+    *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae", "hires.upscaler", "sd_upscale.upscaler"),
     *("text_encoders", "hires.text_encoders", "hypernetwork", "styles"),
 )
 """Fields whose choices are what the library has."""
@@ -128,6 +128,10 @@ class Handlers:
             "model": self._usable_checkpoint,
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "hires": _known_hires,
+            "hires.upscaler": lambda name: find_upscaler(name, self.studio.library, "hires.upscaler")[0].name,
+            "sd_upscale.upscaler": lambda name: (
+                name and find_upscaler(name, self.studio.library, "sd_upscale.upscaler")[0].name
+            ),
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "hires.vae": lambda name: name and self._vae(name),
             "hires.text_encoders": self._text_encoders,
@@ -153,9 +157,8 @@ class Handlers:
 
 
 def _known_hires(part: Mapping[str, Any]) -> dict[str, Any]:
-    """The second pass with the names of the lists. Raises `UnknownName`."""
+    """The second pass with the names of the tables. Raises `UnknownName`."""
     names = {
-        "upscaler": UPSCALERS.get(part["upscaler"]).name,
         "sampler": part["sampler"] and find_sampler(part["sampler"]).name,
         "schedule": part["schedule"] and find_schedule(part["schedule"]).label,
     }

@@ -15,6 +15,7 @@ from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions,
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
+from studio.schema.upscale import SdUpscale
 from studio.ui.fields import FieldFacts, read_field
 
 OPTIONS = "sampler_options"
@@ -26,6 +27,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "hires": HiresPass,
     "source": Source,
     "mask": Mask,
+    "sd_upscale": SdUpscale,
     "plot": Plot,
     "branch": BranchPoint,
 }
@@ -112,6 +114,11 @@ LOOKS: dict[str, Look] = {
     "mask.padding": Look("Only masked padding", "img2img_inpaint_full_res_padding", {"slider": True, "step": 4}),
     "mask.rounding": Look("Round the mask", "img2img_mask_round"),
     "mask.conditioning_weight": Look("Conditioning mask weight", "setting_inpainting_mask_weight", {"step": 0.05}),
+    "sd_upscale.upscaler": Look("Upscaler", "script_img2img_sd_upscale_upscaler_index"),
+    "sd_upscale.scale_factor": Look(
+        "Scale factor", "script_img2img_sd_upscale_scale_factor", {"slider": True, "step": 0.05}
+    ),
+    "sd_upscale.overlap": Look("Tile overlap", "script_img2img_sd_upscale_overlap", {"slider": True, "step": 16}),
     **{
         f"plot.{axis}_{name}": Look(f"{axis.upper()} {name}", f"script_txt2img_xyz_plot_{axis}_{name}", extra)
         for axis in "xyz"

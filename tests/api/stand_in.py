@@ -32,6 +32,7 @@ from studio.schema.engine import Engine
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
 from studio.settings import Settings
+from studio.upscalers import stems_of
 
 
 def model(kind: ModelKind, name: str, **fields: Any) -> ModelInfo:
@@ -126,6 +127,19 @@ class StandInLibrary:
 
     def embedding_hashes(self) -> dict[str, str]:
         return {"wash": "fedcba987654", "grand": ""}
+
+    def upscalers(self) -> list[ModelInfo]:
+        return [
+            model("upscaler", "4x-Sharp", enlarges=4),
+            model("upscaler", "sub/RealESRGAN_x2plus", enlarges=2),
+            model("upscaler", "odd", problem="This is no upscaler."),
+        ]
+
+    def upscaler(self, name: str) -> ModelInfo:
+        for info in self.upscalers():
+            if name == info.name or info.name.rpartition("/")[2] in stems_of(name):
+                return info
+        raise UnknownName.of("upscaler", name, [info.name for info in self.upscalers()])
 
     def init_image(self, name: str) -> InitImage:
         return self.init_images.find(name)

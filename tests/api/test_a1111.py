@@ -291,7 +291,10 @@ def test_the_lists(client: httpx.Client) -> None:
     assert [module["model_name"] for module in modules] == ["sharp", "clip_l"]
     assert client.get(f"{API}/sd-vae").json() == [{"model_name": "sharp", "filename": "/models/sharp.safetensors"}]
     assert set(client.get(f"{API}/loras").json()[0]) == {"name", "alias", "path", "metadata"}
-    assert [entry["name"] for entry in client.get(f"{API}/upscalers").json()] == ["None", "Lanczos", "Nearest"]
+    upscalers = client.get(f"{API}/upscalers").json()
+    assert [entry["name"] for entry in upscalers] == ["None", "Lanczos", "Nearest", "4x-Sharp", "R-ESRGAN 2x+"]
+    assert upscalers[-1] == {"name": "R-ESRGAN 2x+", "model_name": "sub/RealESRGAN_x2plus", "model_url": None, "scale": 2,
+                             "model_path": "/models/sub/RealESRGAN_x2plus.safetensors"}  # fmt: skip
     modes = [entry["name"] for entry in client.get(f"{API}/latent-upscale-modes").json()]
     assert (modes[0], len(modes), modes[-1]) == ("Latent", 6, "Latent (nearest-exact)")
     assert client.get(f"{API}/hypernetworks").json() == [{"name": "anime", "path": "/models/anime.safetensors"}]

@@ -30,6 +30,7 @@ from studio.library.init_images import InitImages
 from studio.schema.parts import HiresPass, Variation
 from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
+from studio.schema.upscale import SdUpscale
 from tests.api.stand_in import make_studio, serving
 
 API = "/sdapi/v1"
@@ -213,7 +214,7 @@ def test_a_scale_of_pix2pix_is_one_of_the_picture(order: Callable[..., Order]) -
         ({"init_images": ["http://127.0.0.1/x.png"]}, "init_images", "init_images: addresses are not fetched"),
         ({"mask": "%%%"}, "mask", "mask is not base64"),
         ({"latent_mask": HOLE}, "latent_mask", "latent_mask: "),
-        ({"script_name": "SD upscale"}, "script_name", "script_name: "),
+        ({"script_name": "Loopback"}, "script_name", "script_name: "),
         ({"restore_faces": True}, "restore_faces", "restore_faces: "),
         ({"disable_extra_networks": True}, "disable_extra_networks", "disable_extra_networks: "),
     ],
@@ -445,3 +446,71 @@ def test_the_native_route_takes_the_parts_as_they_are(client: httpx.Client, stud
     ):
         refused = client.post("/studio/v1/generate", json={**SMALL, **wrong})
         assert (refused.status_code, refused.json()["error"]["field"]) == (422, field)
+
+
+# -- the script SD upscale ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], SdUpscale(upscaler="None")),
+        ([None, 32, "R-ESRGAN 2x+", 1.5], SdUpscale(upscaler="R-ESRGAN 2x+", overlap=32, scale_factor=1.5)),
+        (["", 64, 1], SdUpscale(upscaler="Lanczos")),
+    ],
+)
+def test_its_arguments_mean_a_part(order: Callable[..., Order], arguments: list[Any], expected: SdUpscale) -> None:
+    assert order(script_name="SD upscale", script_args=arguments).request.sd_upscale == expected
+
+
+def test_without_the_script_there_are_no_tiles_but_those_of_the_text(keeper: InitImages) -> None:
+    told = {"source": {"image": "0" * 32}, "sd_upscale": {"upscaler": "Lanczos", "overlap": 16}}
+
+    def request(**fields: Any) -> GenerationRequest:
+        body = Img2ImgBody.model_validate({"init_images": [FOX], "infotext": "x", **fields})
+        return img2img_order(body, Context(DEFAULTS, lambda text: told, 2), keeper).request
+
+    assert request().sd_upscale == SdUpscale(upscaler="Lanczos", overlap=16)
+    assert request(script_name="sd upscale", script_args=[None, 8]).sd_upscale == SdUpscale(upscaler="None", overlap=8)
+    body = Txt2ImgBody.model_validate({"infotext": "x"})
+    assert txt2img_order(body, Context(DEFAULTS, lambda text: told, 2)).request.sd_upscale is None
+
+
+@pytest.mark.parametrize(
+    "arguments, field, words",
+    [
+        ([None, 64, 9, 2], "script_args.upscaler", "no upscaler 9; numbers go from 0 to 2"),
+        ([None, 64, True, 2], "script_args.upscaler", "no upscaler True"),
+        ([None, 300], "script_args.overlap", "script_args.overlap = 300"),
+        ([None, 64, "None", 5], "script_args.scale_factor", "4"),
+        ([None] * 5, "script_args", "takes 4 at most"),
+    ],
+)
+def test_arguments_that_are_not_possible(
+    order: Callable[..., Order], arguments: list[Any], field: str, words: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        order(script_name="SD upscale", script_args=arguments)
+    assert caught.value.field == field
+    assert words in caught.value.message
+
+
+def test_tiles_over_http(client: httpx.Client, studio: Studio) -> None:
+    """A number counts in the list of the upscalers; the answer's text has A1111's keys."""
+    script = {"script_name": "SD upscale", "script_args": [None, 16, 4, 2], "n_iter": 2, "batch_size": 2}
+    body = {"prompt": "a fox", "steps": 2, "seed": 5, "width": 64, "height": 64, "init_images": [FOX], **script}
+    answer = client.post(f"{API}/img2img", json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["images"]) == 2
+    info = json.loads(answer.json()["info"])
+    assert info["all_seeds"] == [5, 6]
+    assert (
+        "SD upscale overlap: 16, SD upscale upscaler: R-ESRGAN 2x+, SD upscale scale factor: 2.0"
+        in info["infotexts"][0]
+    )
+    request = studio.queue.jobs(limit=1)[0].request
+    assert request.sd_upscale == SdUpscale(upscaler="sub/RealESRGAN_x2plus", overlap=16)
+    refused = client.post(f"{API}/txt2img", json={"script_name": "SD upscale"})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "script_name")
+    gone = client.post(f"{API}/img2img", json={**body, "script_args": [None, 16, "8x-Gone", 2]})
+    assert (gone.status_code, gone.json()["error"]["field"]) == (400, "script_args.upscaler")

@@ -201,8 +201,18 @@ def test_sub_grids_are_ignored_with_a_warning(client: httpx.Client) -> None:
 
 
 def test_the_lists_of_scripts(client: httpx.Client) -> None:
-    assert client.get(f"{API}/scripts").json() == {"txt2img": ["x/y/z plot"], "img2img": ["x/y/z plot"]}
-    ours, other = client.get(f"{API}/script-info").json()
+    lists = {"txt2img": ["x/y/z plot"], "img2img": ["x/y/z plot", "sd upscale"]}
+    assert client.get(f"{API}/scripts").json() == lists
+    ours, other, upscale = client.get(f"{API}/script-info").json()
+    assert (upscale["name"], upscale["is_img2img"], len(upscale["args"])) == ("sd upscale", True, 4)
+    overlap = upscale["args"][1]
+    assert (overlap["label"], overlap["value"], overlap["minimum"], overlap["maximum"], overlap["step"]) == (
+        "Tile overlap",
+        64,
+        0,
+        256,
+        16,
+    )
     assert (ours["name"], ours["is_alwayson"], ours["is_img2img"], other["is_img2img"]) == (
         "x/y/z plot",
         False,

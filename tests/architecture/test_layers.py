@@ -36,6 +36,7 @@ LAYERS = {
         "sources",
         "steps",
         "trainer",
+        "upscaling",
         "wording",
     },
     4: {"ui", "api", "cli"},

@@ -27,11 +27,13 @@ from studio.resolve import fixed
 from studio.schema.parts import HiresPass
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
+from studio.schema.upscale import SdUpscale
 from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
 from tests.tiny_models import tiny_components, tiny_file, tiny_vae_file
+from tests.vector_files import vector_path
 
 PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
 KEPT, KEPT_HOLE = "aeb2c1a36ab087a0b601222b6dca4d04", "07d9b5cd184264b6e0ac514daa0c8bf8"
@@ -117,6 +119,12 @@ CASES: dict[str, dict[str, Any]] = {
         "width": 64,
         "height": 64,
         "hires": {"text_encoders": ("tuned_l",), "vae": "Automatic"},
+    },
+    "a model enlarges": {
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "hires": {"upscaler": "R-ESRGAN 2x+", "scale": 1.5, "denoising_strength": 0.3},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -303,6 +311,23 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 64,
         "source": {"image": KEPT, "denoising_strength": 0.0, "resize_mode": "Resize and fill"},
     },
+    "a picture in tiles": {
+        "prompt": "a fox",
+        "seed": 24,
+        "width": 64,
+        "height": 64,
+        "batch_count": 2,
+        "batch_size": 2,
+        "source": {"image": KEPT, "denoising_strength": 0.3},
+        "sd_upscale": {"upscaler": "R-ESRGAN 2x+", "scale_factor": 1.5, "overlap": 32},
+    },
+    "a picture in tiles as large as it is": {
+        "seed": 24,
+        "width": 192,
+        "height": 128,
+        "source": {"image": KEPT},
+        "sd_upscale": {"upscaler": "none", "scale_factor": 3, "overlap": 0},
+    },
     "no picture to begin with": {"seed": 24, "source": {"denoising_strength": 0.4}, "mask": {"blur": 8}},
     "a masked part": {
         "seed": 25,
@@ -449,6 +474,7 @@ PARTS = {
     "hires": "hires-",
     "source": "source-",
     "mask": "mask-",
+    "sd_upscale": "sd-upscale-",
     "plot": "plot-",
 }
 """What stands before the flags of a part's fields."""
@@ -475,6 +501,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "hypernetworks").mkdir()
     network = {f"32.{half}.linear.0.weight": torch.ones(32, 32) for half in "kv"}
     save_file(network, folder / "hypernetworks" / "ink.safetensors")
+    (folder / "upscalers" / "real").mkdir(parents=True)
+    shutil.copy(vector_path("upscalers/new-2x.safetensors"), folder / "upscalers/real/RealESRGAN_x2plus.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -546,6 +574,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         **pictures(studio, request),
         **(script(request.plot) if request.plot else {}),
+        **(tiles(request.sd_upscale) if request.sd_upscale else {}),
         "override_settings": {
             **{theirs: getattr(request.source, ours) for theirs, ours in SOURCE_SETTINGS.items() if request.source},
             **{theirs: getattr(request.mask, ours) for theirs, ours in MASK_SETTINGS.items() if request.mask},
@@ -595,6 +624,11 @@ def script(plot: Plot) -> dict[str, Any]:
     vary = [False] * 3
     arguments += [plot.legend, True, False, plot.random_seeds, *vary, plot.margin, True]
     return {"script_name": "x/y/z plot", "script_args": arguments}
+
+
+def tiles(part: SdUpscale) -> dict[str, Any]:
+    """A1111's call of its script SD upscale."""
+    return {"script_name": "SD upscale", "script_args": [None, part.overlap, part.upscaler, part.scale_factor]}
 
 
 def pictures(studio: Studio, request: GenerationRequest) -> dict[str, Any]:

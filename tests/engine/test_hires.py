@@ -7,6 +7,7 @@ import io
 import math
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch import Tensor
 
 import studio.engine.keeper as keeper_module
 import studio.engine.passes
+from studio.engine import enlarging
 from studio.engine.decode import Decoder
+from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
@@ -28,18 +31,20 @@ from studio.engine.passes import DenoisingPass, Lift
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
 from studio.engine.upscale import begun, enlarged
-from studio.errors import IncompatibleFile, InvalidRequest
+from studio.errors import DamagedFile, IncompatibleFile, InvalidRequest
 from studio.jobs.latents import painter_of
 from studio.resolve import resolve
 from studio.samplers.planning import SamplingPlan
 from studio.samplers.table import SAMPLERS
 from studio.schema.engine import CancelToken
-from studio.schema.events import Event, ImageReady, Progress
+from studio.schema.events import Cancelled, Event, ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
 from studio.schema.parts import BranchPoint
 from studio.schema.request import RunOptions, make_request
 from studio.schema.resolved import ResolvedRequest
 from tests.engine.by_hand import noise_prediction
+from tests.engine.test_enlarging import done
+from tests.engine.test_enlarging import info as upscaler_info
 from tests.tiny_models import FAMILIES, tiny_file, tiny_info, tiny_lora
 
 HARDWARE = choose_hardware("cpu", precision="fp32")
@@ -75,6 +80,9 @@ class Library:
 
     def vae(self, name: str) -> None:
         return None
+
+    def upscaler(self, name: str) -> ModelInfo:
+        return upscaler_info(name)
 
     def lora(self, name: str) -> ModelInfo:
         return tiny_info(tiny_lora("sdxl" if name.startswith("sdxl") else "sd1"), "lora")
@@ -147,6 +155,10 @@ def drawn(seed: int, height: int, width: int) -> Tensor:
     return torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def no_upscaler(info: ModelInfo) -> UpscalerModel:
+    raise AssertionError(info.name)
+
+
 def own_vae(loaded: LoadedCheckpoint) -> LoadedVae:
     return LoadedVae(loaded.model.vae, loaded.model.latent)
 
@@ -159,7 +171,7 @@ def final_latents(resolved: ResolvedRequest, seeds: list[int]) -> Tensor:
     both = TwoPasses(
         lambda: DenoisingPass(loaded, resolved, HARDWARE, Saving()),
         lambda: DenoisingPass(loaded, second_pass(resolved), HARDWARE, Saving(), lift=Lift(plan.denoising_strength)),
-        lambda x, painter: enlarged(x, plan, own_vae(painter)),
+        lambda x, painter: enlarged(x, plan, own_vae(painter), no_upscaler),
         lambda large, painter: begun(large, plan, own_vae(painter)),
         plan.steps,
     )
@@ -424,11 +436,55 @@ def test_latents_that_mean_nothing_to_it_are_refused(
     told: list[Event] = []
     events = engine.run(asked("sprout", hires={"checkpoint": "sd1"}), CancelToken())
     with pytest.raises(
-        IncompatibleFile, match=r"1/8 of the size.* Choose an upscaler .*: None, Lanczos, Nearest\."
+        IncompatibleFile, match=r"1/8 of the size.* Choose an upscaler .*: None, Lanczos, Nearest, or a model"
     ) as caught:
         told.extend(events)
     assert caught.value.field == "hires.checkpoint"
     assert sum(isinstance(event, Progress) for event in told) == (0 if room else 3)
+
+
+def test_a_model_enlarges_between_the_passes_and_at_the_end(engine: DiffusersEngine) -> None:
+    painted = one(engine, hires={"upscaler": "compact-4x", "denoising_strength": 0.3})
+    assert painted.shape == (128, 128, 3)
+    assert np.abs(painted - one(engine, hires={"upscaler": "Lanczos", "denoising_strength": 0.3})).max() > 8
+    small = Image.fromarray(one(engine, hires=None).astype(np.uint8))
+    large, _ = done(UpscalerModel(upscaler_info("compact-4x"), HARDWARE.device).run(small))
+    only = one(engine, hires={"upscaler": "compact-4x", "denoising_strength": 0})
+    assert np.array_equal(only, np.asarray(large.resize((128, 128), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("strength", [0.5, 0])
+def test_enlarging_can_be_stopped_between_two_tiles(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, strength: float
+) -> None:
+    """The picture is no job of one tile: 64 pixels wide with tiles of 32."""
+    monkeypatch.setattr(enlarging, "TILE", 32)
+    cancel, tiles = CancelToken(), 0
+    whole = UpscalerModel._tile
+
+    def counted(self: UpscalerModel, values: Any) -> Any:
+        nonlocal tiles
+        tiles += 1
+        cancel.interrupt() if tiles == 2 else None
+        return whole(self, values)
+
+    monkeypatch.setattr(UpscalerModel, "_tile", counted)
+    said = list(engine.run(asked(hires={"upscaler": "compact-2x", "denoising_strength": strength}), cancel))
+    assert tiles == 2
+    assert isinstance(said[-1], Cancelled)
+    words = [event.message for event in said if isinstance(event, Status)]
+    assert "Enlarging with compact-2x: 1 of 9" in words
+
+
+def test_a_model_that_is_damaged_is_told_before_the_first_step(engine: DiffusersEngine, tmp_path: Path) -> None:
+    resolved = asked(hires={"upscaler": "compact-2x"})
+    assert resolved.hires is not None
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    bad = upscaler_info("bad", tmp_path)
+    resolved = resolved.model_copy(update={"hires": resolved.hires.model_copy(update={"upscaler_model": bad})})
+    events = engine.run(resolved, CancelToken())
+    with pytest.raises(DamagedFile, match=r"bad\.safetensors"):
+        next(event for event in events if isinstance(event, Progress))
 
 
 def test_without_strength_it_only_enlarges(engine: DiffusersEngine) -> None:

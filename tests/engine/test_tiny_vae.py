@@ -25,6 +25,8 @@ from studio.families.tiny_vae import Half
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
 from tests.engine.samples import resolved_request
+from tests.engine.test_enlarging import done
+from tests.engine.test_hires import no_upscaler
 from tests.engine.test_upscale import plan_of
 from tests.tiny_models import tiny_info
 
@@ -137,7 +139,8 @@ def test_encoding_is_that_of_diffusers_and_of_the_original(
     for file in files(folder, "encoder"):
         encoder = load_tiny_vae(file, "encoder", loaded.model, torch.float32)
         plan = plan_of("Lanczos", (96, 128))
-        found = begun(enlarged(x, plan, decoder), plan, encoder)
+        large, _ = done(enlarged(x, plan, decoder, no_upscaler))
+        found = begun(large, plan, encoder)
         assert torch.allclose(found, expected, atol=1e-5)
 
 

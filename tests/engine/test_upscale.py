@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ import torch
 from PIL import Image
 
 from studio.engine.decode import Decoder, to_samples
+from studio.engine.enlarging import UpscalerModel
+from studio.engine.esrgan import load_upscaler
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
 from studio.engine.upscale import begun, enlarged
 from studio.schema.resolved import HiresPlan
 from studio.upscalers import DEFAULT_UPSCALER, UPSCALERS
+from tests.engine.test_enlarging import done
+from tests.engine.test_enlarging import info as upscaler_info
 from tests.plans import prompt_plan
 from tests.tiny_models import tiny_info
 
@@ -53,7 +58,8 @@ def plan_of(upscaler: str, covering: tuple[int, int], final: tuple[int, int] | N
 
 def through(x: torch.Tensor, plan: HiresPlan, vae: LoadedVae) -> torch.Tensor:
     """Both halves, with the autoencoder of one checkpoint."""
-    return begun(enlarged(x, plan, vae), plan, vae)
+    large, _ = done(enlarged(x, plan, vae, lambda info: UpscalerModel(info, HARDWARE.device)))
+    return begun(large, plan, vae)
 
 
 def kernel(distance: float, mode: str) -> float:
@@ -117,6 +123,22 @@ def test_pictures_are_enlarged_by_pillow_and_encoded(vae: LoadedVae, name: str) 
         pixels = torch.tensor(np.asarray(large)).permute(2, 0, 1)[None] / 127.5 - 1
         mean = vae.module.encode(pixels).latent_dist.mean[0]
         torch.testing.assert_close(result, mean * vae.latent.scaling_factor, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_enlarges_the_picture_and_what_is_missing_is_lanczos(vae: LoadedVae) -> None:
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    plan = plan_of("compact-2x", (160, 192)).model_copy(update={"upscaler_model": upscaler_info("compact-2x")})
+    module, _ = load_upscaler(Path(upscaler_info("compact-2x").path), HARDWARE.device)
+    for latents, result in zip(x, through(x, plan, vae), strict=True):
+        picture = np.asarray(Decoder(vae).picture(latents)) / np.float32(255)
+        for _ in range(2):  # 64 pixels, 128, 256
+            large = module(torch.tensor(picture).permute(2, 0, 1)[None])[0].clamp(0, 1).permute(1, 2, 0).numpy()
+            picture = np.rint(large * 255) / np.float32(255)
+        final = Image.fromarray((picture * 255).round().astype(np.uint8)).resize((160, 192), Image.Resampling.LANCZOS)
+        pixels = torch.tensor(np.asarray(final)).permute(2, 0, 1)[None] / 127.5 - 1
+        mean = vae.module.encode(pixels).latent_dist.mean[0]
+        torch.testing.assert_close(result, mean * vae.latent.scaling_factor, rtol=0, atol=1e-4)
 
 
 def test_a_picture_is_a_sample_and_back() -> None:

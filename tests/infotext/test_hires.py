@@ -103,6 +103,14 @@ def test_it_is_read(pairs: str, expected: dict[str, Any]) -> None:
     assert read(pairs) == expected
 
 
+def test_the_upscaler_is_the_name_of_a_row_or_what_the_text_says() -> None:
+    """Which models there are only the library knows. A model is written under A1111's name of it, without its folder."""
+    assert read("Hires upscaler: lanczos")["upscaler"] == "Lanczos"
+    assert read("Hires upscaler: R-ESRGAN 4x+")["upscaler"] == "R-ESRGAN 4x+"
+    assert "Hires upscaler: R-ESRGAN 4x+, Version" in written({"upscaler": "sub/RealESRGAN_x4plus"})
+    assert "Hires upscaler: 4x-UltraSharp, Version" in written({"upscaler": "4x-UltraSharp"})
+
+
 def test_without_a_schedule_the_one_that_ran_first_ran_again() -> None:
     """A1111 names the second one only where it is another. "Karras" is read as Automatic, which for this sampler is another."""
     assert read("Hires sampler: DPM++ 2M SDE")["schedule"] == "Karras"
@@ -119,12 +127,11 @@ def test_it_is_on_only_with_a_strength_and_a_size(pairs: str) -> None:
 
 
 def test_what_is_not_here_is_told_and_replaced() -> None:
-    text = f"a fox\n{ON}, Hires upscaler: R-ESRGAN 4x+, Hires sampler: Oiler, Hires schedule type: Karas"
+    text = f"a fox\n{ON}, Hires upscaler: Latent, Hires sampler: Oiler, Hires schedule type: Karas"
     parsed = parse_infotext(text)
     assert parsed.request["hires"] == HiresPass(denoising_strength=0.5).model_dump()
     notes = "\n".join(parsed.notes)
     for words in (
-        "no upscaler named 'R-ESRGAN 4x+' here; Latent is used",
         "'Oiler'",
         "'Karas'",
     ):

@@ -27,7 +27,8 @@ from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions,
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
 from studio.schema.source import Mask, Source
-from studio.upscalers import UPSCALERS
+from studio.schema.upscale import SdUpscale
+from studio.upscalers import ON_PIXELS, UPSCALERS
 
 
 def info(kind: Any, name: str, **more: Any) -> ModelInfo:
@@ -56,6 +57,7 @@ ENCODERS = {
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
 HYPERNETWORKS = {name: info("hypernetwork", name) for name in ("sub/ink: old", "glaze")}
+UPSCALER = info("upscaler", "sub/4x-UltraSharp")
 EMBEDDING = info("embedding", "soft (v2)", vectors=2, text_widths=(768,), short_hash="ba9876543210")
 
 
@@ -95,6 +97,10 @@ class Library:
     def embedding(self, name: str) -> ModelInfo:
         assert name == EMBEDDING.name
         return EMBEDDING
+
+    def upscaler(self, name: str) -> ModelInfo:
+        assert name in UPSCALER.name
+        return UPSCALER
 
     def style(self, name: str) -> Style:
         assert name == "photo"
@@ -151,7 +157,8 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
     "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
-    "upscaler": st.sampled_from(UPSCALERS.names()),
+    "upscaler": st.sampled_from([*UPSCALERS.names(), UPSCALER.name]),
+    "SdUpscale.upscaler": st.sampled_from(["", *ON_PIXELS, UPSCALER.name]),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),
@@ -192,7 +199,13 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     }
 
     def made(drawn: dict[str, Any]) -> BaseModel | None:
-        for values_given in (drawn, {**drawn, "source": None, "mask": None}):  # these do not go with everything
+        single = dict.fromkeys(("source", "mask", "sd_upscale"))  # these do not go with everything
+        for values_given in (
+            drawn,
+            {**drawn, "mask": None, "hires": None},
+            {**drawn, "sd_upscale": None},
+            {**drawn, **single},
+        ):
             try:
                 return model.model_validate(values_given)
             except ValidationError:  # values that the bounds allow and a validator does not
@@ -295,6 +308,7 @@ SHARED = ("width", "height", "seed", "variation", "seed_resize", "rng", "model",
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_branches_of_branches_survive_their_text(requests: list[GenerationRequest], steps: list[int]) -> None:
     shared = {name: getattr(requests[0], name) for name in SHARED} | {"seed": 5, "batch_count": 1, "batch_size": 1}
+    shared["sd_upscale"] = None  # its steps are those of tiles
     text = ""
     for request, step in zip(requests, [1, *steps], strict=False):
         branch = BranchPoint(step=step, origin=text) if text else None
@@ -311,7 +325,17 @@ def test_branches_of_branches_survive_their_text(requests: list[GenerationReques
 def test_every_field_is_drawn() -> None:
     """A field of a type that `values` does not know would only ever have its default."""
     known = (bool, int, float, str, BaseModel)
-    for model in (GenerationRequest, SamplerOptions, Variation, SeedResize, Refiner, HiresPass, Source, Mask):
+    for model in (
+        GenerationRequest,
+        SamplerOptions,
+        Variation,
+        SeedResize,
+        Refiner,
+        HiresPass,
+        Source,
+        Mask,
+        SdUpscale,
+    ):
         for name, field in model.model_fields.items():
             if name in NAMED:
                 continue

@@ -10,7 +10,7 @@ from studio.infotext import parse_infotext, write_infotext
 from studio.resolve import resolve
 from studio.schema.request import make_request
 from studio.schema.resolved import ResolvedRequest
-from tests.infotext.test_round_trip import Library
+from tests.infotext.test_round_trip import UPSCALER, Library
 
 PICTURE, MASK = "0123456789abcdef" * 2, "89abcdef" * 4
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, RNG: CPU"
@@ -119,3 +119,26 @@ def test_what_cannot_be_is_left_out_with_a_note(pair: str, named: str) -> None:
     request = make_request(parsed.request)
     assert (request.source is None) == (key == "Init image")
     assert (request.mask is None) == (named in ("source.image", "mask.image"))
+
+
+def test_tiles_are_written_under_a1111s_keys_and_read_back() -> None:
+    part = {"upscaler": UPSCALER.name, "scale_factor": 1.5, "overlap": 32}
+    request = make_request(
+        {"source": {"image": PICTURE}, "sd_upscale": part, "width": 128, "height": 128, "model": "painter"}
+    )
+    text = write_infotext(resolve(request, Library(), lambda: 5), 0, "1.0")
+    assert "Size: 128x128" in text, "that of the tiles"
+    assert "SD upscale overlap: 32, SD upscale upscaler: 4x-UltraSharp, SD upscale scale factor: 1.5, " in text
+    parsed = parse_infotext(text)
+    assert parsed.request["sd_upscale"] == {**part, "upscaler": "4x-UltraSharp"}
+    assert parsed.notes == []
+
+
+def test_tiles_of_a_picture_that_is_not_named_are_told() -> None:
+    """A1111 records neither the picture nor the factor; its own default then is ours."""
+    theirs = "SD upscale overlap: 32, SD upscale upscaler: lanczos"
+    parsed = parse_infotext(f"a\n{LINE}, Denoising strength: 0.3, {theirs}")
+    assert "sd_upscale" not in parsed.request
+    assert any("SD upscale upscaler lanczos" in note and "SD upscale overlap 32" in note for note in parsed.notes)
+    known = parse_infotext(f"a\n{LINE}, Denoising strength: 0.3, {theirs}, Init image: {PICTURE}")
+    assert known.request["sd_upscale"] == {"upscaler": "Lanczos", "overlap": 32, "scale_factor": 2.0}

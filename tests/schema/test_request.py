@@ -12,6 +12,8 @@ from studio.errors import InvalidRequest
 from studio.schema.parts import MAX_PROMPT, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 
+PICTURE = {"image": "0" * 32}
+
 
 @pytest.mark.parametrize(
     "data, field, said",
@@ -36,6 +38,11 @@ from studio.schema.request import GenerationRequest, RunOptions, make_request
         ({"seed_resize": {"width": 64, "height": -1}}, "seed_resize.height", "0"),
         ({"refiner": {"checkpoint": "x", "switch_at": 1.1}}, "refiner.switch_at", "1"),
         ({"foo": 1}, "foo", "permitted"),
+        ({"sd_upscale": {"upscaler": "Lanczos"}}, "sd_upscale", "needs a picture"),
+        ({"source": PICTURE, "mask": PICTURE, "sd_upscale": {"upscaler": "x"}}, "sd_upscale", "do not go together"),
+        ({"source": PICTURE, "sd_upscale": {"upscaler": "x", "overlap": 257}}, "sd_upscale.overlap", "256"),
+        ({"source": PICTURE, "sd_upscale": {"upscaler": "x", "scale_factor": 0.5}}, "sd_upscale.scale_factor", "1"),
+        ({"source": PICTURE, "sd_upscale": {"upscaler": "x"}, "hires": {}}, "source", "second pass"),
         ({"steps": "many"}, "steps", "integer"),
     ],
 )
@@ -61,6 +68,7 @@ def test_parts_that_change_nothing_are_none() -> None:
     assert make_request(idle) == GenerationRequest()
     for refiner in ({"checkpoint": " "}, {"checkpoint": "None", "switch_at": 0.5}, {"checkpoint": "x", "switch_at": 1}):
         assert make_request({"refiner": refiner}) == GenerationRequest()
+    assert make_request({"sd_upscale": {"upscaler": " ", "overlap": 8}}) == GenerationRequest()
     assert make_request({"hires": {"scale": 1, "denoising_strength": 0}}).hires is None
     assert make_request({"hires": {}}).hires == HiresPass(), "its presence means on"
     assert make_request({"hires": {"scale": 1}}).hires == HiresPass(scale=1), "at the same size it still paints"

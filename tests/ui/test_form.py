@@ -13,6 +13,7 @@ from studio.schema.parts import HiresPass, Refiner, SamplerOptions, SeedResize, 
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest
 from studio.schema.source import Mask, Source
+from studio.schema.upscale import SdUpscale
 from studio.ui.form import (
     Form,
     complete,
@@ -136,17 +137,28 @@ PLAIN = st.builds(
 )
 
 
-def with_picture(request: GenerationRequest, source: Source, mask: Mask | None) -> GenerationRequest:
-    """`request`, beginning with a picture: it then has no second pass, and a mask only where there is a picture."""
+TILES = st.builds(
+    SdUpscale,
+    upscaler=st.sampled_from(["", "None", "Lanczos", "4x-Sharp"]),
+    scale_factor=st.floats(1, 4),
+    overlap=st.integers(0, 256),
+)
+
+
+def with_picture(
+    request: GenerationRequest, source: Source, mask: Mask | None, tiles: SdUpscale | None
+) -> GenerationRequest:
+    """`request`, beginning with a picture: it then has no second pass, and a mask, or tiles, only where there is a picture."""
     parts = {
         "hires": None,
         "source": source.model_dump(),
         "mask": (mask and source.image and mask.model_dump()) or None,
+        "sd_upscale": tiles.model_dump() if tiles and source.image and not (mask and mask.image) else None,
     }
     return GenerationRequest.model_validate({**request.model_dump(), **parts})
 
 
-REQUESTS = PLAIN | st.builds(with_picture, PLAIN, PICTURES, st.none() | MASKS)
+REQUESTS = PLAIN | st.builds(with_picture, PLAIN, PICTURES, st.none() | MASKS, st.none() | TILES)
 
 
 def test_every_field_of_a_request_is_on_the_form() -> None:
@@ -296,6 +308,16 @@ def test_a_picture_to_begin_with_and_its_mask_are_there_while_they_are_named(for
     assert form.read({**values, **hidden, form.controls["source.image"]: ""}) == without
     with pytest.raises(InvalidRequest, match=r"source\.denoising_strength = 7"):
         form.read({**values, **hidden})
+
+
+def test_tiles_are_there_while_there_is_a_picture_and_not_with_a_mask(form: Form) -> None:
+    tiled = GenerationRequest(source=Source(image=PICTURE), sd_upscale=SdUpscale(upscaler="Lanczos", overlap=32))
+    values = {form.controls[name]: value for name, value in flat(tiled.model_dump()).items()}
+    assert form.read(values).sd_upscale == tiled.sd_upscale
+    assert form.read({**values, form.controls["source.image"]: ""}).sd_upscale is None
+    assert form.read({**values, form.controls["sd_upscale.upscaler"]: ""}).sd_upscale is None
+    with pytest.raises(InvalidRequest, match=r"tiles \(SD upscale\) and a mask"):
+        form.read({**values, form.controls["mask.image"]: MASK})
 
 
 def test_a_picture_and_a_second_pass_at_once_are_refused(form: Form) -> None:

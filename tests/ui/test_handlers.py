@@ -205,3 +205,18 @@ def test_a_picture_with_a_style_shows_it(handlers: Handlers, studio: Studio) -> 
     assert value(handlers, updates, "styles") == ["ink"]
     plain = studio.read_infotext("a fox\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1").request
     assert value(handlers, send(handlers, request=plain, whole=True), "styles") == []
+
+
+def test_upscaler_models_are_offered_under_both_names(handlers: Handlers) -> None:
+    choices = handlers.open_page("new")[handlers.form.controls["hires.upscaler"]]["choices"]
+    assert choices[0] == ("Latent", "Latent")
+    assert choices[-2:] == [
+        ("4x-Sharp", "4x-Sharp"),
+        ("sub/RealESRGAN_x2plus (R-ESRGAN 2x+)", "sub/RealESRGAN_x2plus"),
+    ]
+    updates = send(handlers, request={"steps": 5, "hires": {"upscaler": "R-ESRGAN 2x+", "scale": 1.5}}, whole=True)
+    assert value(handlers, updates, "hires.upscaler") == "sub/RealESRGAN_x2plus"
+    updates = send(handlers, request={"steps": 5, "hires": {"upscaler": "8x-Gone", "scale": 1.5}}, whole=True)
+    assert value(handlers, updates, "hires.upscaler") == "Latent"
+    assert value(handlers, updates, "hires.scale") == 1.5
+    assert "no upscaler named '8x-Gone'" in told(handlers, updates)["notes"][0]

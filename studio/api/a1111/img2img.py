@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter
 
 from studio.api.a1111.bodies import Img2ImgBody
+from studio.api.a1111.lists import upscaler_names
 from studio.api.a1111.names import (
     MASK_FIELDS,
     MASK_OVERRIDES,
@@ -21,11 +22,13 @@ from studio.api.a1111.painting import ImagesAnswer, context_of, painted
 from studio.api.a1111.pictures import decoded
 from studio.api.a1111.scripts import IMG2IMG_AXES
 from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, translate
+from studio.api.a1111.upscale_script import is_sd_upscale, upscale_call
 from studio.api.common import StudioDep
 from studio.app import Studio
 from studio.errors import DamagedFile, InvalidRequest, NotFound
 from studio.schema.resolved import InitImage
 from studio.schema.source import NAME_DIGITS
+from studio.upscalers import ON_PIXELS
 
 router = APIRouter()
 
@@ -51,7 +54,7 @@ async def img2img(studio: StudioDep, body: Img2ImgBody) -> ImagesAnswer:
 
     def understand() -> Order:
         context = replace(context_of(studio), read_infotext=lambda text: _told(studio, text))
-        return img2img_order(body, context, studio.library.init_images)
+        return img2img_order(body, context, studio.library.init_images, upscaler_names(studio.library.upscalers()))
 
     answer = await painted(studio, body, understand)
     if not body.include_init_images:
@@ -67,8 +70,8 @@ def _told(studio: Studio, text: str) -> dict[str, Any]:
     return parsed.request
 
 
-def img2img_order(body: Img2ImgBody, context: Context, keeper: Keeper) -> Order:
-    """Understand a body of img2img; its pictures are kept on the way.
+def img2img_order(body: Img2ImgBody, context: Context, keeper: Keeper, upscalers: Sequence[str] = ON_PIXELS) -> Order:
+    """Understand a body of img2img; its pictures are kept on the way. `upscalers` are those that a script may number.
 
     Raises `NotFound` where it has no picture, `InvalidRequest` and `DamagedFile` naming A1111's field, `StorageError`.
     """
@@ -79,7 +82,7 @@ def img2img_order(body: Img2ImgBody, context: Context, keeper: Keeper) -> Order:
             f"init_images: {len(body.init_images)} pictures at once are not available in this version. Send one each call.",
             field="init_images",
         )
-    return translate(body, context, Dialect(_REFUSED, IMG2IMG_AXES, lambda said: _own_parts(said, keeper)))
+    return translate(body, context, Dialect(_REFUSED, IMG2IMG_AXES, lambda said: _own_parts(said, keeper, upscalers)))
 
 
 _REFUSED: tuple[Refusal, ...] = (
@@ -87,13 +90,15 @@ _REFUSED: tuple[Refusal, ...] = (
 )
 
 
-def _own_parts(said: Said, keeper: Keeper) -> tuple[dict[str, Any], list[str]]:
+def _own_parts(said: Said, keeper: Keeper, upscalers: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     source = _part(said, "source", SOURCE_FIELDS, SOURCE_OVERRIDES)
     mask = _mask(said) if said.given.get("mask") else None
     source["image"] = _kept(said.given["init_images"][0], "init_images", keeper.keep)
     if mask is not None:
         mask["image"] = _kept(said.given["mask"], "mask", keeper.keep_mask)
     parts: dict[str, Any] = {"source": source, "mask": mask, "hires": None}
+    if is_sd_upscale(said.given.get("script_name")):
+        parts["sd_upscale"] = upscale_call(said.given.get("script_args") or (), upscalers)
     if said.overrides.get(TOKEN_MERGING) and not said.overrides.get("token_merging_ratio"):
         parts["token_merging_ratio"] = said.overrides[TOKEN_MERGING]
     return parts, _warnings(said)

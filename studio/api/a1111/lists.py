@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from studio.api.a1111.scripts import PLOT, script_info
+from studio.api.a1111.upscale_script import SD_UPSCALE, upscale_info
 from studio.api.common import StudioDep
 from studio.library.embeddings import word_of
 from studio.prompt.styles import Style
 from studio.samplers.table import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
-from studio.upscalers import UPSCALERS
+from studio.upscalers import ON_PIXELS, UPSCALERS, shown_name
 
 router = APIRouter()
 
@@ -165,9 +167,21 @@ def schedulers() -> list[Scheduler]:
 
 
 @router.get("/upscalers")
-def upscalers() -> list[Upscaler]:
-    """Those that work on pixels, `None` first, as clients expect."""
-    return [Upscaler(name=row.name) for row in UPSCALERS if row.latents is None]
+def upscalers(studio: StudioDep) -> list[Upscaler]:
+    """Those that work on pixels, `None` first, as clients expect; models under the names that A1111 has for them."""
+    models = {shown_name(model.name): model for model in studio.library.upscalers() if not model.problem}
+    return [_upscaler(name, models.get(name)) for name in upscaler_names(models.values())]
+
+
+def _upscaler(name: str, model: ModelInfo | None) -> Upscaler:
+    if model is None:
+        return Upscaler(name=name)
+    return Upscaler(name=name, model_name=model.name, model_path=model.path, scale=model.enlarges)
+
+
+def upscaler_names(models: Iterable[ModelInfo]) -> list[str]:
+    """The names in the order of the list, which scripts number."""
+    return list(dict.fromkeys([*ON_PIXELS, *(shown_name(model.name) for model in models if not model.problem)]))
 
 
 @router.get("/latent-upscale-modes")
@@ -193,13 +207,13 @@ def _embedding(info: ModelInfo) -> Embedding:
 @router.get("/scripts")
 def scripts() -> dict[str, list[str]]:
     """The scripts that `script_name` may name."""
-    return {"txt2img": [PLOT], "img2img": [PLOT]}
+    return {"txt2img": [PLOT], "img2img": [PLOT, SD_UPSCALE]}
 
 
 @router.get("/script-info")
 def script_infos() -> list[dict[str, Any]]:
     """What `script_args` of each script and route are, in their order."""
-    return script_info()
+    return [*script_info(), upscale_info()]
 
 
 @router.get("/prompt-styles")

@@ -7,6 +7,7 @@ from typing import get_args
 from studio.errors import StudioError
 from studio.schema.plot import Plot
 from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
+from studio.schema.upscale import SdUpscale
 
 FIELDS = {
     "prompt": "prompt",
@@ -176,6 +177,8 @@ _THEIRS = {
     "text_encoders": f"override_settings.{MODULES}",
     "hires.text_encoders": HIRES_MODULES,
     "hires.vae": HIRES_MODULES,
+    **{f"sd_upscale.{ours}": f"script_args.{ours}" for ours in SdUpscale.model_fields},
+    "sd_upscale": "script_args",
     "hires": "enable_hr",
     "source": "init_images",
     "source.image": "init_images",

@@ -24,6 +24,7 @@ from studio.api.a1111.names import (
     in_their_words,
 )
 from studio.api.a1111.scripts import is_plot, plot_call
+from studio.api.a1111.upscale_script import is_sd_upscale
 from studio.errors import InvalidRequest, UnknownName
 from studio.samplers.table import AUTOMATIC, find_sampler, split_legacy_sampler_name
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -88,8 +89,8 @@ def named(value: Any) -> bool:
 _REFUSED: tuple[Refusal, ...] = (
     (
         "script_name",
-        lambda name: named(name) and not is_plot(name),
-        "the only script that is available in this version is X/Y/Z plot. Leave the field out.",
+        lambda name: named(name) and not is_plot(name) and not is_sd_upscale(name),
+        "the scripts that are available in this version are X/Y/Z plot and, in img2img, SD upscale. Leave the field out.",
     ),
     ("restore_faces", bool, "face restoration is not available in this version. Leave the field out."),
     ("disable_extra_networks", bool, "extra networks cannot be turned off; leave the <lora:…> tags out of the prompt."),

@@ -21,6 +21,7 @@ from studio.api.a1111.translate import (
     split_sampler,
     translate,
 )
+from studio.api.a1111.upscale_script import is_sd_upscale
 from studio.api.common import StudioDep
 
 router = APIRouter()
@@ -49,6 +50,7 @@ _OLD_HIRES = (
     "are that, hr_scale enlarges."
 )
 _REFUSED: tuple[Refusal, ...] = (
+    ("script_name", is_sd_upscale, "SD upscale enlarges a picture. Send one to /sdapi/v1/img2img."),
     ("firstphase_width", _positive, _OLD_HIRES),
     ("firstphase_height", _positive, _OLD_HIRES),
     ("firstpass_image", named, "a given first pass is not available in this version. Leave the field out."),
@@ -65,7 +67,7 @@ def _own_parts(said: Said) -> tuple[dict[str, Any], list[str]]:
     warnings = []
     if said.data.get("source") and "branch" not in said.given:
         warnings.append("The infotext is of img2img; its picture was ignored. Send it to /sdapi/v1/img2img.")
-    return {"hires": hires, "source": None, "mask": None}, warnings
+    return {"hires": hires, "source": None, "mask": None, "sd_upscale": None}, warnings
 
 
 def _hires(said: Said) -> dict[str, Any] | None:

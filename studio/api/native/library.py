@@ -70,6 +70,12 @@ def hypernetworks(studio: StudioDep) -> list[ModelInfo]:
     return list(studio.library.hypernetworks())
 
 
+@router.get("/upscalers")
+def upscalers(studio: StudioDep) -> list[ModelInfo]:
+    """All upscaler model files, also those with a `problem`."""
+    return list(studio.library.upscalers())
+
+
 @router.get("/loras/preview", response_class=Response)
 def lora_preview(studio: StudioDep, name: str) -> Response:
     """The picture that lies beside a LoRA file."""

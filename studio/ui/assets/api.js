@@ -92,6 +92,7 @@ export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
 export const hypernetworks = () => get("hypernetworks");
+export const upscalers = () => get("upscalers");
 export const vaes = () => get("vaes");
 export const textEncoders = () => get("text-encoders");
 export const refresh = () => post("refresh");

@@ -15,6 +15,9 @@ export function finalSize({ width, height, hires }) {
   return [down(Math.trunc(across * hires.scale)), down(Math.trunc(tall * hires.scale))];
 }
 
+/** The same of a finished picture, which may have the size of what it began with. */
+export const sizeOf = (request, image) => (image ? [image.width, image.height] : finalSize(request));
+
 /** A second pass in a few words: "× 2, Latent, strength 0.7, 15 steps". */
 export function hiresWords(hires) {
   const size = hires.width || hires.height ? `to ${hires.width || "…"}×${hires.height || "…"}` : `× ${hires.scale}`;
@@ -23,8 +26,8 @@ export function hiresWords(hires) {
   return [size, hires.upscaler, `strength ${hires.denoising_strength}`, ...more, ...prompts].filter(Boolean).join(", ");
 }
 
-/** Whether the step is one of the first pass with steps after it, so that a branch can begin there. */
-export const canBranch = (request, step, total) => step < (request?.hires ? request.steps : total);
+/** Whether the step is one of the first pass with steps after it, and not of a tile, so that a branch can begin there. */
+export const canBranch = (request, step, total) => !request?.sd_upscale && step < (request?.hires ? request.steps : total);
 
 /** The words beside the switch; the options below show while it is on. */
 export class Hires {

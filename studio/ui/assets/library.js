@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, VAEs, text encoders as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, upscalers, VAEs, text encoders as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -11,6 +11,7 @@ const KINDS = [
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
   ["hypernetworks", "Hypernetworks"],
+  ["upscalers", "Upscalers"],
   ["vaes", "VAE"],
   ["encoders", "Text encoders"],
 ];
@@ -57,9 +58,9 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const asked = [api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.vaes(), api.textEncoders()];
-      const [models, loras, embeddings, hypernetworks, vaes, encoders] = await Promise.all(asked);
-      this.#lists = { models, loras, embeddings, hypernetworks, vaes, encoders };
+      const asked = [api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.upscalers(), api.vaes(), api.textEncoders()];
+      const [models, loras, embeddings, hypernetworks, upscalers, vaes, encoders] = await Promise.all(asked);
+      this.#lists = { models, loras, embeddings, hypernetworks, upscalers, vaes, encoders };
     } catch (error) {
       toast(error.message, "bad");
     }
@@ -101,7 +102,7 @@ export class Library {
 
   #model(model) {
     const facts = [
-      FAMILIES[model.family] ?? model.family,
+      model.kind === "upscaler" ? model.enlarges && `${model.enlarges}×` : (FAMILIES[model.family] ?? model.family),
       model.native_size && model.kind === "checkpoint" ? `${model.native_size} px` : "",
       model.vectors ? plural(model.vectors, "vector") : "",
       bytes(model.size),

@@ -8,7 +8,7 @@ const STEPS = 6;
 const QUIET = 120; // ms without a change after which the form is painted
 const LONGEST = 600; // ms of changes without such a pause (a slider is dragged) after which it is painted all the same
 const ROUGH = 1000; // ms after which the steps of a slow picture are shown
-const WHOLE = ["batch_count", "batch_size", "hires", "plot"]; // what only the whole picture has
+const WHOLE = ["batch_count", "batch_size", "hires", "sd_upscale", "plot"]; // what only the whole picture has
 const DRAWN = -1;
 
 export class Live {

@@ -10,7 +10,7 @@ const OFF = "Nothing";
 /** A form as the server takes it: parts that are switched off are none, and so are fields that are being typed. */
 function whole({ hires: { on, ...hires } = {}, seed, variation, styles, ...rest }) {
   const number = (value) => (typeof value === "number" ? value : -1);
-  return { ...rest, seed: number(seed), variation: variation && { ...variation, seed: number(variation.seed) }, styles: styles ?? [], hires: on ? hires : null };
+  return { ...rest, seed: number(seed), variation: variation && { ...variation, seed: number(variation.seed) }, styles: styles ?? [], hires: on ? hires : null, sd_upscale: rest.source?.image ? rest.sd_upscale : null };
 }
 
 /** The axes of a plot that change something. */

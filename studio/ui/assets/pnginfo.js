@@ -23,6 +23,7 @@ const LABELS = {
   seed_resize: "Resize seed from",
   refiner: "Refiner",
   hires: "Hires. fix",
+  sd_upscale: "SD upscale",
   plot: "X/Y/Z plot",
   model: "Checkpoint",
   vae: "VAE",
@@ -166,12 +167,13 @@ export class PngInfo {
 }
 
 function tableRows(request) {
-  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, plot, branch, ...own } = request ?? {};
+  const { sampler_options: options = {}, variation, seed_resize: resize, refiner, hires, source, mask, sd_upscale: upscale, plot, branch, ...own } = request ?? {};
   if (branch) own.branch = lineageWords(branch);
   if (variation) Object.assign(own, { variation_seed: variation.seed, variation_strength: variation.strength });
   if (refiner) own.refiner = `${refiner.checkpoint} from ${refiner.switch_at}${refiner.by_steps ? " of the steps" : ""}`;
   if (source) own.source = sourceWords(source);
   if (mask) own.mask = maskWords(mask);
+  if (upscale) own.sd_upscale = `× ${upscale.scale_factor}, ${upscale.upscaler}, overlap ${upscale.overlap}`;
   if (plot) own.plot = plotWords(plot);
   if (hires) own.hires = hiresWords(hires);
   if (resize) own.seed_resize = `${resize.width}x${resize.height}`;

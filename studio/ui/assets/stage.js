@@ -2,10 +2,10 @@
 
 import * as api from "./api.js";
 import { lineageNodes } from "./branch.js";
-import { canBranch, finalSize } from "./hires.js";
+import { canBranch, sizeOf } from "./hires.js";
 import { Lightbox } from "./lightbox.js";
 import { button, copy, download, el, inFrame, setSource, setText, show, sigmaText, toast } from "./dom.js";
-import { newestPreview, pictureCount } from "./store.js";
+import { newestPreview, pictureCount, picturesAtOnce } from "./store.js";
 import { StepTools } from "./steptools.js";
 import { Strip } from "./strip.js";
 import { Tiles } from "./tiles.js";
@@ -109,7 +109,7 @@ export class Stage {
   }
 
   get #batchSize() {
-    return this.job?.request.batch_size ?? 1;
+    return this.job ? picturesAtOnce(this.job.request) : 1;
   }
 
   get #batch() {
@@ -149,7 +149,7 @@ export class Stage {
     const job = running && !running.check ? running : this.store.pictured[0];
     if (!job || job === this.job) return;
     const pictures = [...job.images.keys()];
-    this.#show(job, job.status === "running" ? (job.last?.batch ?? 0) * (job.request.batch_size ?? 1) : Math.min(...pictures));
+    this.#show(job, job.status === "running" ? (job.last?.batch ?? 0) * picturesAtOnce(job.request) : Math.min(...pictures));
   }
 
   #show(job, index, step = null) {
@@ -307,7 +307,7 @@ export class Stage {
     const request = job?.request;
     this.panel.dataset.job = job?.id ?? "";
     this.panel.dataset.status = job?.status ?? "";
-    p.frame.style.setProperty("--ratio", request ? finalSize(request).join(" / ") : "16 / 10");
+    p.frame.style.setProperty("--ratio", request ? sizeOf(request, this.image).join(" / ") : "16 / 10");
     setSource(p.picture, url);
     show(p.picture, Boolean(url));
     const [title, words] = emptyText(job);

@@ -222,9 +222,12 @@ export function secondsLeft(job) {
   return ((batches - batch - 1) * total + total - step) / job.rate;
 }
 
+/** How many pictures a batch makes: one where it is painted in tiles. */
+export const picturesAtOnce = (request) => (request.sd_upscale ? 1 : (request.batch_size ?? 1));
+
 /** How many pictures a job makes. That of a plot is known when it has begun. */
 export function pictureCount({ request, last, images }) {
-  const asked = (request.batch_count ?? 1) * (request.batch_size ?? 1);
+  const asked = (request.batch_count ?? 1) * picturesAtOnce(request);
   return request.plot ? Math.max(asked, last?.batches ?? 0, ...[...images.keys()].map((index) => index + 1)) : asked;
 }
 

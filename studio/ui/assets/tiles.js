@@ -2,7 +2,7 @@
 
 import { gridUrl, local } from "./api.js";
 import { el, setSource, show } from "./dom.js";
-import { newestPreview, pictureCount } from "./store.js";
+import { newestPreview, pictureCount, picturesAtOnce } from "./store.js";
 
 export class Tiles {
   #key = "";
@@ -25,7 +25,7 @@ export class Tiles {
     if (count <= 1) return;
     this.#drawSheet(job);
     this.#build(`${job.id}/${count}`, count);
-    const size = job.request.batch_size;
+    const size = picturesAtOnce(job.request);
     const painting = job.status === "running" ? (job.last?.batch ?? 0) : -1;
     for (const [index, node] of [...this.list.children].entries()) {
       const image = job.images.get(index);

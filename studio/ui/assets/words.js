@@ -1,8 +1,8 @@
 // What the stage says about a job, in words. Pure functions of the job.
 
 import { duration, plural, sigmaText } from "./dom.js";
-import { finalSize } from "./hires.js";
-import { pictureCount, secondsLeft } from "./store.js";
+import { sizeOf } from "./hires.js";
+import { pictureCount, picturesAtOnce, secondsLeft } from "./store.js";
 
 const ENDINGS = { done: "done", interrupted: "interrupted", failed: "failed", cancelled: "cancelled", queued: "waiting" };
 
@@ -27,7 +27,7 @@ export function liveText(job) {
   if (job.message) return job.message;
   if (!job.last) return "starting…";
   const { batch, batches, step, total, sigma } = job.last;
-  const size = job.request.batch_size;
+  const size = picturesAtOnce(job.request);
   const count = batches * size;
   const first = batch * size + 1;
   const one = count === 1 ? "" : `image ${first} of ${count}`;
@@ -50,7 +50,7 @@ export function endText(job, index) {
     ENDINGS[job.status],
     count > 1 ? `image ${index + 1} of ${count}` : "",
     image ? `seed ${image.seed}` : "",
-    finalSize(request).join("×"),
+    sizeOf(request, image).join("×"),
   );
 }
 

@@ -12,8 +12,8 @@ from studio.ui.form import Form, sampler_choices, schedule_choices
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
+from studio.ui.tabs.upscale import build_upscale
 from studio.ui.wiring import listen_js, script
-from studio.upscalers import UPSCALERS
 
 
 def _options(*names: str) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _settings(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choice
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
-        _source(form)
+        _source(form, offered["sd_upscale.upscaler"])
         _hires(form, offered)
         _refiner(form, offered["refiner.checkpoint"])
         with gr.Row(elem_classes=["ls-row"]):
@@ -120,7 +120,7 @@ def _settings(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choice
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
 
 
-def _source(form: Form) -> None:
+def _source(form: Form, upscalers: Choices) -> None:
     """The picture to begin with and its mask: the well is the script's, the options show while there is what they act on."""
     for name in ("source.image", "mask.image"):
         form.place(name, visible="hidden")
@@ -137,6 +137,7 @@ def _source(form: Form) -> None:
                 form.place("mask.area", scale=5, min_width=120)
                 form.place("mask.padding", scale=5, min_width=120)
             form.place("mask.inverted")
+        build_upscale(form, upscalers)
 
 
 def _hires(form: Form, offered: Mapping[str, Choices]) -> None:
@@ -148,7 +149,7 @@ def _hires(form: Form, offered: Mapping[str, Choices]) -> None:
             panel("hires", elem_id="txt2img_hr_finalres", scale=0)
         with gr.Column(elem_id="txt2img_hr_options", elem_classes=["ls-hires-options"]):
             with gr.Row(elem_classes=["ls-row"]):
-                form.place("hires.upscaler", choices=UPSCALERS.names(), scale=5, min_width=120)
+                form.place("hires.upscaler", choices=offered["hires.upscaler"], scale=5, min_width=120)
                 form.place("hires.steps", scale=5, min_width=120)
                 form.place("hires.denoising_strength", scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
