@@ -13,6 +13,7 @@ from studio.encoders import find_text_encoders, sorted_modules
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
+from studio.hypernetworks import find_hypernetworks, fixed_hypernetwork
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
@@ -139,6 +140,7 @@ def _answered(
         embeddings=embeddings,
         notes=tuple(dict.fromkeys((*notes, *more))),
         loras=loras,
+        hypernetworks=find_hypernetworks(request, worded["prompt"], library),
         model=model,
         refiner=_refiner(request.refiner, library, model, model_calls(sampler, run_steps(request)))
         if refined
@@ -221,6 +223,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "hires": fixed_hires(request.hires, resolved, schedule),
         "source": source,
         "mask": mask,
+        **fixed_hypernetwork(resolved),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "text_encoders": tuple(encoder.name for encoder in resolved.text_encoders),
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",

@@ -105,6 +105,7 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "loras",
         "vae",
         "text_encoders",
+        "hypernetworks",
         "embeddings",
         "refiner",
         "padding",

@@ -17,6 +17,7 @@ from studio.engine.conditioning import Conditioner
 from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.hardware import Hardware
+from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
@@ -47,6 +48,7 @@ class LoadedCheckpoint:
     loras: LoraStack
     embeddings: EmbeddingVectors
     conditioner: Conditioner
+    hypernetworks: HypernetworkFiles
     table: NoiseTable
     fingerprint: Fingerprint
     text: TextEncoders
@@ -110,6 +112,7 @@ class ModelKeeper:
         self._copies = copies
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
+        self._hypernetworks = HypernetworkFiles(hardware.device, hardware.dtype)
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vaes: OrderedDict[Hashable, LoadedVae] = OrderedDict()  # the last used one last
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
@@ -199,6 +202,7 @@ class ModelKeeper:
             LoraStack(model),
             EmbeddingVectors(model, self._tokenizer),
             Conditioner(model, self._tokenizer),
+            self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,
             TextEncoders(model, hardware.dtype, hardware.layout, storage),

@@ -42,7 +42,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, text encoders, LoRAs and embeddings below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, text encoders, LoRAs, embeddings and hypernetworks below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -55,6 +55,7 @@ class Library:
         self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
+        self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
         self._text_encoders = Shelf(Place(paths.text_encoders.absolute(), "text_encoder"))
         self._hasher = _Hasher(self)
 
@@ -80,6 +81,10 @@ class Library:
         """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
         self._embeddings.look()
         return self._list("embedding")
+
+    def hypernetworks(self) -> list[ModelInfo]:
+        """All hypernetworks."""
+        return self._list("hypernetwork")
 
     def embedding_hashes(self) -> dict[str, str]:
         """The word of every usable embedding, and its short hash, "" while that is not known."""
@@ -144,6 +149,14 @@ class Library:
             raise UnknownName.of("embedding", name, [model.name for model in self.embeddings()], field="prompt")
         return info
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        """The hypernetwork called `name`. Raises `UnknownName` with near matches."""
+        info = self._find("hypernetwork", name)
+        if info is None:
+            known = [model.name for model in self.hypernetworks()]
+            raise UnknownName.of("hypernetwork", name, known, field="prompt")
+        return info
+
     def style(self, name: str) -> Style:
         """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
         return self.styles.find(name)
@@ -163,6 +176,7 @@ class Library:
         self._models.refresh()
         self._loras.refresh()
         self._embeddings.refresh()
+        self._hypernetworks.refresh()
         self._text_encoders.refresh()
         self._hasher.wake()
 
@@ -178,6 +192,7 @@ class Library:
         """Weight files of sound models whose hashes are not known."""
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
+        entries += self._hypernetworks.entries("hypernetwork")
         entries += self._text_encoders.entries("text_encoder")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
@@ -197,7 +212,12 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        own = {"lora": self._loras, "embedding": self._embeddings, "text_encoder": self._text_encoders}
+        own = {
+            "lora": self._loras,
+            "embedding": self._embeddings,
+            "hypernetwork": self._hypernetworks,
+            "text_encoder": self._text_encoders,
+        }
         return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:

@@ -30,7 +30,7 @@ Outcome = dict[str, Any]
 Updates = dict[Component, Any]
 LISTS = (
     *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae"),
-    *("text_encoders", "hires.text_encoders", "styles"),
+    *("text_encoders", "hires.text_encoders", "hypernetwork", "styles"),
 )
 """Fields whose choices are what the library has."""
 
@@ -133,6 +133,7 @@ class Handlers:
             "hires.text_encoders": self._text_encoders,
             "vae": self._vae,
             "text_encoders": self._text_encoders,
+            "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),

@@ -55,6 +55,7 @@ ENCODERS = {
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
+HYPERNETWORKS = {name: info("hypernetwork", name) for name in ("sub/ink: old", "glaze")}
 EMBEDDING = info("embedding", "soft (v2)", vectors=2, text_widths=(768,), short_hash="ba9876543210")
 
 
@@ -78,6 +79,9 @@ class Library:
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
         return LORA
+
+    def hypernetwork(self, name: str) -> ModelInfo:
+        return HYPERNETWORKS[name]
 
     def lora_hashes(self) -> dict[str, str]:
         return {}
@@ -129,7 +133,11 @@ PIECES = [
     "\n# a remark\n",
 ]
 NEGATIVES = st.lists(st.sampled_from(PIECES) | WORDS, max_size=8).map("".join).map(as_read)
-PROMPTS = st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>"]) | WORDS, max_size=8).map("".join).map(as_read)
+PROMPTS = (
+    st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>", "<hypernet:glaze:0.5>"]) | WORDS, max_size=8)
+    .map("".join)
+    .map(as_read)
+)
 NAMED: dict[str, st.SearchStrategy[Any]] = {
     "prompt": PROMPTS,
     "negative_prompt": NEGATIVES,
@@ -142,6 +150,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "HiresPass.text_encoders": st.sampled_from([(), ("clip_l",), ("Built-in",)]),
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
+    "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
     "upscaler": st.sampled_from(UPSCALERS.names()),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot

@@ -104,6 +104,9 @@ PICTURE_OVERRIDES = {
     "sd_vae_decode_method": "vae_decoder",
     "fp8_storage": "fp8_weight",
     "cache_fp16_weight": "cache_fp16_weight",
+    "sd_hypernetwork_strength": "hypernetwork_strength",
+    "extra_networks_default_multiplier": "hypernetwork_strength",
+    "sd_hypernetwork": "hypernetwork",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }

@@ -91,6 +91,7 @@ export const plotChoices = () => get("plot/choices");
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
+export const hypernetworks = () => get("hypernetworks");
 export const vaes = () => get("vaes");
 export const textEncoders = () => get("text-encoders");
 export const refresh = () => post("refresh");

@@ -22,6 +22,7 @@ def _options(*names: str) -> tuple[str, ...]:
 
 SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Prompt", ("text_encoders", "emphasis"), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
+    ("Hypernetwork", ("hypernetwork", "hypernetwork_strength"), ()),
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
     (
         "From a picture",
