@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from studio.engine import eight_bit
 from studio.engine.eight_bit import PLAIN, EightBitConv2d, EightBitLinear, Storage, half_bytes, rounded
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
@@ -215,4 +214,3 @@ def test_a_job_says_how_its_checkpoints_are_stored_and_the_next_one_is_as_before
     assert Storage.of(resolved_request(first, fp8_weight="Enable", cache_fp16_weight=True), first) == CACHED
     grand = tiny_info("sdxl_refiner")
     assert Storage.of(resolved_request(first, fp8_weight="Enable for SDXL", cache_fp16_weight=False), grand) == EIGHT
-    assert eight_bit.LARGEST == 448
