@@ -49,14 +49,14 @@ class Paths:
         return self.root / "embeddings"
 
     @property
-    def text_encoders(self) -> Path:
-        """Text encoders in files of their own."""
-        return self.root / "text_encoders"
-
-    @property
     def hypernetworks(self) -> Path:
         """Hypernetworks."""
         return self.root / "hypernetworks"
+
+    @property
+    def text_encoders(self) -> Path:
+        """Text encoders in files of their own."""
+        return self.root / "text_encoders"
 
     @property
     def vae(self) -> Path:

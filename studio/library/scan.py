@@ -148,9 +148,9 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         signature = describe_hypernetwork(header)
         return info.model_copy(update={"family": signature.family, "problem": signature.problem})
     if place == "text_encoder":
-        encoder = describe_text_encoder(header)
-        widths = (encoder.width,) if encoder.width else ()
-        return info.model_copy(update={"text_widths": widths, "problem": encoder.problem})
+        text = describe_text_encoder(header)
+        widths = (text.width,) if text.width else ()
+        return info.model_copy(update={"text_widths": widths, "problem": text.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

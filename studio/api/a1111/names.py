@@ -102,11 +102,11 @@ PICTURE_OVERRIDES = {
     "token_merging_ratio": "token_merging_ratio",
     "sd_vae_encode_method": "vae_encoder",
     "sd_vae_decode_method": "vae_decoder",
-    "fp8_storage": "fp8_weight",
-    "cache_fp16_weight": "cache_fp16_weight",
     "sd_hypernetwork_strength": "hypernetwork_strength",
     "extra_networks_default_multiplier": "hypernetwork_strength",
     "sd_hypernetwork": "hypernetwork",
+    "fp8_storage": "fp8_weight",
+    "cache_fp16_weight": "cache_fp16_weight",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }
