@@ -23,8 +23,6 @@ from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest, in_eight_bits
 
 FLOAT8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FLOAT8).max
-"""448. Beyond it a float8 of this kind has no infinity, only NaN."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,8 @@ def expect_eight_bit(module: nn.Module, *, halves: bool) -> Mapping[str, Callabl
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """`weight` as float8, to the nearest; what is too large becomes the largest there is. Always another tensor."""
-    return weight.clamp(-LARGEST, LARGEST).to(FLOAT8)
+    """`weight`, in a longer format, as float8: to the nearest, and what is too large to the largest there is, 448."""
+    return weight.to(FLOAT8)
 
 
 def unrounded(layer: nn.Module) -> Tensor | None:
