@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from studio.encoders import sorted_modules
 from studio.errors import StudioError
 from studio.prompt.styles import Style, recognise_styles
 
@@ -22,6 +23,7 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
     found = dict(request)
     with contextlib.suppress(StudioError):
         found |= _with_styles(found, library.styles.styles())
+    found = sorted_modules(found, library)
     for field, find in (("model", library.checkpoint), ("vae", library.vae)):
         with contextlib.suppress(StudioError):
             info = find(found[field]) if found.get(field) else None
@@ -31,6 +33,10 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
             with contextlib.suppress(StudioError):
                 info = library.checkpoint(found[part]["checkpoint"])
                 found[part] = {**found[part], "checkpoint": info.name}
+    if (found.get("hires") or {}).get("vae"):
+        with contextlib.suppress(StudioError):
+            vae = library.vae(found["hires"]["vae"])
+            found["hires"] = {**found["hires"], "vae": vae.name if vae else "Automatic"}
     return {key: value for key, value in found.items() if key in request or key == "styles"}
 
 

@@ -54,6 +54,11 @@ class Paths:
         return self.root / "hypernetworks"
 
     @property
+    def text_encoders(self) -> Path:
+        """Text encoders in files of their own."""
+        return self.root / "text_encoders"
+
+    @property
     def vae(self) -> Path:
         """Separate VAE files."""
         return self.checkpoints / "vae"

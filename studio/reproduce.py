@@ -14,6 +14,7 @@ from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import HYPERNETWORK, extract_networks
+from studio.schema.parts import BUILT_IN, HiresPass
 from studio.schema.request import GenerationRequest, make_request
 from studio.wording import ModelLookup
 
@@ -99,6 +100,7 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes |= {"hypernetwork": "", "hypernetwork_strength": 1.0}
             missing.append(f"Hypernetwork {request.hypernetwork!r} is not here: painted without it.")
+    changes["text_encoders"] = _present(request.text_encoders, "Text encoder", library, missing)
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
@@ -124,7 +126,8 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             label = "LoRA" if tag.kind == "lora" else "Hypernetwork"
             missing.append(f"{label} {tag.name!r} is not here: painted without it.")
     if request.hires:
-        second = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
+        second: dict[str, Any] = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
+        second |= _second_modules(request.hires, library, missing)
         try:
             library.checkpoint(second["checkpoint"] or None)
         except UnknownName:
@@ -134,6 +137,29 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
             second["checkpoint"] = ""
         changes["hires"] = request.hires.model_copy(update=second)
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
+
+
+def _present(names: tuple[str, ...], label: str, library: ModelLookup, missing: list[str]) -> tuple[str, ...]:
+    """Those of the text encoders that are here; `missing` gets a sentence about each other one."""
+    found = []
+    for name in names:
+        try:
+            found.append(name if name == BUILT_IN else library.text_encoder(name).name)
+        except UnknownName:
+            missing.append(f"{label} {name!r} is not here: painted with the checkpoint's own.")
+    return tuple(found)
+
+
+def _second_modules(part: HiresPass, library: ModelLookup, missing: list[str]) -> dict[str, Any]:
+    """VAE and text encoders of the second pass, as far as they are here."""
+    encoders = _present(part.text_encoders, "Hires text encoder", library, missing)
+    found: dict[str, Any] = {"text_encoders": encoders or ((BUILT_IN,) if part.text_encoders else ())}
+    try:
+        library.vae(part.vae or "Automatic")
+    except UnknownName:
+        missing.append(f"Hires VAE {part.vae!r} is not here: painted with the checkpoint's own.")
+        found["vae"] = "Automatic"
+    return found
 
 
 def _is_kept(image: str, library: ModelLookup) -> bool:

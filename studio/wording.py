@@ -39,6 +39,10 @@ class ModelLookup(Protocol):
         """None for "Automatic" and "None". Raises `UnknownModel`."""
         ...
 
+    def text_encoder(self, name: str) -> ModelInfo:
+        """A text encoder from a file of its own. Raises `UnknownModel`."""
+        ...
+
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """The file of TAESD's `half`. Raises `UnknownModel`, `IncompatibleFile`."""
         ...

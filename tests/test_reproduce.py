@@ -144,6 +144,17 @@ def test_a_picture_of_two_passes_is_checked_at_its_own_size(studio: Studio) -> N
     assert "Hires checkpoint" not in found.infotext
 
 
+def test_missing_text_encoders_and_vaes_are_named_and_done_without(studio: Studio) -> None:
+    picture = painted(studio, ASKED.model_copy(update={"hires": HiresPass(scale=1.5)}))
+    more = "Steps: 2, Module 1: clip_l, Module 2: gone, Hires Module 1: soft, FP8 weight: Enable"
+    found = check(studio, changed(picture, pixel=9, text=picture.infotext.replace("Steps: 2", more)))
+    assert "Text encoder 'gone' is not here: painted with the checkpoint's own." in found.causes
+    assert "Hires text encoder 'soft' is not here: painted with the checkpoint's own." in found.causes
+    assert "Module 2: gone in the picture; not known or not used here." in found.causes
+    assert "Module 1: clip_l" in found.infotext and "FP8 weight: Enable, Cache" in found.infotext
+    assert "Hires Module 1: soft in the picture, Built-in here." in found.causes
+
+
 def test_another_size_is_no_comparison(studio: Studio) -> None:
     found = check(studio, changed(painted(studio), side=96))
     assert (found.equal, found.largest, found.similarity) == (False, None, None)

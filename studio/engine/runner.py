@@ -18,6 +18,7 @@ from torch import Tensor
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
+from studio.engine.eight_bit import Storage
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -151,7 +152,8 @@ class DiffusersEngine:
         with self._turn:
             self._activity = f"Loading {model.name}"
             try:
-                self.load(model)
+                if self._keeper.held(model) is None:  # however it is stored
+                    self.load(model)
             except Exception as error:
                 log.warning("cannot load %s ahead: %s", model.name, error)
             finally:
@@ -165,7 +167,7 @@ class DiffusersEngine:
         size = (resolved.width, resolved.height)
         canvas = prepare(resolved.source, resolved.mask, size) if resolved.source else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
-        decoder = partial(self._coder, "decoder", resolved)
+        decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
             Painting(resolved, cancel, painter(loaded), decoder, self._hardware, self._saving, canvas)
         ) as job:
@@ -197,12 +199,14 @@ class DiffusersEngine:
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
-        loaded = yield from self._load(resolved.model, resolved.checkpoints)
+        loaded = yield from self._load(resolved.model, resolved)
         self._model_name = resolved.model.name
         loras = _loras(resolved)
-        if loras != loaded.loras.active:
+        if loaded.text.wants(resolved.text_encoders):
+            yield self._status("Changing the text encoder")
+        elif loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
-        loaded.loras.apply(loras)
+        loaded.read_with(resolved.text_encoders, loras)
         networks = loaded.hypernetworks.load(resolved.hypernetworks)
         for use, network in zip(resolved.hypernetworks, networks, strict=True):
             if not acts_in(loaded.model.unet, network):
@@ -210,8 +214,8 @@ class DiffusersEngine:
         if _merges(resolved) and not has_fine_attention(loaded.model.unet):
             yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:
-            if self._keeper.has_room(other, resolved.checkpoints):
-                yield from self._load(other, resolved.checkpoints)
+            if self._keeper.has_room(other, resolved.checkpoints, Storage.of(resolved, other)):
+                yield from self._load(other, resolved)
         self._check_latents(resolved)
         refiner = resolved.refiner.model if resolved.refiner else None
         if refiner and loras and refiner.family != resolved.model.family:
@@ -233,11 +237,12 @@ class DiffusersEngine:
         if plan and plan.denoising_strength and plan.upscaler not in ON_PIXELS:
             check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
-    def _load(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> Generator[Event, None, LoadedCheckpoint]:
-        fresh = not self._keeper.has(model)
+    def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
+        storage = Storage.of(job, model)
+        fresh = not self._keeper.has(model, storage)
         if fresh:
             yield self._status(f"Loading {model.name}")
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
         for note in loaded.model.notes if fresh else ():
             yield self._status(note)
         return loaded
@@ -260,22 +265,22 @@ class DiffusersEngine:
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
-        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
-        loaded = self._needed(model, job)
+        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
+        loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
-        loaded.loras.apply(_loras(resolved) if same else ())
+        loaded.read_with((), _loras(resolved) if same else ())
         embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
         return loaded, DenoisingPass(loaded, finishing, self._hardware, self._saving)
 
-    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> LoadedCheckpoint:
+    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...], storage: Storage) -> LoadedCheckpoint:
         """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
-        if not self._keeper.has(model):
+        if not self._keeper.has(model, storage):
             self._activity = f"Loading {model.name}"
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job, storage)
         self._activity = ""
         return loaded
 
@@ -283,12 +288,14 @@ class DiffusersEngine:
         self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes, canvas: Canvas | None
     ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
+        first_storage = loaded.storage
 
         def make(part: ResolvedRequest, lift: Lift | None = None) -> DenoisingPass:
-            current = loaded
-            if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
-                current = self._needed(part.model, resolved.checkpoints)
-            current.loras.apply(_loras(part))
+            current, storage = loaded, Storage.of(part, part.model)
+            same = part.model.path == resolved.model.path and storage == first_storage
+            if not same or not self._keeper.holds(loaded):  # another one needed the room
+                current = self._needed(part.model, resolved.checkpoints, storage)
+            current.read_with(part.text_encoders, _loras(part))
             if part.source is None or canvas is None:
                 return self._pass(current, part, resolved.checkpoints, lift)
             lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
@@ -318,7 +325,7 @@ class DiffusersEngine:
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):
                 check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-            vae = self._coder("encoder", resolved, painter)
+            vae = self._coder("encoder", part, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, lift), enlarge, begin, steps)

@@ -27,6 +27,8 @@ CHOICE_FIELDS = {
     "Downcast alphas_cumprod": "downcast_alphas",
     "VAE Encoder": "vae_encoder",
     "VAE Decoder": "vae_decoder",
+    "FP8 weight": "fp8_weight",
+    "Cache FP16 weight for LoRA": "cache_fp16_weight",
     "Prediction type": "prediction_type",
 }
 """Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""

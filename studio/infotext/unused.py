@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
-    "other VAE or text encoder for the second pass": ("Hires Module", "Hires VAE"),
     "hires. fix without its strength and its size": ("Hires ", "First pass size"),
     "picture to begin with": (
         *(
@@ -39,7 +38,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "Plot ",
         "SD upscale",
     ),
-    "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""

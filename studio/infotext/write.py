@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
+from studio.infotext.modules import module_pairs
 from studio.infotext.quote import quote
 from studio.infotext.source import source_pairs
 from studio.prompt.networks import extract_networks
@@ -43,7 +44,9 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         "Seed": resolved.seeds[index],
         "Size": f"{resolved.width}x{resolved.height}",
         **_model(resolved.model),
+        **_eight_bits(resolved),
         **_vae(resolved.vae),
+        **module_pairs(resolved),
         **_start_noise(resolved, index),
         **_strength(resolved),
     }
@@ -143,6 +146,13 @@ def _model(model: ModelInfo) -> Pairs:
         return {"Model": model.name, **({"Model id": model.model_id} if model.model_id else {})}
     pairs: Pairs = {"Model hash": model.short_hash} if model.short_hash else {}
     return {**pairs, "Model": model.name.rpartition("/")[2]}
+
+
+def _eight_bits(resolved: ResolvedRequest) -> Pairs:
+    """How weights were kept, where that was in eight bits."""
+    if resolved.fp8_weight == "Disable":
+        return {}
+    return {"FP8 weight": resolved.fp8_weight, "Cache FP16 weight for LoRA": resolved.cache_fp16_weight}
 
 
 def _vae(vae: ModelInfo | None) -> Pairs:

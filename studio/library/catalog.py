@@ -42,7 +42,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, LoRAs, embeddings and hypernetworks below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, text encoders, LoRAs, embeddings and hypernetworks below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -56,6 +56,7 @@ class Library:
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
         self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
+        self._text_encoders = Shelf(Place(paths.text_encoders.absolute(), "text_encoder"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -67,6 +68,10 @@ class Library:
     def vaes(self) -> list[ModelInfo]:
         """All separate VAEs."""
         return self._list("vae")
+
+    def text_encoders(self) -> list[ModelInfo]:
+        """All text encoders in files of their own."""
+        return self._list("text_encoder")
 
     def loras(self) -> list[ModelInfo]:
         """All LoRAs."""
@@ -118,6 +123,14 @@ class Library:
             raise UnknownModel.of("VAE", name, [model.name for model in self.vaes()], field="vae")
         return info
 
+    def text_encoder(self, name: str) -> ModelInfo:
+        """The text encoder called `name`. Raises `UnknownModel` with near matches."""
+        info = self._find("text_encoder", name)
+        if info is None:
+            known = [model.name for model in self.text_encoders()]
+            raise UnknownModel.of("text encoder", name, known, field="text_encoders")
+        return info
+
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """The file of the tiny autoencoder's half; see `find_tiny_vae`."""
         return find_tiny_vae(self._paths.vae_approx.absolute(), latent_space, half)
@@ -164,6 +177,7 @@ class Library:
         self._loras.refresh()
         self._embeddings.refresh()
         self._hypernetworks.refresh()
+        self._text_encoders.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -179,6 +193,7 @@ class Library:
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
         entries += self._hypernetworks.entries("hypernetwork")
+        entries += self._text_encoders.entries("text_encoder")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -197,7 +212,12 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        own = {"lora": self._loras, "embedding": self._embeddings, "hypernetwork": self._hypernetworks}
+        own = {
+            "lora": self._loras,
+            "embedding": self._embeddings,
+            "hypernetwork": self._hypernetworks,
+            "text_encoder": self._text_encoders,
+        }
         return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:

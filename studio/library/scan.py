@@ -19,6 +19,7 @@ from studio.families import (
     is_network_folder,
 )
 from studio.families.signature import CheckpointSignature, pickle_problem
+from studio.families.text_signature import describe_text_encoder
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
 
@@ -146,6 +147,10 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
     if place == "hypernetwork":
         signature = describe_hypernetwork(header)
         return info.model_copy(update={"family": signature.family, "problem": signature.problem})
+    if place == "text_encoder":
+        text = describe_text_encoder(header)
+        widths = (text.width,) if text.width else ()
+        return info.model_copy(update={"text_widths": widths, "problem": text.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

@@ -208,6 +208,7 @@ FIELDS: dict[str, tuple[Callable[[str], list[Any]], str]] = {
     "Refiner checkpoint": (words, "refiner.checkpoint"),
     "Refiner switch at": (decimals, "refiner.switch_at"),
     "RNG source": (words, "rng"),
+    "FP8 mode": (words, "fp8_weight"),
 }
 """How the values of the other axes are read, and the field they go into: dotted in a part, and of two the first that is there."""
 MADE: dict[str, Any] = {"variation": Variation(), "refiner": Refiner()}

@@ -16,6 +16,7 @@ from studio.schema.complaint import first_complaint
 from studio.schema.parts import (
     MAX_PROMPT,
     MAX_SEED,
+    MAX_TEXT_ENCODERS,
     SMALLEST_SIDE,
     BranchPoint,
     Frozen,
@@ -24,6 +25,7 @@ from studio.schema.parts import (
     SamplerOptions,
     SeedResize,
     Text,
+    TextEncoders,
     Variation,
 )
 from studio.schema.plot import Plot
@@ -36,6 +38,7 @@ MAX_CROP = 4096
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 VaeMethod = Literal["Full", "TAESD"]
+Fp8Weight = Literal["Disable", "Enable for SDXL", "Enable"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
@@ -73,6 +76,11 @@ class GenerationRequest(Frozen):
     source: Source | None = Field(None, description="Begin with a picture (img2img); empty: begin with noise")
     mask: Mask | None = Field(None, description="Paint only this part of that picture (inpainting); empty: all of it")
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
+    text_encoders: TextEncoders = Field(
+        (),
+        max_length=MAX_TEXT_ENCODERS,
+        description="Text encoders from files of their own, by name, in place of the checkpoint's; SDXL has two",
+    )
     vae_encoder: VaeMethod = Field(
         "Full",
         description="What encodes an enlarged picture for the second pass: Full is the VAE, TAESD a tiny one, faster and less exact",
@@ -125,6 +133,14 @@ class GenerationRequest(Frozen):
         ge=0,
         le=0.9,
         description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
+    )
+    fp8_weight: Fp8Weight = Field(
+        "Disable",
+        description="FP8 weight: keep the weights in eight bits, which takes half the memory and is less exact",
+    )
+    cache_fp16_weight: bool = Field(
+        False,
+        description="With FP8 weight: keep half-precision copies too, so that LoRAs are merged before weights are rounded",
     )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from studio.errors import StudioError
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
+from studio.schema.parts import BUILT_IN
 from studio.schema.request import GenerationRequest, invalid_request, make_request
 from studio.ui.fields import Choices, control, shown_number, typed_number
 from studio.ui.looks import LOOKS, MAYBE_EMPTY, OPTIONS, PARTS, PICTURED, SWITCH, SWITCHED, SWITCHES
@@ -75,6 +76,28 @@ def style_choices(studio: Studio) -> list[str]:
         return []
 
 
+def second_vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`Use same VAE`, then those of the first pass."""
+    return [("Use same VAE", ""), *vae_choices(vaes)]
+
+
+def library_choices(studio: Studio) -> dict[str, Choices]:
+    """What the library has for each field that names something of it."""
+    models, vaes = studio.library.checkpoints(), studio.library.vaes()
+    encoders = [encoder.name for encoder in studio.library.text_encoders() if not encoder.problem]
+    return {
+        "model": model_choices(models),
+        "refiner.checkpoint": refiner_choices(models),
+        "hires.checkpoint": second_choices(models),
+        "vae": vae_choices(vaes),
+        "hires.vae": second_vae_choices(vaes),
+        "text_encoders": encoders,
+        "hires.text_encoders": [BUILT_IN, *encoders],
+        "hypernetwork": hypernetwork_choices(studio.library.hypernetworks()),
+        "styles": style_choices(studio),
+    }
+
+
 class Form:
     """The components of one page. `place` puts a field where the layout stands; `read` and `fill` map values."""
 
@@ -106,8 +129,8 @@ class Form:
                 value = typed_number(value)
             part, _, bare = name.rpartition(".")
             (data[part] if part else data)[bare] = value
-        if data.get("styles") is None:
-            data["styles"] = ()
+        for owner, bare in ((data, "styles"), (data, "text_encoders"), (data["hires"], "text_encoders")):
+            owner[bare] = owner.get(bare) or ()
         for part in SWITCHED:
             data[part] = data[part] if data[part].pop(SWITCH, False) else None
         there = True

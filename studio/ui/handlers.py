@@ -8,7 +8,7 @@ the form.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,10 @@ from gradio.components import Component
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
+from studio.schema.parts import BUILT_IN
 from studio.schema.request import RunOptions
 from studio.settings import Settings
-from studio.ui.fields import Choices
-from studio.ui.form import (
-    Form,
-    Lookup,
-    complete,
-    hypernetwork_choices,
-    model_choices,
-    possible,
-    refiner_choices,
-    second_choices,
-    style_choices,
-    vae_choices,
-)
+from studio.ui.form import Form, Lookup, complete, library_choices, model_choices, possible
 from studio.upscalers import UPSCALERS
 
 if TYPE_CHECKING:
@@ -39,7 +28,10 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hypernetwork", "styles")
+LISTS = (
+    *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae"),
+    *("text_encoders", "hires.text_encoders", "hypernetwork", "styles"),
+)
 """Fields whose choices are what the library has."""
 
 
@@ -125,16 +117,7 @@ class Handlers:
 
     def _with_lists(self, updates: Updates) -> Updates:
         """`updates`, with the choices of `LISTS` as the library has them now."""
-        models = self.studio.library.checkpoints()
-        lists: dict[str, Choices] = {
-            "model": model_choices(models),
-            "refiner.checkpoint": refiner_choices(models),
-            "hires.checkpoint": second_choices(models),
-            "vae": vae_choices(self.studio.library.vaes()),
-            "hypernetwork": hypernetwork_choices(self.studio.library.hypernetworks()),
-            "styles": style_choices(self.studio),
-        }
-        for name, choices in lists.items():
+        for name, choices in library_choices(self.studio).items():
             component = self.form.controls[name]
             updates[component] = {**updates.get(component, gr.update()), "choices": choices}
         return updates
@@ -146,12 +129,21 @@ class Handlers:
             "refiner": lambda part: {**part, "checkpoint": self._usable_checkpoint(part["checkpoint"])},
             "hires": _known_hires,
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
-            "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
+            "hires.vae": lambda name: name and self._vae(name),
+            "hires.text_encoders": self._text_encoders,
+            "vae": self._vae,
+            "text_encoders": self._text_encoders,
             "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),
         }
+
+    def _vae(self, name: str) -> str:
+        return found.name if (found := self.studio.library.vae(name)) else "Automatic"
+
+    def _text_encoders(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name if name == BUILT_IN else self.studio.library.text_encoder(name).name for name in names)
 
     def _usable_checkpoint(self, name: str) -> str:
         model = self.studio.library.checkpoint(name)

@@ -81,6 +81,14 @@ class StandInLibrary:
                 return info
         raise UnknownModel.of("checkpoint", name, [info.name for info in self.models], field="model")
 
+    def text_encoders(self) -> list[ModelInfo]:
+        return [model("text_encoder", "clip_l", family="unknown", text_widths=(768,))]
+
+    def text_encoder(self, name: str) -> ModelInfo:
+        if name == "clip_l":
+            return self.text_encoders()[0]
+        raise UnknownModel.of("text encoder", name, ["clip_l"], field="text_encoders")
+
     def vae(self, name: str | None) -> ModelInfo | None:
         if name in (None, "Automatic", "None"):
             return None

@@ -287,6 +287,8 @@ def test_the_lists(client: httpx.Client) -> None:
     schedulers = {entry["name"]: entry for entry in client.get(f"{API}/schedulers").json()}
     assert schedulers["sgm_uniform"] == {"name": "sgm_uniform", "label": "SGM Uniform", "aliases": ["SGMUniform"],
                                          "default_rho": -1.0, "need_inner_model": True}  # fmt: skip
+    modules = client.get(f"{API}/sd-modules").json()
+    assert [module["model_name"] for module in modules] == ["sharp", "clip_l"]
     assert client.get(f"{API}/sd-vae").json() == [{"model_name": "sharp", "filename": "/models/sharp.safetensors"}]
     assert set(client.get(f"{API}/loras").json()[0]) == {"name", "alias", "path", "metadata"}
     assert [entry["name"] for entry in client.get(f"{API}/upscalers").json()] == ["None", "Lanczos", "Nearest"]

@@ -24,13 +24,14 @@ from studio.engine.fake import FakeEngine
 from studio.infotext import encode_png, with_plot, write_infotext
 from studio.paths import Paths
 from studio.resolve import fixed
+from studio.schema.parts import HiresPass
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
-from tests.tiny_models import tiny_file
+from tests.tiny_models import tiny_components, tiny_file, tiny_vae_file
 
 PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
 KEPT, KEPT_HOLE = "aeb2c1a36ab087a0b601222b6dca4d04", "07d9b5cd184264b6e0ac514daa0c8bf8"
@@ -81,6 +82,14 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 64,
         "hires": {"scale": 1.5, "extra_noise": 0.25},
     },
+    "weights in eight bits": {"seed": 26, "fp8_weight": "Enable", "cache_fp16_weight": True},
+    "weights in eight bits where the setting concerns none": {
+        "seed": 26,
+        "fp8_weight": "Enable for SDXL",
+        "cache_fp16_weight": True,
+    },
+    "weights in eight bits of SDXL": {"model": "grand", "seed": 26, "fp8_weight": "Enable for SDXL"},
+    "a cache for weights that are not in eight bits": {"seed": 26, "cache_fp16_weight": True},
     "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
     "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
     "both halves of SDXL's tiny autoencoder": {
@@ -91,6 +100,23 @@ CASES: dict[str, dict[str, Any]] = {
         "vae_encoder": "TAESD",
         "vae_decoder": "TAESD",
         "hires": {"upscaler": "Lanczos"},
+    },
+    "another text encoder": {"model": "finisher", "seed": 27, "text_encoders": ("tuned_l",)},
+    "both text encoders of SDXL": {"model": "grand", "seed": 27, "text_encoders": ("xl/tuned_g", "tuned_l")},
+    "other modules in the second pass": {
+        "model": "finisher",
+        "seed": 27,
+        "width": 64,
+        "height": 64,
+        "text_encoders": ("tuned_l",),
+        "hires": {"vae": "sharp", "text_encoders": ("Built-in",), "upscaler": "Lanczos"},
+    },
+    "another text encoder in the second pass": {
+        "model": "finisher",
+        "seed": 27,
+        "width": 64,
+        "height": 64,
+        "hires": {"text_encoders": ("tuned_l",), "vae": "Automatic"},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -437,6 +463,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
     shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
+    (folder / "checkpoints" / "vae").mkdir()
+    shutil.copy(tiny_vae_file("sd1"), folder / "checkpoints" / "vae" / "sharp.safetensors")
+    for name, part in (("tuned_l", "text_encoder"), ("xl/tuned_g", "text_encoder_2")):
+        path = folder / "text_encoders" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tiny_components("sdxl")[part].state_dict(), path)
     (folder / "vae_approx").mkdir()
     for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
         (folder / "vae_approx" / f"{name}.safetensors").touch()
@@ -510,6 +542,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
         **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
         "enable_hr": request.hires is not None,
+        "hr_additional_modules": modules(request.hires) if request.hires else None,
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         **pictures(studio, request),
         **(script(request.plot) if request.plot else {}),
@@ -535,6 +568,9 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "sd_vae_encode_method": request.vae_encoder,
             "sd_vae_decode_method": request.vae_decoder,
             "deep_cache": request.deep_cache,
+            "fp8_storage": request.fp8_weight,
+            "forge_additional_modules": list(request.text_encoders),
+            "cache_fp16_weight": request.cache_fp16_weight,
             "token_merging_ratio": request.token_merging_ratio,
             "sd_hypernetwork": request.hypernetwork or "None",
             "sd_hypernetwork_strength": request.hypernetwork_strength,
@@ -543,6 +579,12 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     answer = client.post(f"/sdapi/v1/{'img2img' if request.source else 'txt2img'}", json=body)
     assert answer.status_code == 200, answer.text
     return studio.queue.jobs(limit=1)[0].request
+
+
+def modules(part: HiresPass) -> list[str]:
+    """Forge's list of the second pass's text encoders and VAE: all that are not its checkpoint's own."""
+    named = [*part.text_encoders, *([f"{part.vae}.safetensors"] if part.vae not in ("", "Automatic") else [])]
+    return named or ["Use same choices"]
 
 
 def script(plot: Plot) -> dict[str, Any]:
@@ -571,7 +613,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "model", "styles", "branch", *PARTS):
+        if name not in ("prompt", "negative_prompt", "model", "styles", "text_encoders", "branch", *PARTS):
             flag = f"--{name.replace('_', '-')}"
             words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
     for part, prefix in PARTS.items():
@@ -579,10 +621,14 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
         for name, value in fields.items():
             flag = f"{prefix}{name.replace('_', '-')}"
             value = studio.library.init_image(value).path if name == "image" else value
+            if isinstance(value, tuple):
+                words += [f"--{flag}={each}" for each in value]
+                continue
             words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}={value}"]
     words += ["--hires"] if request.hires else []
     words += [f"--model={request.model}"] if request.model else []
     words += [f"--styles={name}" for name in request.styles]
+    words += [f"--text-encoders={name}" for name in request.text_encoders]
     if request.branch:
         file = studio.paths.root / "origin.txt"
         file.write_text(request.branch.origin, encoding="utf-8")

@@ -103,7 +103,7 @@ def test_every_axis_changes_something() -> None:
         **{kind: "True" for kind, (read, _) in FIELDS.items() if read is switches},
         **{kind: "elm" for kind, (read, _) in FIELDS.items() if read is words},
         "RNG source": "NV", "Prompt S/R": "fox, owl", "Prompt order": "fox, cat", "Size": "96x64", "Styles": "photo",
-        "UniPC Order": "2",
+        "UniPC Order": "2", "FP8 mode": "Enable",
     }  # fmt: skip
     assert {*FIELDS, *WORDED, "Nothing"} == set(get_args(AxisType)) == {*texts, "Nothing"}
     for kind, text in texts.items():

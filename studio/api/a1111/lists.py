@@ -121,6 +121,13 @@ def sd_vae(studio: StudioDep) -> list[Vae]:
     return [Vae(model_name=model.name, filename=model.path) for model in studio.library.vaes() if not model.problem]
 
 
+@router.get("/sd-modules")
+def sd_modules(studio: StudioDep) -> list[Vae]:
+    """Forge's list: separate VAEs and text encoders."""
+    found = [*studio.library.vaes(), *studio.library.text_encoders()]
+    return [Vae(model_name=model.name, filename=model.path) for model in found if not model.problem]
+
+
 @router.get("/loras")
 def loras(studio: StudioDep) -> list[Lora]:
     """LoRA files."""

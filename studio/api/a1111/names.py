@@ -105,10 +105,16 @@ PICTURE_OVERRIDES = {
     "sd_hypernetwork_strength": "hypernetwork_strength",
     "extra_networks_default_multiplier": "hypernetwork_strength",
     "sd_hypernetwork": "hypernetwork",
+    "fp8_storage": "fp8_weight",
+    "cache_fp16_weight": "cache_fp16_weight",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }
 """What A1111 keeps in its settings and a request says each time; the last two are ours."""
+MODULES = "forge_additional_modules"
+"""Forge's setting of separate text encoders and VAE, a list of files."""
+HIRES_MODULES = "hr_additional_modules"
+"""The same of the second pass, in its body."""
 PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 SAMPLER_OVERRIDES = {
@@ -145,7 +151,7 @@ KNOWN_OVERRIDES = frozenset().union(
     SOURCE_OVERRIDES,
     MASK_OVERRIDES,
     SAMPLER_OVERRIDES,
-    (TOKEN_MERGING,),
+    (TOKEN_MERGING, MODULES),
 )
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in SAMPLER_OVERRIDES.items()},
@@ -167,6 +173,9 @@ _THEIRS = {
     "plot.legend": "script_args.draw_legend",
     "plot.margin": "script_args.margin_size",
     "plot": "script_args",
+    "text_encoders": f"override_settings.{MODULES}",
+    "hires.text_encoders": HIRES_MODULES,
+    "hires.vae": HIRES_MODULES,
     "hires": "enable_hr",
     "source": "init_images",
     "source.image": "init_images",

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -17,6 +18,7 @@ from studio.api.a1111.names import in_their_words
 from studio.api.a1111.translate import Context, Order
 from studio.api.changes import change_settings
 from studio.app import Studio
+from studio.encoders import sorted_modules
 from studio.errors import EngineError, NotFound, StudioError, from_dict
 from studio.naming.facts import timestamp
 from studio.plotting import job_sheet
@@ -39,7 +41,10 @@ class ImagesAnswer(BaseModel):
 def context_of(studio: Studio) -> Context:
     """What this server understands bodies with."""
     return Context(
-        studio.default_request(), lambda text: studio.read_infotext(text).request, studio.settings.preview_every
+        studio.default_request(),
+        lambda text: studio.read_infotext(text).request,
+        studio.settings.preview_every,
+        partial(sorted_modules, library=studio.library),
     )
 
 

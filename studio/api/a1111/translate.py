@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PureWindowsPath
 from typing import Any
 
 from studio.api.a1111.bodies import PaintBody
 from studio.api.a1111.names import (
     FIELDS,
     KNOWN_OVERRIDES,
+    MODULES,
     OVERRIDES,
     PART_FIELDS,
     PART_OVERRIDES,
@@ -34,6 +36,8 @@ class Context:
     defaults: GenerationRequest
     read_infotext: Callable[[str], dict[str, Any]]
     preview_every: int
+    sort: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Puts what Forge lists as modules where it belongs; see `studio.encoders.sorted_modules`."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
     for key, ours in (OVERRIDES | PICTURE_OVERRIDES).items():
         if overrides.get(key) not in (None, ""):
             data[ours] = overrides[key]
+    if overrides.get(MODULES):
+        data["text_encoders"] = file_names(overrides[MODULES])
     data["sampler_options"] = _sampler_options(given, overrides, data)
     parts, more = dialect.parts(Said(given, overrides, data))
     call = plot_call(body.script_args or (), dialect.axes) if is_plot(body.script_name) else None
@@ -122,7 +128,7 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
     unknown = sorted(overrides.keys() - KNOWN_OVERRIDES)
     warnings += [f"override_settings.{key} is not known here and was ignored." for key in unknown] + more
     try:
-        request = make_request({**data, **parts})
+        request = make_request(context.sort({**data, **parts}))
     except InvalidRequest as error:
         raise in_their_words(error) from None
     kept = {} if body.override_settings_restore_afterwards in (True, None) else overrides
@@ -133,6 +139,16 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
         warnings=warnings,
         sheet_alone=call is not None and request.plot is not None and not call.with_pictures,
     )
+
+
+def file_names(files: Any) -> list[str]:
+    """The names of Forge's modules, which it lists with or without their folders. Raises `InvalidRequest`."""
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise InvalidRequest(f"override_settings.{MODULES}: {files!r} is no list of names.", field=MODULES)
+    said = [file for file in files if not file.casefold().startswith("use same")]
+    return [
+        PureWindowsPath(file).name if PureWindowsPath(file).is_absolute() or file[:1] == "/" else file for file in said
+    ]
 
 
 def split_sampler(name: str) -> tuple[str, str | None]:

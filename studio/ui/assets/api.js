@@ -93,6 +93,7 @@ export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
 export const hypernetworks = () => get("hypernetworks");
 export const vaes = () => get("vaes");
+export const textEncoders = () => get("text-encoders");
 export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
 

@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, VAEs, text encoders as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -12,6 +12,7 @@ const KINDS = [
   ["embeddings", "Embeddings"],
   ["hypernetworks", "Hypernetworks"],
   ["vaes", "VAE"],
+  ["encoders", "Text encoders"],
 ];
 
 export class Library {
@@ -56,8 +57,9 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, hypernetworks, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, hypernetworks, vaes };
+      const asked = [api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.vaes(), api.textEncoders()];
+      const [models, loras, embeddings, hypernetworks, vaes, encoders] = await Promise.all(asked);
+      this.#lists = { models, loras, embeddings, hypernetworks, vaes, encoders };
     } catch (error) {
       toast(error.message, "bad");
     }
