@@ -37,7 +37,8 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
-                generate = build_txt2img(form, fresh, style_choices(studio), studio.library.checkpoints())
+                models, networks = studio.library.checkpoints(), studio.library.hypernetworks()
+                generate = build_txt2img(form, fresh, style_choices(studio), models, networks)
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")
             with gr.Tab("Train", id="train", elem_id="tab_train", render_children=True):

@@ -24,6 +24,7 @@ from studio.ui.form import (
     Form,
     Lookup,
     complete,
+    hypernetwork_choices,
     model_choices,
     possible,
     refiner_choices,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hypernetwork", "styles")
 """Fields whose choices are what the library has."""
 
 
@@ -130,6 +131,7 @@ class Handlers:
             "refiner.checkpoint": refiner_choices(models),
             "hires.checkpoint": second_choices(models),
             "vae": vae_choices(self.studio.library.vaes()),
+            "hypernetwork": hypernetwork_choices(self.studio.library.hypernetworks()),
             "styles": style_choices(self.studio),
         }
         for name, choices in lists.items():
@@ -145,6 +147,7 @@ class Handlers:
             "hires": _known_hires,
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
+            "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),

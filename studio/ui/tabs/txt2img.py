@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
-from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices
+from studio.ui.form import (
+    Form,
+    hypernetwork_choices,
+    refiner_choices,
+    sampler_choices,
+    schedule_choices,
+    second_choices,
+)
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
@@ -23,6 +31,7 @@ def _options(*names: str) -> tuple[str, ...]:
 
 SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Prompt", ("emphasis",), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
+    ("Hypernetwork", ("hypernetwork", "hypernetwork_strength"), ()),
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
     (
         "From a picture",
@@ -51,15 +60,18 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 """Title, fields and switches of each group of the accordion."""
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo]) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and the checkpoints `models` are on offer.
+def build_txt2img(
+    form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo], networks: Sequence[ModelInfo]
+) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives. On offer are `styles`, the checkpoints `models` and the
+    hypernetworks `networks`.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh, models)
+            _settings(form, fresh, models, networks)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -89,7 +101,7 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo]) -> None:
+def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo], networks: Sequence[ModelInfo]) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
@@ -113,7 +125,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo])
         _extra(form)
         build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
-            _sampler_parameters(form, fresh)
+            _sampler_parameters(form, fresh, networks)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
@@ -190,15 +202,19 @@ def _extra(form: Form) -> None:
     listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
-def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
+def _sampler_parameters(form: Form, fresh: GenerationRequest, networks: Sequence[ModelInfo]) -> None:
     """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
-    settings = {"rng": fresh.rng, "emphasis": fresh.emphasis}
+    own: dict[str, dict[str, Any]] = {
+        "rng": {"value": fresh.rng},
+        "emphasis": {"value": fresh.emphasis},
+        "hypernetwork": {"choices": hypernetwork_choices(networks)},
+    }
     for title, names, switches in SAMPLER_PARAMETERS:
         with gr.Column(elem_classes=["ls-parameter-group"]):
             gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
             with gr.Row(elem_classes=["ls-row", "ls-grid"]):
                 for name in names:
-                    form.place(name, min_width=100, **({"value": settings[name]} if name in settings else {}))
+                    form.place(name, min_width=100, **own.get(name, {}))
             if switches:
                 with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
                     for name in switches:
