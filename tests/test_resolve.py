@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
 from studio.prompt import Style
 from studio.resolve import fixed, resolve
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.parts import MAX_SEED, Refiner, SeedResize, Variation
 from studio.schema.request import GenerationRequest
@@ -41,6 +42,15 @@ class Shelf:
 
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file=f"/m/{name}.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         found = self.models.get(("lora", name))

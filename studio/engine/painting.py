@@ -15,6 +15,7 @@ from torch import Tensor
 from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
+from studio.engine.faces.restore import Restore
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
@@ -46,6 +47,7 @@ class Painting:
         hardware: where.
         saving: how memory is saved; grows when it runs out.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
+        restore: what restores the faces of a finished picture before it goes into the canvas; None leaves them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Painting:
         hardware: Hardware,
         saving: Saving,
         canvas: Canvas | None = None,
+        restore: Restore | None = None,
     ) -> None:
         self.painter = painter
         self.images = 0
@@ -68,6 +71,7 @@ class Painting:
         self._hardware = hardware
         self._saving = saving
         self._canvas = canvas
+        self._restore = restore
         self._decoded: set[int] = set()
         self._files: deque[Future[ImageReady]] = deque()
         self._writer = ThreadPoolExecutor(1, "png")
@@ -103,7 +107,7 @@ class Painting:
         last = yield from self._denoise(number)
         if last is None or self._left():
             return
-        yield Status(message="Decoding")
+        yield Status(message="Decoding" if self._restore is None else "Decoding and restoring faces")
         checkpoint = self.painter.painter
         vae = self._vae(checkpoint)
         with self._saving.only("vae", checkpoint, self._hardware):
@@ -175,6 +179,8 @@ class Painting:
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
         tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
         picture = final_picture(latents, self._resolved.hires, vae, tiled=tiled, wraps=self._resolved.tiling)
+        if self._restore is not None:
+            picture = self._restore(picture)
         if self._canvas is not None:
             picture = self._canvas.finished(picture)
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.parts import (
     MAX_PROMPT,
     MAX_SEED,
@@ -122,6 +123,17 @@ class GenerationRequest(Frozen):
         le=0.9,
         description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
     )
+    face_restoration: str = Field(
+        "",
+        max_length=300,
+        description="Restore the faces of the finished picture with this network: CodeFormer, GFPGAN, or a file's name; empty: do not",
+    )
+    code_former_weight: float = Field(
+        DEFAULT_WEIGHT,
+        ge=0,
+        le=1,
+        description="Of CodeFormer: 0 has the strongest effect and may change who it is, 1 stays nearest to the picture",
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
@@ -154,6 +166,12 @@ class GenerationRequest(Frozen):
         ):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
+
+    @field_validator("face_restoration")
+    @classmethod
+    def _without_a_name_of_nothing(cls, name: str) -> str:
+        """A1111's name of no restorer is "None"."""
+        return "" if name.strip() in ("", "None") else name.strip()
 
     @field_validator("mask")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import RefinerPasses, SamplerOptions, SeedResize
 from studio.schema.plot import Plot
@@ -210,6 +211,7 @@ class ResolvedRequest(_Frozen):
     )
     extra_noise: float = Field(0.0, description="Beyond the first noise level of a pass that goes on from latents")
     rng: RngSource
+    faces: FacePlan | None = Field(None, description="None leaves faces as they were painted")
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     source: SourcePlan | None = Field(None, description="None begins with noise")
     mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")

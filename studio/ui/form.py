@@ -13,6 +13,7 @@ from gradio.components import Component
 from pydantic import ValidationError
 
 from studio.errors import StudioError
+from studio.families.faces import RESTORERS
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest, invalid_request, make_request
@@ -60,6 +61,12 @@ def refiner_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
 def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     """`Use same checkpoint`, then the checkpoints that can be used."""
     return [("Use same checkpoint", ""), *model_choices(models)]
+
+
+def restorer_choices(studio: Studio) -> list[tuple[str, str]]:
+    """`None`, the networks that restore faces, whether their files are there or not, and files of which one has several."""
+    names = dict.fromkeys((*RESTORERS, *studio.library.face_restorers()))
+    return [("None", ""), *((name, name) for name in names)]
 
 
 def style_choices(studio: Studio) -> list[str]:

@@ -17,6 +17,7 @@ from gradio.components import Component
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.request import RunOptions
 from studio.settings import Settings
 from studio.ui.fields import Choices
@@ -27,6 +28,7 @@ from studio.ui.form import (
     model_choices,
     possible,
     refiner_choices,
+    restorer_choices,
     second_choices,
     style_choices,
     vae_choices,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles", "face_restoration")
 """Fields whose choices are what the library has."""
 
 
@@ -131,6 +133,7 @@ class Handlers:
             "hires.checkpoint": second_choices(models),
             "vae": vae_choices(self.studio.library.vaes()),
             "styles": style_choices(self.studio),
+            "face_restoration": restorer_choices(self.studio),
         }
         for name, choices in lists.items():
             component = self.form.controls[name]
@@ -145,6 +148,7 @@ class Handlers:
             "hires": _known_hires,
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
+            "face_restoration": lambda name: name and self.studio.library.face_plan(name, DEFAULT_WEIGHT).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),

@@ -139,6 +139,8 @@ LOOKS: dict[str, Look] = {
     "sdxl_crop_left": Look("SDXL crop left", "txt2img_sdxl_crop_left", {"step": 8}),
     "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "token_merging_ratio": Look("Token merging", "setting_token_merging_ratio", {"step": 0.1}),
+    "face_restoration": Look("Restore faces with", "setting_face_restoration_model", {"allow_custom_value": True}),
+    "code_former_weight": Look("CodeFormer weight", "setting_code_former_weight", {"step": 0.05}),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

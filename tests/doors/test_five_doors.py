@@ -28,6 +28,7 @@ from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
+from tests.engine.faces.made import made_file
 from tests.tiny_models import tiny_file
 
 PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
@@ -89,6 +90,15 @@ CASES: dict[str, dict[str, Any]] = {
         "vae_encoder": "TAESD",
         "vae_decoder": "TAESD",
         "hires": {"upscaler": "Lanczos"},
+    },
+    "restored faces": {"face_restoration": "gfpgan", "seed": 24},
+    "a weight that does not act": {"face_restoration": "GFPGAN", "code_former_weight": 0.2, "seed": 24},
+    "a weight without face restoration": {"code_former_weight": 0.2, "seed": 24},
+    "a name that means no restorer": {"face_restoration": "None", "seed": 24},
+    "a restorer by its file": {"face_restoration": "GFPGANv1.3.safetensors", "seed": 24},
+    "a plot of restorers": {
+        "seed": 24,
+        "plot": {"x_type": "Face restore", "x_values": "None, GFPGAN, GFPGANv1.3"},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -430,6 +440,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "vae_approx").mkdir()
     for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
         (folder / "vae_approx" / f"{name}.safetensors").touch()
+    for network, name in (
+        ("GFPGAN", "GFPGANv1.3"),
+        ("GFPGAN", "GFPGANv1.4"),
+        ("RetinaFace", "detection_Resnet50_Final"),
+    ):
+        made_file(folder / "face_restoration", network, name)
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -491,6 +507,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
         "tiling": request.tiling,
+        "restore_faces": bool(request.face_restoration),
         "s_min_uncond": options.s_min_uncond,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         "branch": request.branch and request.branch.model_dump(),
@@ -521,6 +538,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "prediction_type": request.prediction_type,
             "sd_vae_encode_method": request.vae_encoder,
             "sd_vae_decode_method": request.vae_decoder,
+            "face_restoration_model": request.face_restoration,
+            "code_former_weight": request.code_former_weight,
             "deep_cache": request.deep_cache,
             "token_merging_ratio": request.token_merging_ratio,
         },

@@ -26,6 +26,11 @@ APPLIED = {
     "DeepCache interval: 3": {"deep_cache": 3},
     "VAE Encoder: TAESD, VAE Decoder: TAESD": {"vae_encoder": "TAESD", "vae_decoder": "TAESD"},
     "Token merging ratio: 0.5": {"token_merging_ratio": 0.5},
+    "Face restoration: GFPGANv1.3.safetensors": {"face_restoration": "GFPGANv1.3"},
+    "Face restoration: CodeFormer, CodeFormer weight: 0.25, Face restoration file: codeformer": {
+        "face_restoration": "CodeFormer",
+        "code_former_weight": 0.25,
+    },
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -70,7 +75,7 @@ OPTIONS = {
     "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
-    *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
+    *("Image CFG scale: 1.5", "FP8 weight: Enable"),
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
     *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),

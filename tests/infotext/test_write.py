@@ -11,6 +11,7 @@ from studio.errors import UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import resolve
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import SamplerOptions, SeedResize, Variation
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -43,6 +44,15 @@ class Shelf:
 
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file=f"/m/{name}.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         if name != "style":

@@ -96,6 +96,13 @@ class Upscaler(BaseModel):
     scale: float | None = None
 
 
+class FaceRestorer(BaseModel):
+    """A network that restores faces, and the folder of its file."""
+
+    name: str
+    cmd_dir: str
+
+
 @router.get("/sd-models")
 def sd_models(studio: StudioDep) -> list[SdModel]:
     """Checkpoints that can be used."""
@@ -195,6 +202,12 @@ def prompt_styles(studio: StudioDep) -> list[Style]:
 
 
 @router.get("/face-restorers")
+def face_restorers(studio: StudioDep) -> list[FaceRestorer]:
+    """Networks that restore faces, as far as their files are there."""
+    folder = str(studio.paths.face_restoration)
+    return [FaceRestorer(name=name, cmd_dir=folder) for name in studio.library.face_restorers()]
+
+
 @router.get("/hypernetworks")
 @router.get("/realesrgan-models")
 def nothing_yet() -> list[dict[str, Any]]:

@@ -39,7 +39,10 @@ class ImagesAnswer(BaseModel):
 def context_of(studio: Studio) -> Context:
     """What this server understands bodies with."""
     return Context(
-        studio.default_request(), lambda text: studio.read_infotext(text).request, studio.settings.preview_every
+        studio.default_request(),
+        lambda text: studio.read_infotext(text).request,
+        studio.settings.preview_every,
+        studio.settings.face_restoration_model,
     )
 
 
@@ -138,8 +141,8 @@ def _info(studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, not
         "cfg_scale": request.cfg_scale,
         "steps": request.steps,
         "batch_size": request.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
+        "restore_faces": bool(request.face_restoration),
+        "face_restoration_model": request.face_restoration or None,
         "sd_model_name": model.name,
         "sd_model_hash": model.short_hash,
         "sd_vae_name": vae.name if vae else None,

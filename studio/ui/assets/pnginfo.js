@@ -35,6 +35,7 @@ const LABELS = {
   noise_schedule: "Noise schedule",
   deep_cache: "DeepCache interval",
   token_merging_ratio: "Token merging",
+  face_restoration: "Faces restored with",
   rng: "Random numbers from",
   source: "Begun with",
   mask: "Painted anew",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -47,19 +48,22 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         _options("s_min_uncond_all"),
     ),
     ("Picture", ("vae_encoder", "vae_decoder", "sdxl_crop_top", "sdxl_crop_left"), ("tiling",)),
+    ("Faces", ("face_restoration", "code_former_weight"), ()),
 )
 """Title, fields and switches of each group of the accordion."""
 
 
-def build_txt2img(form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo]) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `styles` and the checkpoints `models` are on offer.
+def build_txt2img(
+    form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo], restorers: Choices
+) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives. On offer are `styles`, the checkpoints `models` and `restorers` of faces.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh, models)
+            _settings(form, fresh, models, restorers)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -89,7 +93,7 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo]) -> None:
+def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo], restorers: Choices) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
@@ -113,7 +117,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo])
         _extra(form)
         build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
-            _sampler_parameters(form, fresh)
+            _sampler_parameters(form, fresh, restorers)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
@@ -190,15 +194,18 @@ def _extra(form: Form) -> None:
     listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
-def _sampler_parameters(form: Form, fresh: GenerationRequest) -> None:
+def _sampler_parameters(form: Form, fresh: GenerationRequest, restorers: Choices) -> None:
     """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
-    settings = {"rng": fresh.rng, "emphasis": fresh.emphasis}
+    special: dict[str, dict[str, Any]] = {
+        **{name: {"value": getattr(fresh, name)} for name in ("rng", "emphasis", "code_former_weight")},
+        "face_restoration": {"choices": restorers},
+    }
     for title, names, switches in SAMPLER_PARAMETERS:
         with gr.Column(elem_classes=["ls-parameter-group"]):
             gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
             with gr.Row(elem_classes=["ls-row", "ls-grid"]):
                 for name in names:
-                    form.place(name, min_width=100, **({"value": settings[name]} if name in settings else {}))
+                    form.place(name, min_width=100, **special.get(name, {}))
             if switches:
                 with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
                     for name in switches:
