@@ -44,12 +44,12 @@ def face_files(folder: Path) -> list[FaceFile]:
 
 
 def restorer_names(folder: Path) -> list[str]:
-    """What a request may name: the architectures that there are files of, and the files where one has several."""
+    """What a request may name: the architectures that there are files of, and the older files of each."""
     files = face_files(folder)
     names: list[str] = []
     for architecture in RESTORERS:
         own = [file.name for file in files if file.network == architecture]
-        names += [architecture, *(own if len(own) > 1 else [])] if own else []
+        names += [architecture, *own[1:]] if own else []
     return names
 
 
@@ -59,9 +59,10 @@ def face_plan(folder: Path, name: str, weight: float) -> FacePlan:
     Raises `UnknownModel` where one is missing, `IncompatibleFile` where it is there as a pickle only; both say what to put where.
     """
     files = face_files(folder)
+    latest = {one: next((file for file in files if file.network == one), None) for one in RESTORERS}
     asked = next((one for one in RESTORERS if _same(one, name)), None)
     if asked:
-        chosen = next((file for file in files if file.network == asked), None)
+        chosen = latest[asked]
         if chosen is None:
             raise _missing(folder, asked, files)
     else:
@@ -75,7 +76,7 @@ def face_plan(folder: Path, name: str, weight: float) -> FacePlan:
         raise _missing(folder, DETECTOR, files)
     architecture = next(one for one in RESTORERS if one == chosen.network)
     return FacePlan(
-        name=asked or chosen.name,
+        name=architecture if chosen is latest[architecture] else chosen.name,
         architecture=architecture,
         file=str(chosen.path),
         detector=str(detector.path),

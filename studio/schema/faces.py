@@ -18,9 +18,7 @@ class FacePlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(
-        description="As the infotext shows it: the architecture, or the file's stem where that was asked for"
-    )
+    name: str = Field(description="As the infotext shows it: the architecture, or the stem of an older file of it")
     architecture: FaceArchitecture
     file: str = Field(description="Path of the restorer's file")
     detector: str = Field(description="Path of the detector's file")

@@ -64,7 +64,7 @@ def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
 
 
 def restorer_choices(studio: Studio) -> list[tuple[str, str]]:
-    """`None`, the networks that restore faces, whether their files are there or not, and files of which one has several."""
+    """`None`, the networks that restore faces, whether their files are there or not, and the older files of each."""
     names = dict.fromkeys((*RESTORERS, *studio.library.face_restorers()))
     return [("None", ""), *((name, name) for name in names)]
 

@@ -139,7 +139,7 @@ LOOKS: dict[str, Look] = {
     "sdxl_crop_left": Look("SDXL crop left", "txt2img_sdxl_crop_left", {"step": 8}),
     "deep_cache": Look("DeepCache interval", "txt2img_deep_cache"),
     "token_merging_ratio": Look("Token merging", "setting_token_merging_ratio", {"step": 0.1}),
-    "face_restoration": Look("Restore faces with", "setting_face_restoration_model", {"allow_custom_value": True}),
+    "face_restoration": Look("Restore faces with", "setting_face_restoration_model"),
     "code_former_weight": Look("CodeFormer weight", "setting_code_former_weight", {"step": 0.05}),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),

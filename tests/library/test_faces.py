@@ -34,8 +34,9 @@ def test_files_are_known_by_what_they_hold(folder: Path) -> None:
     assert plan(folder, "gfpgan").model_dump() == {"name": "GFPGAN", "file": str(latest), **facts}
     named = {"name": "GFPGANv1.3", "file": str(folder / "GFPGANv1.3.safetensors"), **facts}
     assert plan(folder, "gfpganv1.3").model_dump() == plan(folder, "GFPGANv1.3.safetensors").model_dump() == named
+    assert plan(folder, "GFPGANv1.10").name == "GFPGAN"
     names = Library(Paths(folder.parent)).face_restorers()
-    assert names == ["GFPGAN", "GFPGANv1.10", "GFPGANv1.4", "GFPGANv1.3"]
+    assert names == ["GFPGAN", "GFPGANv1.4", "GFPGANv1.3"]
     for wrong in ("whatever", "other", "nothing"):
         with pytest.raises(UnknownModel, match=f"no face restorer named '{wrong}'") as caught:
             plan(folder, wrong)

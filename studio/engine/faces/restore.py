@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from studio.engine.faces.codeformer import CodeFormer
 from studio.engine.faces.detector import find_faces
 from studio.engine.faces.geometry import Floats, cropped, pasted, similarity, template
 from studio.engine.faces.gfpgan import Gfpgan
@@ -23,8 +24,8 @@ from studio.families.faces import DETECTOR, face_sources, unwrapped
 from studio.schema.faces import FaceArchitecture, FacePlan
 
 Restore = Callable[[Image.Image], Image.Image]
-Restorer = Gfpgan
-RESTORERS: dict[FaceArchitecture, type[Restorer]] = {"GFPGAN": Gfpgan}
+Restorer = CodeFormer | Gfpgan
+RESTORERS: dict[FaceArchitecture, type[CodeFormer] | type[Gfpgan]] = {"CodeFormer": CodeFormer, "GFPGAN": Gfpgan}
 """Networks by name. Each has the `size` of its faces, and takes CodeFormer's weight beside them."""
 M = TypeVar("M", bound=nn.Module)
 State = tuple[str, int, int]

@@ -67,7 +67,7 @@ def test_a_face_comes_back_where_opencv_puts_it() -> None:
     inside, outside = (depth > 90)[part], (depth < 0)[part]
     assert np.abs(result[part] - REFERENCE["pasted"])[inside].max() < 2  # theirs is rounded, then cut to whole numbers
     assert inside.sum() > 200
-    assert np.array_equal(result[part][outside], REFERENCE["pasted"][outside])
+    assert np.abs(result[part] - REFERENCE["pasted"])[outside].max() <= 1
     assert np.array_equal(result[depth < 0], picture[depth < 0])
 
 

@@ -29,7 +29,7 @@ from studio.schema.events import Event, ImageReady, Progress
 from studio.schema.faces import FacePlan
 from studio.schema.resolved import MaskPlan, SourcePlan
 from studio.schema.source import Mask, Source
-from tests.engine.faces.made import made_file
+from tests.engine.faces.made import blind_detector, made_file
 from tests.engine.samples import resolved_request
 from tests.engine.test_upscale import plan_of
 from tests.tiny_models import tiny_file, tiny_info
@@ -44,8 +44,8 @@ Pixels = np.ndarray[Any, Any]
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> FacePlan:
     folder = tmp_path_factory.mktemp("face_restoration")
-    files = {network: made_file(folder, network, network) for network in ("GFPGAN", "RetinaFace")}
-    return FacePlan(name="GFPGAN", architecture="GFPGAN", file=str(files["GFPGAN"]), detector=str(files["RetinaFace"]))
+    file, detector = made_file(folder, "GFPGAN", "GFPGAN"), blind_detector(folder)
+    return FacePlan(name="GFPGAN", architecture="GFPGAN", file=str(file), detector=str(detector))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def painted(engine: DiffusersEngine, **changes: Any) -> tuple[list[Pixels], list
 
 def test_a_picture_without_a_face_stays_as_it_is(engine: DiffusersEngine, plan: FacePlan) -> None:
     (plain,), _ = painted(engine)
-    (searched,), (text,) = painted(engine, faces=plan)  # the detector of the test is sure of nothing
+    (searched,), (text,) = painted(engine, faces=plan)
     assert np.array_equal(searched, plain)
     assert "Seed: 7, Face restoration: GFPGAN, Size: 64x64" in text
 
@@ -135,9 +135,8 @@ def test_a_job_that_loads_a_checkpoint_and_restores_no_faces_releases_them(
     painted(painter, faces=plan)
     painted(painter)
     assert released == []
-    other = shutil.copy(tiny_file("sd1"), tmp_path / "other.safetensors")
-    request = resolved_request(tiny_info("sd1").model_copy(update={"path": str(other)}), steps=1)
-    assert list(painter.run(request, CancelToken()))
+    other = Path(shutil.copy(tiny_file("sd1"), tmp_path / "other.safetensors"))
+    assert list(painter.run(resolved_request(tiny_info(other), steps=1), CancelToken()))
     assert released == [1]
     painter.close()
     assert released == [1, 1]
