@@ -253,6 +253,20 @@ def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: 
         run(GenerationRequest.model_validate(change))
 
 
+def test_faces_are_restored_where_a_name_is_given() -> None:
+    def asked(name: str, weight: float = 0.2) -> GenerationRequest:
+        return GenerationRequest(seed=1, face_restoration=name, code_former_weight=weight)
+
+    assert run(asked("")).faces is run(asked(" None ")).faces is None
+    plan = run(asked(" CodeFormer ")).faces
+    assert plan and (plan.name, plan.weight, plan.detector) == ("CodeFormer", 0.2, "/m/found.safetensors")
+    for name, weight in (("", 0.5), ("GFPGAN", 0.5), ("CodeFormer", 0.2)):
+        request = asked(name)
+        assert fixed(request, run(request)) == asked(name, weight).model_copy(
+            update={"model": "base", "schedule": fixed(request, run(request)).schedule}
+        )
+
+
 @pytest.mark.parametrize(
     "hires, encodes",
     [

@@ -95,10 +95,11 @@ CASES: dict[str, dict[str, Any]] = {
     "a weight that does not act": {"face_restoration": "GFPGAN", "code_former_weight": 0.2, "seed": 24},
     "a weight without face restoration": {"code_former_weight": 0.2, "seed": 24},
     "a name that means no restorer": {"face_restoration": "None", "seed": 24},
+    "CodeFormer and its weight": {"face_restoration": "CodeFormer", "code_former_weight": 0.35, "seed": 24},
     "a restorer by its file": {"face_restoration": "GFPGANv1.3.safetensors", "seed": 24},
     "a plot of restorers": {
         "seed": 24,
-        "plot": {"x_type": "Face restore", "x_values": "None, GFPGAN, GFPGANv1.3"},
+        "plot": {"x_type": "Face restore", "x_values": "None, CodeFormer, GFPGANv1.3"},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -443,6 +444,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     for network, name in (
         ("GFPGAN", "GFPGANv1.3"),
         ("GFPGAN", "GFPGANv1.4"),
+        ("CodeFormer", "codeformer"),
         ("RetinaFace", "detection_Resnet50_Final"),
     ):
         made_file(folder / "face_restoration", network, name)

@@ -49,7 +49,7 @@ class Shelf:
         return FacePlan(
             name=name,
             architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
-            file=f"/m/{name}.safetensors",
+            file="/m/the file.safetensors",
             detector="/m/found.safetensors",
             weight=weight if name == "CodeFormer" else 0.5,
         )
@@ -119,6 +119,19 @@ def test_the_tiny_autoencoder_is_told_where_it_acts() -> None:
     assert parameters(**taesd)["VAE Decoder"] == "TAESD"
     assert parameters(**taesd, hires={"upscaler": "Lanczos"})["VAE Encoder"] == "TAESD"
     assert not {"VAE Encoder", "VAE Decoder"} & parameters(hires={"upscaler": "Lanczos"}).keys()
+
+
+def test_restored_faces_are_told_with_the_file_and_what_acts() -> None:
+    keys = ["Face restoration", "Face restoration file", "CodeFormer weight"]
+
+    def told(**asked: Any) -> list[str | None]:
+        return [parameters(**asked).get(key) for key in keys]
+
+    assert told() == told(code_former_weight=0.2) == [None, None, None]
+    assert told(face_restoration="GFPGAN", code_former_weight=0.2) == ["GFPGAN", "the file", None]
+    assert told(face_restoration="the file") == ["the file", None, None]
+    assert told(face_restoration="CodeFormer", code_former_weight=0.2) == ["CodeFormer", "the file", "0.2"]
+    assert "Seed: 1, Face restoration: GFPGAN, Size:" in written(seed=1, face_restoration="GFPGAN")
 
 
 def test_hashes_of_embeddings() -> None:
