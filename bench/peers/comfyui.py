@@ -31,6 +31,7 @@ class ComfyUI:
 
     def __init__(self, root: Path, checkout: Path) -> None:
         self._root = root
+        self.model_seconds = None
         self._comfy, self._nodes = _import(checkout)
         self._checkpoint: tuple[str, Any] = ("", None)
         self._patched: tuple[tuple[str, str], Any] = (("", ""), None)

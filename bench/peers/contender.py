@@ -24,6 +24,11 @@ class Contender(Protocol):
         """Number format of the U-Net that is loaded: `float32` ..."""
         ...
 
+    @property
+    def model_seconds(self) -> float | None:
+        """Processor seconds in calls of the models since it was made; None where they are not told apart."""
+        ...
+
     def paint(self, job: Job) -> list[bytes]:
         """The pictures of `job` as PNG; none from a contender that only does the bare calls."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.peers.forwards import Forwards
 from bench.peers.requests import ENGINE, Models, asked
 from bench.peers.tensors import as_array, probe, start_noise
 from bench.peers.workloads import Job
@@ -24,11 +25,17 @@ class Ours:
     def __init__(self, root: Path) -> None:
         self._models = Models(root)
         self._engine = DiffusersEngine(**ENGINE)
+        self._forwards = Forwards()
 
     @property
     def dtype(self) -> str:
         """See `Contender`."""
         return self._engine.info().dtype
+
+    @property
+    def model_seconds(self) -> float | None:
+        """See `Contender`."""
+        return self._forwards.seconds
 
     def paint(self, job: Job) -> list[bytes]:
         """See `Contender`."""

@@ -25,6 +25,7 @@ class Plain:
         self._root = root
         self._dtype = getattr(torch, dtype)
         self.dtype = dtype
+        self.model_seconds = None
         self._name = ""
         self._pipeline: Any = None
 

@@ -71,6 +71,11 @@ def figures(result: Result) -> str:
     lines = []
     for name, found in result["workloads"].items():
         versus = found.get("studio_against", {})
+        inside = found.get("contenders", {}).get(STUDIO, {}).get("percent_beyond_model_calls")
+        if inside is not None:
+            lines.append(
+                f"- {name}: all else takes {inside:.2f} % of what the model calls of the same process take (goal: 0.5 %)"
+            )
         if floor := versus.get(FLOOR):
             percent = floor["overhead_percent_cpu"]
             switched = len(found["workload"]["models"]) > 1 or len(found["workload"]["loras"]) > 1

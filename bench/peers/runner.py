@@ -38,15 +38,19 @@ class _Runs:
 
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
+    models: list[float] = field(default_factory=list)
+    """Those of `cpu` in model calls; empty where they are not told apart."""
     peak: int | None = None
 
     def add(self, answer: dict[str, Any]) -> None:
         self.cpu.append(answer["cpu"])
         self.wall.append(answer["wall"])
+        if answer["models"] is not None:
+            self.models.append(answer["models"])
         self.peak = answer["peak_bytes"]
 
     def __add__(self, other: _Runs) -> _Runs:
-        return _Runs(self.cpu + other.cpu, self.wall + other.wall, other.peak)
+        return _Runs(self.cpu + other.cpu, self.wall + other.wall, self.models + other.models, other.peak)
 
 
 def measure(plan: Plan, root: Path) -> dict[str, Any]:
@@ -162,6 +166,7 @@ class _Comparison:
             "cpu_seconds_a_picture": _summary(runs.cpu, self._workload.pictures),
             "wall_seconds_a_picture": _summary(runs.wall, self._workload.pictures),
             "peak_gib": runs.peak and round(runs.peak / 2**30, 2),
+            **({"percent_beyond_model_calls": beyond(runs.cpu, runs.models)} if runs.models else {}),
         }
 
 
@@ -180,6 +185,11 @@ def against(ours: _Runs, other: _Runs, *, is_floor: bool) -> dict[str, Any]:
         "times_as_fast_wall": round(wall, 3),
         "peak_memory": memory and round(memory, 3),
     }
+
+
+def beyond(cpu: Sequence[float], models: Sequence[float]) -> float:
+    """What runs took beyond their own model calls, in percent of these: the median over the runs."""
+    return round(statistics.median(100 * (whole / inside - 1) for whole, inside in zip(cpu, models, strict=True)), 2)
 
 
 def _summary(seconds: Sequence[float], pictures: int) -> dict[str, Any]:

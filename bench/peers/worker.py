@@ -3,7 +3,7 @@
 | question | what happens | answer |
 |---|---|---|
 | `{"do": "prove", "job": {...}, "out": FILE}` | one batch is painted; it and one U-Net pass are written to FILE (.npz) | `dtype`, `seconds` (loading included) |
-| `{"do": "run", "jobs": [...]}` | all are painted | `wall`, `cpu`: seconds, all threads together; `pictures` |
+| `{"do": "run", "jobs": [...]}` | all are painted | `wall`, `cpu`: seconds, all threads together; `models`: those of `cpu` in model calls, or null; `pictures` |
 
 Every answer has `peak_bytes`. One that could not be given is `{"error": ...}`.
 """
@@ -58,8 +58,16 @@ def _answer(contender: Contender, question: dict[str, Any]) -> dict[str, Any]:
         decoded = [np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures]
         np.savez(question["out"], unet=unet, pictures=np.asarray(decoded, np.uint8))
         return {"dtype": contender.dtype, "seconds": time.perf_counter() - wall}
+    before = contender.model_seconds
     count = sum(len(contender.paint(Job.parse(values))) for values in question["jobs"])
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "pictures": count}
+    after = contender.model_seconds
+    models = None if before is None or after is None else after - before
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "models": models,
+        "pictures": count,
+    }
 
 
 def _say(answers: Any, answer: dict[str, Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from studio.engine.hardware import Hardware
 from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.streaming import streamed
 
 DECODED_CHANNELS = 800
 """Feature maps at full size that an autoencoder of Stable Diffusion's shape holds at once while it decodes, roughly."""
@@ -25,6 +26,8 @@ class Saving:
     """Pictures are decoded in overlapping tiles, which changes them slightly: `Backend` of the infotext says so."""
     parked: bool = False
     """What does not work at the moment waits in the machine's own memory."""
+    streamed: bool = False
+    """And so does all of the U-Net but the block that works."""
 
     def more(self, device: torch.device) -> str:
         """Save more from now on; what is done, for the user, or nothing when there is no more to do."""
@@ -34,6 +37,9 @@ class Saving:
         if not self.parked and device.type != "cpu":
             self.parked = True
             return "Too little memory: once more, moving what does not work out of the device"
+        if not self.streamed and device.type != "cpu":
+            self.streamed = True
+            return "Too little memory: once more, bringing the U-Net block by block, which takes long"
         return ""
 
     def decodes_in_tiles(self, hardware: Hardware, width: int, height: int) -> bool:
@@ -46,8 +52,10 @@ class Saving:
         """While this lasts, of the checkpoint's networks only the `needed` one, "unet" or "vae", is on the device, if networks are parked."""
         others = _others(needed, loaded) if self.parked else []
         _move(others, torch.device("cpu"), hardware)
+        flowing = self.streamed and needed == "unet"
         try:
-            yield
+            with streamed(loaded.model.unet, hardware.device) if flowing else nullcontext():
+                yield
         finally:
             _move(others, hardware.device, hardware)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import weakref
 from typing import Any
@@ -156,3 +157,13 @@ def test_every_kernel_of_the_table_can_be_installed() -> None:
     for name, kernel in KERNELS.items():
         install(name, unet)
         assert {processor._kernel for processor in unet.attn_processors.values()} == {kernel}
+
+
+def test_which_arguments_a_processor_takes_is_at_hand() -> None:
+    """diffusers asks at every call of every layer."""
+    known = inspect.signature(KernelProcessor.__call__)
+    assert known is inspect.signature(KernelProcessor.__call__), "not read off the function anew"
+    assert set(inspect.signature(KernelProcessor(KERNELS["sdpa"]).__call__).parameters) == set(known.parameters) - {
+        "self"
+    }
+    assert "projections" in known.parameters

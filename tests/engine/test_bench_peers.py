@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 generate = importlib.import_module("bench.generate")
-chart, client, command, parity, report, requests, runner, workloads = (
+chart, client, command, forwards, parity, report, requests, runner, workloads = (
     importlib.import_module(f"bench.peers.{name}")
-    for name in ("chart", "client", "command", "parity", "report", "requests", "runner", "workloads")
+    for name in ("chart", "client", "command", "forwards", "parity", "report", "requests", "runner", "workloads")
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -136,7 +136,8 @@ class Fake:
         Fake.asked.append(self.name)
         seconds = {"studio": 2.0, "diffusers-bf16": 3.0, "floor": 1.0}.get(self.name, 8.0)
         pictures = 0 if self.name == "floor" else 4
-        return {"cpu": seconds, "wall": 2 * seconds, "pictures": pictures, "peak_bytes": 2**30}
+        models = 0.8 * seconds if self.name == "studio" else None
+        return {"cpu": seconds, "wall": 2 * seconds, "models": models, "pictures": pictures, "peak_bytes": 2**30}
 
     def close(self) -> None: ...
 
@@ -156,6 +157,8 @@ def test_pairs_run_abba_and_are_compared_by_their_own_runs(tmp_path: Path) -> No
     assert found["contenders"][ours]["cpu_seconds_a_picture"] == {"median": 0.5, "min": 0.5, "max": 0.5, "runs": 8}
     assert found["studio_against"][peer] == {"times_as_fast": 1.5, "times_as_fast_wall": 1.5, "peak_memory": 1.0}
     assert found["studio_against"][floor]["overhead_percent_cpu"] == 100.0
+    assert found["contenders"][ours]["percent_beyond_model_calls"] == 25.0
+    assert "percent_beyond_model_calls" not in found["contenders"][peer]
 
 
 @pytest.mark.usefixtures("fakes")
@@ -172,6 +175,30 @@ def test_one_that_paints_something_else_has_an_error_and_no_time(tmp_path: Path)
 def test_one_that_makes_too_few_pictures_is_not_measured(tmp_path: Path) -> None:
     found = runner.measure(runner.Plan([workloads.WORKLOADS["W4"]], ("diffusers-fp32",), 1), tmp_path)["W4"]
     assert "4 pictures of 8" in found["contenders"]["diffusers-fp32"]["error"]
+
+
+def test_seconds_in_models_are_those_of_the_outermost_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def encode(self, work: int) -> int:
+            return self.forward(work)
+
+        def forward(self, work: int) -> int:
+            if work < 0:
+                raise ValueError("no work")
+            now[0] += work
+            return work
+
+    now = [0.0]
+    monkeypatch.setattr(forwards, "CALLS", ((Model, "encode"), (Model, "forward")))
+    monkeypatch.setattr(forwards.time, "process_time", lambda: now[0])
+    counted = forwards.Forwards()
+    assert Model().encode(3) == 3
+    now[0] += 10
+    assert Model().forward(4) == 4
+    with pytest.raises(ValueError, match="no work"):
+        Model().forward(-1)
+    assert Model().forward(5) == 5
+    assert counted.seconds == 12
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -193,7 +220,8 @@ def test_the_table_has_no_time_without_an_error() -> None:
 
 
 def test_figures_stand_beside_their_goals() -> None:
-    words = report.figures(result(floor=entry(11.9)))
+    words = report.figures(result(studio=entry(12.0, percent_beyond_model_calls=0.21), floor=entry(11.9)))
+    assert "0.21 % of what the model calls of the same process take (goal: 0.5 %)" in words
     assert "a step (1.57 s) and 30 ms (goal: 50 ms)" in words
     assert "all else add +1.5 %" in words and "0.90 of plain diffusers" in words and "3.00 s" in words
 

@@ -34,16 +34,14 @@ class CodeFormer(nn.Module):
         places, width = shapes["position_emb"]
         self.encoder = _Blocks(shapes, "encoder", _Halving)
         self.generator = _Blocks(shapes, "generator", _Doubling)
-        self._side = math.isqrt(places)
-        self.size = self._side * 2 ** sum(isinstance(block, _Halving) for block in self.encoder.blocks)
-        self.quantize = nn.Module()
-        self.quantize.embedding = nn.Embedding(*shapes["quantize.embedding.weight"])
+        self.size = math.isqrt(places) * 2 ** sum(isinstance(block, _Halving) for block in self.encoder.blocks)
+        words, depth = shapes["quantize.embedding.weight"]
+        self.quantize = _Codebook(words, depth)
         self.position_emb = nn.Parameter(torch.empty(places, width))
         self.feat_emb = nn.Linear(shapes["feat_emb.weight"][1], width)
         inner = shapes["ft_layers.0.linear1.weight"][0]
         layers = next(i for i in count() if f"ft_layers.{i}.linear1.weight" not in shapes)
         self.ft_layers = nn.ModuleList(_Layer(width, inner) for _ in range(layers))
-        words = shapes["idx_pred_layer.1.weight"][0]
         self.idx_pred_layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, words, bias=False))
         self.fuse_convs_dict = nn.ModuleDict(
             {side: _Fusion(shapes[f"fuse_convs_dict.{side}.encode_enc.conv2.weight"][0]) for side in _fused(shapes)}
@@ -70,7 +68,13 @@ class CodeFormer(nn.Module):
         for layer in self.ft_layers:
             x = layer(x, self.position_emb)
         words: Tensor = self.quantize.embedding(self.idx_pred_layer(x).argmax(2))
-        return words.transpose(1, 2).unflatten(2, (self._side, self._side))
+        return words.transpose(1, 2).reshape(seen.shape)
+
+
+class _Codebook(nn.Module):
+    def __init__(self, words: int, depth: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, depth)
 
 
 class _Blocks(nn.Module):
