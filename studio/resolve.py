@@ -261,10 +261,9 @@ def _branch_plan(
         raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
 
     try:
-        latents = asked.model_copy(
-            update={"face_restoration": ""}
-        )  # what was done to the picture does not concern them
-        origin = resolve(latents, library, no_seed, selected_checkpoint=selected_checkpoint)
+        # What was done to its finished picture does not concern the latents.
+        unrestored = asked.model_copy(update={"face_restoration": ""})
+        origin = resolve(unrestored, library, no_seed, selected_checkpoint=selected_checkpoint)
     except StudioError as error:
         told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
         raise type(error)(told, field="branch.origin", choices=error.choices) from error

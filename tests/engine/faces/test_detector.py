@@ -75,7 +75,7 @@ def test_a_picture_is_searched_at_one_size_and_its_faces_are_in_its_own_pixels(s
 
 
 def test_a_face_too_small_to_restore_is_left_out() -> None:
-    size = (640, 640)
+    size = (1280, 1280)
     for distance, count in ((4.8, 0), (5.2, 1)):
         marks = np.array([[300.0, 300], [300 + distance, 300], [302, 303], [300, 306], [304, 306]])
         found = find_faces(Image.new("RGB", size), OneFace(marks, size), torch.device("cpu"))
