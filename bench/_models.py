@@ -43,6 +43,10 @@ class OneModel:
         """No LoRA is asked for."""
         raise NotImplementedError(name)
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        """No hypernetwork is asked for."""
+        raise NotImplementedError(name)
+
     def lora_hashes(self) -> dict[str, str]:
         """No LoRA is known."""
         return {}

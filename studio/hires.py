@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError, UnknownName
 from studio.families import family
+from studio.hypernetworks import find_hypernetworks
 from studio.samplers.planning import img2img_steps
 from studio.samplers.table import AUTOMATIC, SamplerSpec, ScheduleSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
@@ -97,6 +98,7 @@ def hires_plan(
         second = {name: (drawn[name].strip() if name in own else "") or text for name, text in first.worded.items()}
         positive, negative = prompt_plans(second, calls, request, before)
         loras = _loras(second["prompt"], model, first, library)
+        hypernetworks = find_hypernetworks(request, second["prompt"], library)
     except StudioError as error:
         error.field = f"hires.{error.field}" if error.field in own else error.field
         raise
@@ -117,6 +119,7 @@ def hires_plan(
         positive=positive,
         negative=negative,
         loras=loras,
+        hypernetworks=hypernetworks,
         refiner=finishing,
         refiner_passes=passes,
         token_merging_ratio=part.token_merging_ratio or request.token_merging_ratio,

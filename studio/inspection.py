@@ -13,11 +13,12 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from studio.errors import StudioError
+from studio.hypernetworks import find_hypernetwork
 from studio.library.embeddings import EmbeddingWords, embedding_words
 from studio.prompt.comments import strip_comments
 from studio.prompt.composition import split_composition
 from studio.prompt.inspect import BranchView, PromptView, inspect_prompt, shortened
-from studio.prompt.networks import NetworkTag, extract_networks
+from studio.prompt.networks import HYPERNETWORK, NetworkTag, extract_networks
 from studio.prompt.styles import Style
 from studio.prompt.weights import BadWeight
 from studio.prompt.wildcards import literal
@@ -36,7 +37,7 @@ EXAMPLE_SEED = 0
 
 Drawn = Literal["no", "seed", "example"]
 _T = TypeVar("_T")
-MentionKind = Literal["lora", "embedding", "network", "wildcard", "style", "weight", "prompt"]
+MentionKind = Literal["lora", "hypernetwork", "embedding", "network", "wildcard", "style", "weight", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -186,17 +187,22 @@ class _Side:
         for tag in tags:
             if tag.kind == "lora" and self._positive:
                 self._attempt("lora", str(tag), partial(find_lora, tag, self._model, self._library), _weights)
+            elif tag.kind == HYPERNETWORK and self._positive:
+                self._attempt(
+                    "hypernetwork",
+                    str(tag),
+                    partial(find_hypernetwork, tag, self._library),
+                    lambda use: f"{use.multiplier:g}",
+                )
             else:
                 self._mention(Mention("network", str(tag), detail="ignored", place=self._place(str(tag))))
-        kinds = sorted({tag.kind for tag in tags if tag.kind != "lora"})
+        kinds = sorted({tag.kind for tag in tags} - {"lora", HYPERNETWORK})
         if kinds:
             self._notes.append(
-                f"Tags of the kind {', '.join(kinds)[:80]} are taken out and do nothing; LoRAs are <lora:name>."
+                f"Tags of the kind {', '.join(kinds)[:80]} are taken out and do nothing; LoRAs are <lora:name>, hypernetworks <hypernet:name>."
             )
-        if not self._positive and any(tag.kind == "lora" for tag in tags):
-            self._notes.append(
-                "LoRA tags in the negative prompt are taken out and do nothing: write them in the prompt."
-            )
+        if not self._positive and any(tag.kind in ("lora", HYPERNETWORK) for tag in tags):
+            self._notes.append("Tags in the negative prompt are taken out and do nothing: write them in the prompt.")
 
     def _embeddings(self, named: Iterable[str]) -> None:
         """Those of the wordings that were read. A name is also found in other letters than its own, and told as it is written."""

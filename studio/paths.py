@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class Paths:
     def embeddings(self) -> Path:
         """Embeddings (textual inversion)."""
         return self.root / "embeddings"
+
+    @property
+    def hypernetworks(self) -> Path:
+        """Hypernetworks."""
+        return self.root / "hypernetworks"
 
     @property
     def vae(self) -> Path:
@@ -168,17 +174,25 @@ def safe_join(root: Path, *parts: str) -> Path:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader (or a crash) sees the old file or the new one, never a part.
 
-    temp file in the same folder -> write -> flush -> fsync -> os.replace -> fsync of the folder.
     Raises `StorageError` naming the folder when the disk is full or cannot be written; the old file is then intact.
+    """
+    with atomic_target(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def atomic_target(path: Path) -> Iterator[Path]:
+    """An empty file in the folder of `path`, to be filled; it takes the place of `path` when the block ends, and vanishes when the block raises.
+
+    temp file in the same folder -> filled -> fsync -> os.replace -> fsync of the folder. An `OSError` of the block becomes a `StorageError` too.
     """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with os.fdopen(handle, "wb"):
+            yield Path(temporary)
+            os.fsync(handle)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None

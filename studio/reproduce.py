@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
-from studio.prompt.networks import extract_networks
+from studio.prompt.networks import HYPERNETWORK, extract_networks
 from studio.schema.request import GenerationRequest, make_request
 from studio.wording import ModelLookup
 
@@ -93,6 +93,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes[name] = instead
             missing.append(f"{label} {asked!r} is not here: painted with the selected one.")
+    if request.hypernetwork:
+        try:
+            library.hypernetwork(request.hypernetwork)
+        except UnknownName:
+            changes |= {"hypernetwork": "", "hypernetwork_strength": 1.0}
+            missing.append(f"Hypernetwork {request.hypernetwork!r} is not here: painted without it.")
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
@@ -117,9 +123,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         try:
             if tag.kind == "lora":
                 library.lora(tag.name)
+            elif tag.kind == HYPERNETWORK:
+                library.hypernetwork(tag.name)
         except UnknownName:
             texts = {name: text.replace(str(tag), "") for name, text in texts.items()}
-            missing.append(f"LoRA {tag.name!r} is not here: painted without it.")
+            label = "LoRA" if tag.kind == "lora" else "Hypernetwork"
+            missing.append(f"{label} {tag.name!r} is not here: painted without it.")
     if request.hires:
         second = {"prompt": texts["hires"], "checkpoint": request.hires.checkpoint}
         try:
@@ -153,7 +162,8 @@ def compare(original: Original, png: bytes, infotext: str) -> Reproduction:
     if largest == 0:
         return Reproduction(True, 0, 1.0, infotext, png)
     similarity = structural_similarity(original.pixels, again) if min(again.shape[:2]) >= _SIMILAR else None
-    return Reproduction(False, largest, similarity, infotext, png, _causes(original, infotext) or (_unknown(largest),))
+    causes = _causes(original, infotext) or _unhashed(original.request) or (_unknown(largest),)
+    return Reproduction(False, largest, similarity, infotext, png, causes)
 
 
 def _causes(original: Original, infotext: str) -> tuple[str, ...]:
@@ -176,6 +186,14 @@ def _cause(key: str, then: str | None, now: str | None) -> str:
     if now is None:
         return f"{key}: {then} in the picture; not known or not used here."
     return f"{key}: {then} in the picture, {now} here."
+
+
+def _unhashed(request: GenerationRequest) -> tuple[str, ...]:
+    """What a text names without a hash: the file may be another one."""
+    texts = (request.prompt, request.hires.prompt if request.hires else "")
+    tags = [tag.name for text in texts for tag in extract_networks(text)[1] if tag.kind == HYPERNETWORK]
+    names = dict.fromkeys(name for name in (*tags, request.hypernetwork) if name)
+    return tuple(f"Hypernetwork {name!r} here may be another file: the picture knows only its name." for name in names)
 
 
 def _same_number(then: str | None, now: str | None) -> bool:

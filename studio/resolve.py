@@ -12,6 +12,7 @@ from typing import Any
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
+from studio.hypernetworks import find_hypernetworks, fixed_hypernetwork
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
@@ -136,6 +137,7 @@ def _answered(
         embeddings=embeddings,
         notes=tuple(dict.fromkeys((*notes, *more))),
         loras=loras,
+        hypernetworks=find_hypernetworks(request, worded["prompt"], library),
         model=model,
         refiner=_refiner(request.refiner, library, model, model_calls(sampler, run_steps(request)))
         if refined
@@ -213,6 +215,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "hires": fixed_hires(request.hires, resolved, schedule),
         "source": source,
         "mask": mask,
+        **fixed_hypernetwork(resolved),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",

@@ -52,6 +52,10 @@ class ModelLookup(Protocol):
         """By name or alias. Raises `UnknownName`."""
         ...
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        """By name. Raises `UnknownName`."""
+        ...
+
     def lora_hashes(self) -> dict[str, str]:
         """Short hash -> name of the LoRAs whose hash is known."""
         ...

@@ -51,12 +51,32 @@ def test_known_and_unknown_loras(studio: Studio) -> None:
     ]  # fmt: skip
 
 
+def test_known_and_unknown_hypernetworks(studio: Studio) -> None:
+    """The one that is unknown is told first, with its reason: it is what the page shows in red."""
+    side = look(studio, "<hypernet:anime:0.5> <hypernet:anim> <hypernet:anime:x>").prompt
+    assert side.mentions == [
+        Mention(
+            "hypernetwork", "<hypernet:anim>", problem="There is no hypernetwork named 'anim'. Did you mean 'anime'?",
+            choices=("anime",), place=Place(21, 1, 22),
+        ),
+        Mention(
+            "hypernetwork", "<hypernet:anime:x>", problem="'x' in <hypernet:anime:x> must be a number such as 0.8.",
+            place=Place(37, 1, 38),
+        ),
+        Mention("hypernetwork", "<hypernet:anime:0.5>", detail="0.5", place=Place(0, 1, 1)),
+    ]  # fmt: skip
+    assert side.notes == []
+
+
 def test_tags_that_do_nothing(studio: Studio) -> None:
-    both = look(studio, "<hypernet:old:1> fox", "<lora:nothing> AND b")
-    assert both.prompt.mentions == [Mention("network", "<hypernet:old:1>", detail="ignored", place=Place(0, 1, 1))]
-    assert "hypernet" in both.prompt.notes[0]
+    both = look(studio, "<lyco:old:1> fox", "<lora:nothing> AND b")
+    assert both.prompt.mentions == [Mention("network", "<lyco:old:1>", detail="ignored", place=Place(0, 1, 1))]
+    assert "lyco" in both.prompt.notes[0]
     assert [mention.problem for mention in both.negative_prompt.mentions] == [""]
-    assert ["LoRA tags" in both.negative_prompt.notes[0], "AND" in both.negative_prompt.notes[1]] == [True, True]
+    assert ["Tags in the negative" in both.negative_prompt.notes[0], "AND" in both.negative_prompt.notes[1]] == [
+        True,
+        True,
+    ]
 
 
 def test_wildcards_of_a_seed_are_those_that_are_painted(studio: Studio) -> None:

@@ -116,6 +116,21 @@ def test_missing_models_are_named_and_done_without(studio: Studio) -> None:
     assert "<lora:ink:0.5>" in found.infotext and "gone" not in found.infotext
 
 
+def test_a_missing_or_another_hypernetwork_is_named(studio: Studio) -> None:
+    request = ASKED.model_copy(update={"prompt": "a <hypernet:anime:0.5>", "hypernetwork": "anime"})
+    picture = painted(studio, request)
+    assert check(studio, picture.png).equal
+    assert check(studio, changed(picture, pixel=9)).causes == (
+        "Hypernetwork 'anime' here may be another file: the picture knows only its name.",
+    )
+    text = picture.infotext.replace("<hypernet:anime:0.5>", "<hypernet:gone:0.5>")
+    text = text.replace("Seed: 40", "Seed: 40, Hypernet: lost")
+    found = check(studio, changed(picture, pixel=9, text=text))
+    assert "Hypernetwork 'gone' is not here: painted without it." in found.causes
+    assert "Hypernetwork 'lost' is not here: painted without it." in found.causes
+    assert "gone" not in found.infotext and "lost" not in found.infotext
+
+
 def test_a_picture_of_two_passes_is_checked_at_its_own_size(studio: Studio) -> None:
     hires = HiresPass(scale=1.5, prompt="an owl <lora:ink:1>", sampler="Euler a")
     picture = painted(studio, ASKED.model_copy(update={"hires": hires}))

@@ -58,6 +58,12 @@ class Shelf:
             raise UnknownName.of("LoRA", name, [n for kind, n in self.models if kind == "lora"], field="prompt")
         return found
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        found = self.models.get(("hypernetwork", name))
+        if found is None:
+            raise UnknownName.of("hypernetwork", name, ["ink", "glaze"], field="prompt")
+        return found
+
     def lora_hashes(self) -> dict[str, str]:
         return {}
 
@@ -89,6 +95,9 @@ SHELF = Shelf(
     model("ink", "lora"),
     model("big", "lora", family="sdxl"),
     model("odd", "lora", family="unknown"),
+    model("ink", "hypernetwork"),
+    model("glaze", "hypernetwork", family="unknown"),
+    model("cracked", "hypernetwork", problem="it is truncated."),
     model("wash", "embedding", vectors=2, text_widths=(768,)),
     model("old/wash", "embedding", vectors=5, text_widths=(768,)),
     model("xl/wash", "embedding", vectors=7, text_widths=(768, 1280), family="sdxl"),

@@ -15,7 +15,7 @@ from importlib import import_module
 from studio import __version__
 from studio.errors import StudioError
 
-COMMANDS = ("serve", "generate", "train", "runs", "dataset", "models", "reproduce", "bench")
+COMMANDS = ("serve", "generate", "train", "runs", "dataset", "models", "convert", "reproduce", "bench")
 USER_ERRORS = range(400, 500)
 
 

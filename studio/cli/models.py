@@ -12,7 +12,7 @@ from studio.schema.models import ModelInfo
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
-    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs and embeddings")
+    parser = subparsers.add_parser("models", help="list checkpoints, VAEs, LoRAs, embeddings and hypernetworks")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         "vaes": library.vaes(),
         "loras": library.loras(),
         "embeddings": library.embeddings(),
+        "hypernetworks": library.hypernetworks(),
     }
     library.close()
     if arguments.json:

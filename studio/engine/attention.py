@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 KernelName = Literal["sdpa", "chunked", "flash", "xformers"]
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q, k, v) [B, heads, tokens, d] -> [B, heads, tokens of q, d]."""
+Change = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A context [B, T, D] -> what keys, and what values, are made of."""
+Project = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+"""(attention module, context) -> keys and values."""
 
 ROWS = 512
 """Query rows that are scored at once: the scores of a block then stay in the processor's cache."""
@@ -87,8 +91,8 @@ class TextProjections:
     def __init__(self) -> None:
         self._kept: OrderedDict[int, tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]] = OrderedDict()
 
-    def of(self, attn: Any, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, T, C] of layer `attn` for text states [B, T, D]."""
+    def of(self, attn: Any, states: Tensor, make: Project) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, T, C] of layer `attn` for text states [B, T, D], which `make` makes where they are not kept."""
         if id(states) not in self._kept:
             self._kept[id(states)] = (states, {})  # held, so that no other tensor gets this id
             if len(self._kept) > self.KEPT:
@@ -96,7 +100,7 @@ class TextProjections:
         self._kept.move_to_end(id(states))
         made = self._kept[id(states)][1]
         if id(attn) not in made:
-            made[id(attn)] = (attn.to_k(states), attn.to_v(states))
+            made[id(attn)] = make(attn, states)
         return made[id(attn)]
 
 
@@ -104,10 +108,15 @@ class KernelProcessor:
     """Runs diffusers' `Attention` module with one of the kernels; for self- and cross-attention without masks.
 
     Norms, residual and output factor are the module's own, as in diffusers' `AttnProcessor2_0`, which is the oracle in the tests.
+
+    Args:
+        kernel: what attends.
+        change: what keys, and what values, are made of, where that is not the context itself; see `engine/hypernetwork.py`.
     """
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, change: Change | None = None) -> None:
+        self.kernel = kernel
+        self.change = change
 
     def __call__(
         self,
@@ -130,17 +139,21 @@ class KernelProcessor:
         if attn.group_norm is not None:
             x = attn.group_norm(x.mT).mT
         if encoder_hidden_states is not None and projections is not None:
-            keys, values = projections.of(attn, encoder_hidden_states)
+            keys, values = projections.of(attn, encoder_hidden_states, self._projected)
         else:
-            told = x if encoder_hidden_states is None else encoder_hidden_states
-            keys, values = attn.to_k(told), attn.to_v(told)
+            keys, values = self._projected(attn, x if encoder_hidden_states is None else encoder_hidden_states)
         q, k, v = (self._split(part, attn.heads) for part in (attn.to_q(x), keys, values))
-        out: Tensor = attn.to_out[0](self._kernel(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = attn.to_out[0](self.kernel(q, k, v).transpose(1, 2).flatten(2))
         if len(shape) == 4:
             out = out.mT.reshape(shape)
         if attn.residual_connection:
             out = out + hidden_states
         return out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
+
+    def _projected(self, attn: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a context."""
+        for_keys, for_values = (context, context) if self.change is None else self.change(context)
+        return attn.to_k(for_keys), attn.to_v(for_values)
 
     @staticmethod
     def _split(x: Tensor, heads: int) -> Tensor:

@@ -13,8 +13,9 @@ from studio.engine.loading import LoadedModel
 from studio.engine.loading_weights import Weights, check_finite
 from studio.engine.text_encoders import InsertedVectors
 from studio.errors import IncompatibleFile, NotFound
-from studio.families.embedding_signature import describe_embedding, embedding_pickle_problem
+from studio.families.embedding_signature import describe_embedding
 from studio.families.layout import Source
+from studio.families.signature import pickle_problem
 from studio.prompt.chunks import Chunk, Tokenizer
 from studio.prompt.embeddings import NO_EMBEDDINGS, EmbeddingNames
 from studio.schema.resolved import EmbeddingUse
@@ -75,7 +76,7 @@ class EmbeddingVectors:
     def _read(self, use: EmbeddingUse) -> Vectors:
         path = Path(use.model.path)
         if path.suffix.lower() != ".safetensors":
-            raise IncompatibleFile(embedding_pickle_problem(path.name), field="prompt")
+            raise IncompatibleFile(pickle_problem(path.name), field="prompt")
         weights = Weights([path])
         signature = describe_embedding(weights.header)
         wanted = tuple(module.get_input_embeddings().embedding_dim for module in self._model.text_encoders)  # type: ignore[operator]

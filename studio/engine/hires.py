@@ -103,6 +103,7 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "positive",
         "negative",
         "loras",
+        "hypernetworks",
         "embeddings",
         "refiner",
         "padding",

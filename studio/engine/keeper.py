@@ -15,6 +15,7 @@ from torch import Tensor
 from studio.engine.conditioning import Conditioner
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.hardware import Hardware
+from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
@@ -42,6 +43,7 @@ class LoadedCheckpoint:
     loras: LoraStack
     embeddings: EmbeddingVectors
     conditioner: Conditioner
+    hypernetworks: HypernetworkFiles
     table: NoiseTable
     fingerprint: Fingerprint
 
@@ -87,6 +89,7 @@ class ModelKeeper:
         self._copies = copies
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
+        self._hypernetworks = HypernetworkFiles(hardware.device, hardware.dtype)
         self._held: list[LoadedCheckpoint] = []  # the last used one last
         self._vae: tuple[Hashable, LoadedVae] | None = None
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
@@ -168,6 +171,7 @@ class ModelKeeper:
             LoraStack(model),
             EmbeddingVectors(model, self._tokenizer),
             Conditioner(model, self._tokenizer),
+            self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,
         )

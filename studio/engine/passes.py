@@ -15,6 +15,7 @@ from studio.engine.attention import TextProjections
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.hardware import Hardware
+from studio.engine.hypernetwork import set_hypernetworks
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.padding import evened
@@ -86,6 +87,7 @@ class DenoisingPass:
         latent = loaded.model.latent
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
+        self._hypernetworks = loaded.hypernetworks.load(resolved.hypernetworks)
         branches = resolved.positive.branches
         guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
         self._image_scale = _image_scale(loaded.model, resolved) if source else None
@@ -197,6 +199,7 @@ class DenoisingPass:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
         unet, interval = self.loaded.model.unet, self._resolved.deep_cache
         set_wrapping(unet, self._resolved.tiling)
+        set_hypernetworks(unet, self._hypernetworks)
         set_merging(unet, self._resolved.token_merging_ratio, *self._shape[1:])
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),

@@ -22,6 +22,7 @@ from studio.engine.faces.restore import FaceKeeper
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
+from studio.engine.hypernetwork import acts_in
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
 from studio.engine.loading import LatentFacts, LoadedVae
@@ -208,6 +209,10 @@ class DiffusersEngine:
         if loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.loras.apply(loras)
+        networks = loaded.hypernetworks.load(resolved.hypernetworks)
+        for use, network in zip(resolved.hypernetworks, networks, strict=True):
+            if not acts_in(loaded.model.unet, network):
+                yield self._status(f"{use.name} fits no layer of {resolved.model.name}: it changes nothing")
         if _merges(resolved) and not has_fine_attention(loaded.model.unet):
             yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:

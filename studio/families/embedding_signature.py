@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from studio.families.header import Header, Shapes, shapes
 from studio.families.lora_signature import describe_lora
-from studio.families.signature import conversion_names
 from studio.schema.models import Family
 
 SDXL_KEYS = ("clip_l", "clip_g")
@@ -55,18 +54,6 @@ def describe_embedding(header: Header) -> EmbeddingSignature:
     elif max(vectors) > MAX_VECTORS:
         problem = f"It has {max(vectors)} vectors; at most {MAX_VECTORS} fit into a chunk of a prompt."
     return EmbeddingSignature(_FAMILIES.get(widths, "unknown"), keys, widths, max(vectors), problem)
-
-
-def embedding_pickle_problem(name: str) -> str:
-    """What to tell about a .pt or .bin file called `name` among the embeddings."""
-    source, target = conversion_names(name)
-    return (
-        f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
-        'python -c "import torch, safetensors.torch as s; torch.serialization.add_safe_globals([torch.nn.ParameterDict]); '
-        f"d = torch.load({source!r}, map_location='cpu', weights_only=True); d = d.get('string_to_param', d); "
-        "s.save_file({k if k[:5] == 'clip_' else 'emb_params': v.detach().clone() for k, v in d.items() if hasattr(v, 'clone')}, "
-        f'{target!r})"'
-    )
 
 
 def _no_embedding(header: Header, found: Shapes) -> str:

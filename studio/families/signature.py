@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studio.families.header import Header, Shapes, metadata, shapes, starts
+from studio.families.hypernetwork_signature import looks_like_one
 from studio.families.lora_signature import describe_lora
 from studio.families.spec import FamilySpec
 from studio.families.table import family
@@ -80,20 +81,13 @@ def describe_checkpoint(header: Header) -> CheckpointSignature:
 
 
 def pickle_problem(name: str) -> str:
-    """What to tell about a .ckpt, .pt or .bin file called `name`."""
-    source, target = conversion_names(name)
+    """What to tell about a .ckpt, .pt, .pth or .bin file called `name`. A name that a shell might read otherwise is left out of the command."""
+    said = name if _PLAIN_NAME.fullmatch(name) and not name.startswith("-") else "FILE"
+    said = f'"{said}"' if re.search(r"[ ()]", said) else said
     return (
-        f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. To convert a file you trust: "
-        f"python -c \"import torch, safetensors.torch as s; d = torch.load({source!r}, map_location='cpu', weights_only=True); "
-        f"s.save_file({{k: v.clone() for k, v in d.get('state_dict', d).items() if hasattr(v, 'clone')}}, {target!r})\""
+        f"{name} is a pickle file, which can run code when it is opened; only .safetensors is loaded. "
+        f"To convert it, without running anything: python launch.py convert {said}"
     )
-
-
-def conversion_names(name: str) -> tuple[str, str]:
-    """A pickle file's name and that of what it is converted to, for a command to be pasted: a name that a shell might read otherwise is left out."""
-    stem, _, suffix = name.rpartition(".")
-    stem = stem if _PLAIN_NAME.fullmatch(stem) else "FILE"
-    return f"{stem}.{suffix}", f"{stem}.safetensors"
 
 
 def _text_widths(found: Shapes, spec: FamilySpec) -> tuple[int, ...]:
@@ -225,6 +219,8 @@ def _other(found: Shapes) -> str:
         return "This is a ControlNet, not a checkpoint."
     if "emb_params" in found or {"clip_l", "clip_g"} & found.keys() or starts(found, "string_to_param"):
         return "This is an embedding (textual inversion), not a checkpoint: put it into the embeddings folder."
+    if looks_like_one(found):
+        return "This is a hypernetwork, not a checkpoint: put it into the hypernetworks folder."
     if "input_blocks.0.0.weight" in found or "conv_in.weight" in found:
         return "The file holds a bare U-Net; a checkpoint needs the text encoder and the autoencoder too."
     first = ", ".join(sorted(found)[:3])

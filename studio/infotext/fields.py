@@ -206,6 +206,12 @@ class _Reader:
         vae = self.pairs.get("VAE") or self.pairs.get("VAE hash", "")
         if vae not in ("", "None", "Automatic", "Default (model)"):
             found["vae"] = self._title("VAE", "VAE hash") or "Automatic"
+        name = self.pairs.get("Hypernet", "")
+        if name not in ("", "None"):
+            self.used.add("Hypernet")
+            if title := self._title("Hypernet"):
+                found["hypernetwork"] = title
+                self.read(found, GenerationRequest, "Hypernet strength", "hypernetwork_strength")
         return found
 
     def remark(self) -> None:

@@ -45,6 +45,7 @@ MAX_BROKEN_JSON = 32
 class ParsedInfotext:
     """What a text says.
 
+    `prompt` is as AUTOMATIC1111 reads it, with a tag for the hypernetwork that `Hypernet` names; `request` has that in its own fields.
     `pairs` are its parameters under AUTOMATIC1111's keys, a size as `Size-1` and `Size-2`. `request` are fields of
     `GenerationRequest`, only those that the text decides; parameters that were left at their default are among them.
     `notes` are sentences for the user about what was adjusted or cannot be used.
@@ -76,11 +77,12 @@ def parse_infotext(
     notes: list[str] = []
     painted = (prompt, negative)
     if pairs:
+        told = prompt
         prompt, pairs = modernise(prompt, negative, pairs)
         fields, notes = request_fields({**implied_pairs(pairs), **pairs})
         named, words = named_loras(pairs), named_embeddings(pairs)
         second = _second_prompts(fields)
-        local, more = with_loras(prompt, named, loras or {}, tagged_too=second[0])
+        local, more = with_loras(told, named, loras or {}, tagged_too=second[0])
         painted, renamed = with_embeddings((local, negative), words, embeddings or {})
         painted = (literal(painted[0]), literal(painted[1]))
         if any(second):

@@ -24,7 +24,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
         ),
     ),
     "mask": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
-    "hypernetworks": ("Hypernet",),
     "ControlNet": ("ControlNet",),
     "ADetailer": ("ADetailer",),
     "scripts": (

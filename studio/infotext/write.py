@@ -24,7 +24,7 @@ from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
 from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import SamplerOptions
-from studio.schema.resolved import HiresPlan, RefinerPlan, ResolvedRequest
+from studio.schema.resolved import HiresPlan, HypernetworkUse, RefinerPlan, ResolvedRequest
 
 Pairs = dict[str, object]
 
@@ -67,6 +67,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     pairs.update(source_pairs(resolved))
     pairs.update(_loras(resolved))
     pairs.update(_embeddings(resolved))
+    pairs.update(_hypernetwork(resolved.own_hypernetwork))
     pairs.update(_refiner(resolved.any_refiner))
     pairs.update(_conditions(resolved))
     for part, sampler in passes:
@@ -198,6 +199,11 @@ def _embeddings(resolved: ResolvedRequest) -> Pairs:
     words = [name for name, short_hash in found.items() if not short_hash]
     pairs = {"TI hashes": ", ".join(hashes), "TI": ", ".join(words)}
     return {key: value for key, value in pairs.items() if value}
+
+
+def _hypernetwork(use: HypernetworkUse | None) -> Pairs:
+    """The request's own; those of the prompt stand there as tags. A1111 knows no hash of them."""
+    return {"Hypernet": use.name, "Hypernet strength": use.multiplier} if use else {}
 
 
 def _has_syntax(resolved: ResolvedRequest) -> bool:

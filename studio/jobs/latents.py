@@ -187,6 +187,7 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     refiner, hires = resolved.refiner, resolved.hires
     files = [*resolved.checkpoints, *([resolved.vae] if resolved.vae else [])]
     files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.all_embeddings)]
+    files += [use.model for use in resolved.all_hypernetworks]
     bare = resolved.model_copy(
         update={
             "model": _unhashed(resolved.model),

@@ -12,5 +12,6 @@ catalog   `Library`: all of it together, with the background hasher
 
 from studio.library.catalog import Library
 from studio.library.header import read_header
+from studio.library.scan import PICKLES, SAFE, find_models
 
-__all__ = ["Library", "read_header"]
+__all__ = ["PICKLES", "SAFE", "Library", "find_models", "read_header"]

@@ -44,7 +44,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, LoRAs and embeddings below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """Checkpoints, VAEs, LoRAs, embeddings and hypernetworks below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -57,6 +57,7 @@ class Library:
         self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
+        self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -77,6 +78,10 @@ class Library:
         """All embeddings. Files that came or went count at once: a prompt names embeddings without saying so, and never misses one."""
         self._embeddings.look()
         return self._list("embedding")
+
+    def hypernetworks(self) -> list[ModelInfo]:
+        """All hypernetworks."""
+        return self._list("hypernetwork")
 
     def embedding_hashes(self) -> dict[str, str]:
         """The word of every usable embedding, and its short hash, "" while that is not known."""
@@ -141,6 +146,14 @@ class Library:
             raise UnknownName.of("embedding", name, [model.name for model in self.embeddings()], field="prompt")
         return info
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        """The hypernetwork called `name`. Raises `UnknownName` with near matches."""
+        info = self._find("hypernetwork", name)
+        if info is None:
+            known = [model.name for model in self.hypernetworks()]
+            raise UnknownName.of("hypernetwork", name, known, field="prompt")
+        return info
+
     def style(self, name: str) -> Style:
         """The style called `name`. Raises `UnknownName` with near matches, `DamagedFile`."""
         return self.styles.find(name)
@@ -160,6 +173,7 @@ class Library:
         self._models.refresh()
         self._loras.refresh()
         self._embeddings.refresh()
+        self._hypernetworks.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -174,6 +188,7 @@ class Library:
         """Weight files of sound models whose hashes are not known."""
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
+        entries += self._hypernetworks.entries("hypernetwork")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -192,7 +207,8 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        return {"lora": self._loras, "embedding": self._embeddings}.get(kind, self._models)
+        own = {"lora": self._loras, "embedding": self._embeddings, "hypernetwork": self._hypernetworks}
+        return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:
         return [self._with_hashes(entry) for entry in self._shelf(kind).entries(kind)]

@@ -24,7 +24,8 @@ def find_tiny_vae(folder: Path, latent_space: str, half: Half) -> Path:
     pickle = next((name for name in pickles if (folder / name).is_file()), None)
     if pickle is not None:
         raise IncompatibleFile(
-            f"{pickle} in {folder} is a pickle file, which can run code when it is opened. Put {first} there instead, from {source}.",
+            f"{pickle} in {folder} is a pickle file, which can run code when it is opened: python launch.py convert {pickle.name} writes it anew, "
+            f"or put {first} there, from {source}.",
             field=f"vae_{half}",
         )
     raise UnknownModel(

@@ -2,7 +2,7 @@
 
 Form: `<kind:arg:arg...>`, kind being word characters and an argument anything but ':' and '>'. `key=value` arguments are
 named, the others positional. For kind "lora" they are name, te (text encoder weight), unet, dyn; te defaults to 1, unet
-to te.
+to te. For kind "hypernet" they are name and multiplier, which defaults to 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from studio.errors import InvalidRequest
 
+HYPERNETWORK = "hypernet"
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 
 
@@ -81,6 +82,11 @@ def lora_weights(tag: NetworkTag) -> tuple[float, float]:
     """(text encoder weight, U-Net weight) of a lora tag, both finite. Raises `InvalidRequest` for what is no number."""
     text_encoder = _argument(tag, 1, "te", 1.0)
     return text_encoder, _argument(tag, 2, "unet", text_encoder)
+
+
+def hypernetwork_multiplier(tag: NetworkTag) -> float:
+    """The multiplier of a hypernet tag, finite. Raises `InvalidRequest` for what is no number."""
+    return _argument(tag, 1, "multiplier", 1.0)
 
 
 def lora_rank(tag: NetworkTag) -> int | None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["sd1", "sd2", "sdxl", "sdxl_refiner", "unknown"]
-ModelKind = Literal["checkpoint", "lora", "vae", "embedding"]
+ModelKind = Literal["checkpoint", "lora", "vae", "embedding", "hypernetwork"]
 Layout = Literal["file", "folder"]
 PredictionType = Literal["epsilon", "v_prediction"]
 

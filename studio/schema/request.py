@@ -82,6 +82,10 @@ class GenerationRequest(Frozen):
         "Full",
         description="What turns latents into the picture: Full is the VAE, TAESD a tiny one, faster and less exact",
     )
+    hypernetwork: Text = Field("", max_length=300, description="Hypernetwork that acts on attention; empty: none")
+    hypernetwork_strength: float = Field(
+        1.0, ge=0, le=1, description="How strongly the hypernetwork acts; 0 is not at all"
+    )
     clip_skip: int = Field(1, ge=1, le=12, description="Use the text encoder's n-th last layer")
     emphasis: Emphasis = Field("Original", description="How (word:1.2) weights act on the text embedding")
     old_prompt_editing: bool = Field(
@@ -167,10 +171,10 @@ class GenerationRequest(Frozen):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
 
-    @field_validator("face_restoration")
+    @field_validator("hypernetwork", "face_restoration")
     @classmethod
-    def _without_a_name_of_nothing(cls, name: str) -> str:
-        """A1111's name of no restorer is "None"."""
+    def _without_none(cls, name: str) -> str:
+        """A1111's name of nothing is "None"."""
         return "" if name.strip() in ("", "None") else name.strip()
 
     @field_validator("mask")

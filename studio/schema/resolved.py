@@ -31,6 +31,15 @@ class LoraUse(_Frozen):
     unet_weight: float
 
 
+class HypernetworkUse(_Frozen):
+    """A hypernetwork that acts in a pass, with its file found."""
+
+    name: str = Field(description="As written in the tag; of the request's own the name in the library")
+    model: ModelInfo
+    multiplier: float
+    tagged: bool = Field(description="Whether a tag of the prompt asks for it; else a field of the request does")
+
+
 class EmbeddingUse(_Frozen):
     """An embedding that a prompt names, with its file found."""
 
@@ -102,6 +111,7 @@ class HiresPlan(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
+    hypernetworks: tuple[HypernetworkUse, ...] = Field((), description="In the order in which they act")
     embeddings: tuple[EmbeddingUse, ...] = Field((), description="Those of this pass's prompts that fit `model`")
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
@@ -170,6 +180,9 @@ class ResolvedRequest(_Frozen):
     positive: PromptPlan
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
+    hypernetworks: tuple[HypernetworkUse, ...] = Field(
+        (), description="Of the first pass, in the order in which they act"
+    )
     embeddings: tuple[EmbeddingUse, ...] = Field(
         (), description="Of the first pass, each once, in the order the prompts name them"
     )
@@ -253,6 +266,17 @@ class ResolvedRequest(_Frozen):
         """The LoRAs of both passes, each use once."""
         more = self.hires.loras if self.hires else ()
         return (*self.loras, *(use for use in more if use not in self.loras))
+
+    @property
+    def all_hypernetworks(self) -> tuple[HypernetworkUse, ...]:
+        """The hypernetworks of both passes, each use once."""
+        more = self.hires.hypernetworks if self.hires else ()
+        return (*self.hypernetworks, *(use for use in more if use not in self.hypernetworks))
+
+    @property
+    def own_hypernetwork(self) -> HypernetworkUse | None:
+        """The one that a field of the request asks for, in whichever pass it acts; None where it acts in none."""
+        return next((use for use in self.all_hypernetworks if not use.tagged), None)
 
     @property
     def all_embeddings(self) -> tuple[EmbeddingUse, ...]:

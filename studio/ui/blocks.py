@@ -8,7 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.schema.request import GenerationRequest
-from studio.ui.form import Form, model_choices, restorer_choices, style_choices, vae_choices
+from studio.ui.fields import Choices
+from studio.ui.form import Form, hypernetwork_choices, model_choices, restorer_choices, style_choices, vae_choices
 from studio.ui.handlers import LISTS, Handlers
 from studio.ui.html import inline_json, panel
 from studio.ui.tabs.settings import build_settings
@@ -37,8 +38,11 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
-                models, restorers = studio.library.checkpoints(), restorer_choices(studio)
-                generate = build_txt2img(form, fresh, style_choices(studio), models, restorers)
+                offers: dict[str, Choices] = {
+                    "hypernetwork": hypernetwork_choices(studio.library.hypernetworks()),
+                    "face_restoration": restorer_choices(studio),
+                }
+                generate = build_txt2img(form, fresh, style_choices(studio), studio.library.checkpoints(), offers)
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")
             with gr.Tab("Train", id="train", elem_id="tab_train", render_children=True):

@@ -58,6 +58,11 @@ def refiner_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     return [("None", ""), *model_choices(models)]
 
 
+def hypernetwork_choices(hypernetworks: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`None`, then the hypernetworks that can be used."""
+    return [("None", ""), *((model.name, model.name) for model in hypernetworks if not model.problem)]
+
+
 def second_choices(models: Iterable[ModelInfo]) -> list[tuple[str, str]]:
     """`Use same checkpoint`, then the checkpoints that can be used."""
     return [("Use same checkpoint", ""), *model_choices(models)]

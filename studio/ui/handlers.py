@@ -25,6 +25,7 @@ from studio.ui.form import (
     Form,
     Lookup,
     complete,
+    hypernetwork_choices,
     model_choices,
     possible,
     refiner_choices,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
-LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "styles", "face_restoration")
+LISTS = ("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hypernetwork", "styles", "face_restoration")
 """Fields whose choices are what the library has."""
 
 
@@ -132,6 +133,7 @@ class Handlers:
             "refiner.checkpoint": refiner_choices(models),
             "hires.checkpoint": second_choices(models),
             "vae": vae_choices(self.studio.library.vaes()),
+            "hypernetwork": hypernetwork_choices(self.studio.library.hypernetworks()),
             "styles": style_choices(self.studio),
             "face_restoration": restorer_choices(self.studio),
         }
@@ -148,6 +150,7 @@ class Handlers:
             "hires": _known_hires,
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
             "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
+            "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
             "face_restoration": lambda name: name and self.studio.library.face_plan(name, DEFAULT_WEIGHT).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,

@@ -126,6 +126,10 @@ LOOKS: dict[str, Look] = {
     "vae": Look("VAE", "setting_sd_vae"),
     "vae_encoder": Look("VAE type for encode", "setting_sd_vae_encode_method"),
     "vae_decoder": Look("VAE type for decode", "setting_sd_vae_decode_method"),
+    "hypernetwork": Look("Hypernetwork", "setting_sd_hypernetwork"),
+    "hypernetwork_strength": Look(
+        "Hypernetwork strength", "txt2img_hypernetwork_strength", {"slider": True, "step": 0.05}
+    ),
     "clip_skip": Look("Clip skip", "setting_CLIP_stop_at_last_layers"),
     "emphasis": Look("Emphasis", "setting_emphasis"),
     "old_prompt_editing": Look("Old prompt editing timelines", "setting_use_old_scheduling"),

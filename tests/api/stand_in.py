@@ -102,6 +102,15 @@ class StandInLibrary:
             return self.loras()[0]
         raise UnknownName.of("LoRA", name, ["ink"], field="prompt")
 
+    def hypernetworks(self) -> list[ModelInfo]:
+        return [model("hypernetwork", "anime"), model("hypernetwork", "cracked", problem="The file is truncated.")]
+
+    def hypernetwork(self, name: str) -> ModelInfo:
+        for info in self.hypernetworks():
+            if name == info.name:
+                return info
+        raise UnknownName.of("hypernetwork", name, ["anime"], field="prompt")
+
     def embeddings(self) -> list[ModelInfo]:
         facts: dict[str, Any] = {"vectors": 4, "text_widths": (768,), "short_hash": "fedcba987654"}
         return [

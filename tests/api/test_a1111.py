@@ -293,7 +293,8 @@ def test_the_lists(client: httpx.Client) -> None:
     assert [entry["name"] for entry in client.get(f"{API}/upscalers").json()] == ["None", "Lanczos", "Nearest"]
     modes = [entry["name"] for entry in client.get(f"{API}/latent-upscale-modes").json()]
     assert (modes[0], len(modes), modes[-1]) == ("Latent", 6, "Latent (nearest-exact)")
-    for empty in ("face-restorers", "hypernetworks", "realesrgan-models"):
+    assert client.get(f"{API}/hypernetworks").json() == [{"name": "anime", "path": "/models/anime.safetensors"}]
+    for empty in ("face-restorers", "realesrgan-models"):
         assert client.get(f"{API}/{empty}").json() == []
     nothing = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
     assert client.get(f"{API}/embeddings").json() == {

@@ -235,6 +235,7 @@ def test_lists_and_state(client: httpx.Client, studio: Studio) -> None:
     assert client.get(f"{V1}/vaes").json()[0]["name"] == "sharp"
     assert client.get(f"{V1}/loras").json()[0]["alias"] == "ink-style"
     assert [each["name"] for each in client.get(f"{V1}/embeddings").json()] == ["soft/wash", "grand", "pickled"]
+    assert [each["name"] for each in client.get(f"{V1}/hypernetworks").json()] == ["anime", "cracked"]
     assert "Euler a" in [sampler["name"] for sampler in client.get(f"{V1}/samplers").json()]
     assert {"name": "karras", "label": "Karras", "aliases": []} in client.get(f"{V1}/schedules").json()
     before = studio.library.refreshed  # type: ignore[attr-defined]

@@ -15,13 +15,15 @@ from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 LAYERS = {
     0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking"},
     1: {"prompt", "infotext", "library", "samplers", "families", "naming", "plots", "upscalers"},
-    2: {"engine", "training", "evaluation", "jobs"},
+    2: {"conversion", "engine", "training", "evaluation", "jobs"},
     3: {
         "app",
         "building",
         "captioning",
+        "converting",
         "datasets",
         "hires",
+        "hypernetworks",
         "inspection",
         "lineage",
         "localise",

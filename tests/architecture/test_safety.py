@@ -97,6 +97,11 @@ def test_no_rule_minds(code: str) -> None:
     assert not any(rule(call) for call in calls(ast.parse(code)) for rule in RULES.values())
 
 
+def test_pickled_files_are_opened_in_one_place() -> None:
+    found = [path for path, tree in modules().items() for call in calls(tree) if dotted(call.func) == "torch.load"]
+    assert found == ["studio/conversion/unpickling.py"]
+
+
 def test_no_module_that_runs_code_from_files_is_imported() -> None:
     found = [
         f"{path}:{line} {name}"

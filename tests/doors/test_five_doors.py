@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.torch import save_file
 
 from studio.api.server import create_app
 from studio.app import Studio
@@ -370,6 +372,14 @@ CASES: dict[str, dict[str, Any]] = {
         "mask": {"image": KEPT_HOLE, "area": "Only masked"},
         "plot": {"y_type": "Denoising", "y_values": "0.4-0.8 [3]"},
     },
+    "a hypernetwork": {"seed": 27, "hypernetwork": "ink.safetensors", "hypernetwork_strength": 0.4},
+    "a hypernetwork of no strength": {"seed": 27, "hypernetwork": "ink", "hypernetwork_strength": 0.0},
+    "a hypernetwork by a tag and by a field": {
+        "prompt": "a fox <hypernet:ink:0.5>",
+        "seed": 27,
+        "hypernetwork": "ink",
+    },
+    "a strength of no hypernetwork": {"seed": 27, "hypernetwork": "None", "hypernetwork_strength": 0.3},
     "no weights rescaled": {"prompt": "(fox:1.3)", "emphasis": "No norm", "seed": 9},
 }
 VARIATION = {"subseed": "seed", "subseed_strength": "strength"}
@@ -448,6 +458,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         ("RetinaFace", "detection_Resnet50_Final"),
     ):
         made_file(folder / "face_restoration", network, name)
+    (folder / "hypernetworks").mkdir()
+    network = {f"32.{half}.linear.0.weight": torch.ones(32, 32) for half in "kv"}
+    save_file(network, folder / "hypernetworks" / "ink.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -544,6 +557,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "code_former_weight": request.code_former_weight,
             "deep_cache": request.deep_cache,
             "token_merging_ratio": request.token_merging_ratio,
+            "sd_hypernetwork": request.hypernetwork or "None",
+            "sd_hypernetwork_strength": request.hypernetwork_strength,
         },
     }
     answer = client.post(f"/sdapi/v1/{'img2img' if request.source else 'txt2img'}", json=body)

@@ -156,7 +156,7 @@ def test_every_kernel_of_the_table_can_be_installed() -> None:
     unet = copy.deepcopy(tiny_components("sd1")["unet"])
     for name, kernel in KERNELS.items():
         install(name, unet)
-        assert {processor._kernel for processor in unet.attn_processors.values()} == {kernel}
+        assert {processor.kernel for processor in unet.attn_processors.values()} == {kernel}
 
 
 def test_which_arguments_a_processor_takes_is_at_hand() -> None:

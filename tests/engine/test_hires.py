@@ -79,6 +79,9 @@ class Library:
     def lora(self, name: str) -> ModelInfo:
         return tiny_info(tiny_lora("sdxl" if name.startswith("sdxl") else "sd1"), "lora")
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        raise AssertionError(name)
+
     def lora_hashes(self) -> dict[str, str]:
         return {}
 

@@ -1,23 +1,14 @@
-"""What an embedding file is, and how a pickled one is converted."""
+"""What an embedding file is."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from studio.families import describe_embedding
-from studio.families.embedding_signature import embedding_pickle_problem
-from studio.families.signature import pickle_problem
 from tests.library.models import LORA
 
 Shapes = dict[str, list[int]]
@@ -76,31 +67,3 @@ def test_what_is_none_says_why(tensors: Shapes, reason: str) -> None:
 def test_any_header_is_judged(odd: dict[str, Any]) -> None:
     found = describe_embedding(odd)
     assert found.problem is not None or (1 <= found.vectors <= 75 and len(found.keys) == len(found.widths) >= 1)
-
-
-@pytest.mark.parametrize("explain", [embedding_pickle_problem, pickle_problem])
-@pytest.mark.parametrize("name", ["$(touch x).pt", "`touch x`.pt", 'a";touch x;".pt', "a'.pt", "a\nb.pt", "!!.pt"])
-def test_a_command_to_be_pasted_holds_no_name_that_a_shell_reads(explain: Callable[[str], str], name: str) -> None:
-    command = explain(name).partition("python -c")[2]
-    assert name[:-3] not in command
-    assert "'FILE.pt'" in command and "'FILE.safetensors'" in command
-
-
-@pytest.mark.parametrize(
-    "data, keys",
-    [
-        ({"string_to_token": {"*": 265}, "string_to_param": {"*": torch.ones(2, 768)}, "name": "x"}, {"emb_params"}),
-        ({"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.ones(2, 768))})}, {"emb_params"}),
-        ({"<cat>": torch.ones(768)}, {"emb_params"}),
-        ({"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)}, {"clip_l", "clip_g"}),
-    ],
-    ids=["A1111", "2022", "diffusers", "SDXL"],
-)
-def test_the_command_to_convert_a_pickle_works(data: dict[str, Any], keys: set[str], tmp_path: Path) -> None:
-    torch.save(data, tmp_path / "my cat.pt")
-    problem = embedding_pickle_problem("my cat.pt")
-    words = shlex.split(problem[problem.index("python -c") :])
-    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True, timeout=120)
-    found = load_file(tmp_path / "my cat.safetensors")
-    assert found.keys() == keys
-    assert all(bool((tensor == 1).all()) for tensor in found.values())

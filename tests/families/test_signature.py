@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.families import describe_checkpoint, describe_lora
 from studio.families.signature import pickle_problem
-from tests.tiny_models import read_header, read_tensors, tiny_file, tiny_lora, tiny_vae_file
+from tests.tiny_models import read_header, tiny_file, tiny_lora, tiny_vae_file
 
 UNET = "model.diffusion_model."
 
@@ -174,13 +171,13 @@ def test_no_header_makes_a_judgement_fail(data: dict[str, Any]) -> None:
     assert describe_lora(data).modules >= 0
 
 
-def test_the_advice_for_pickles_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    shared = torch.arange(6.0)
-    torch.save({"state_dict": {"a": shared, "b": shared[2:]}, "epoch": 3}, "model.ckpt")
-    command = re.search(r'python -c "(.*)"$', pickle_problem("model.ckpt"))
-    assert command is not None
-    exec(command[1])
-    saved = read_tensors(tmp_path / "model.safetensors")
-    assert torch.equal(saved["a"], shared)
-    assert torch.equal(saved["b"], shared[2:])
+@pytest.mark.parametrize(
+    "name", ["$(touch x).pt", "`touch x`.pt", 'a";touch x;".pt', "a'.pt", "a\nb.pt", "!!.pt", "-x.pt"]
+)
+def test_a_command_to_be_pasted_holds_no_name_that_a_shell_reads(name: str) -> None:
+    assert pickle_problem(name).endswith("python launch.py convert FILE")
+
+
+@pytest.mark.parametrize("name, word", [("a-1.ckpt", "a-1.ckpt"), ("my cat (2).pt", '"my cat (2).pt"')])
+def test_the_advice_for_pickles(name: str, word: str) -> None:
+    assert pickle_problem(name).endswith(f"python launch.py convert {word}")

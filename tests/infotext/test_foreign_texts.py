@@ -32,7 +32,9 @@ def test_vectors_become_a_request(case: dict[str, Any], studio: Studio) -> None:
     parsed = studio.read_infotext(case["text"])
     request = make_request(parsed.request)
     assert request.negative_prompt == parsed.negative_prompt
-    assert request.prompt.startswith(parsed.prompt)
+    tag = f"<hypernet:{request.hypernetwork}:{request.hypernetwork_strength}>"  # which A1111 adds, and ours keeps in its fields
+    assert request.prompt.startswith(parsed.prompt.removesuffix(tag))
+    assert request.hypernetwork == parsed.pairs.get("Hypernet", "")
     for key, name in NUMBERS.items():
         if key not in parsed.pairs:
             continue

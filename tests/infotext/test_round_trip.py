@@ -45,6 +45,7 @@ MODELS = {
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
+HYPERNETWORKS = {name: info("hypernetwork", name) for name in ("sub/ink: old", "glaze")}
 EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
 
 
@@ -72,6 +73,9 @@ class Library:
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
         return LORA
+
+    def hypernetwork(self, name: str) -> ModelInfo:
+        return HYPERNETWORKS[name]
 
     def lora_hashes(self) -> dict[str, str]:
         return {}
@@ -123,7 +127,11 @@ PIECES = [
     "\n# a remark\n",
 ]
 NEGATIVES = st.lists(st.sampled_from(PIECES) | WORDS, max_size=8).map("".join).map(as_read)
-PROMPTS = st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>"]) | WORDS, max_size=8).map("".join).map(as_read)
+PROMPTS = (
+    st.lists(st.sampled_from([*PIECES, "<lora:style:0.5:1>", "<hypernet:glaze:0.5>"]) | WORDS, max_size=8)
+    .map("".join)
+    .map(as_read)
+)
 NAMED: dict[str, st.SearchStrategy[Any]] = {
     "prompt": PROMPTS,
     "negative_prompt": NEGATIVES,
@@ -133,6 +141,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "vae": st.sampled_from(["Automatic", "nice"]),
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
+    "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
     "face_restoration": st.sampled_from(["", "None", "GFPGAN", "CodeFormer", "GFPGANv1.3"]),
     "upscaler": st.sampled_from(UPSCALERS.names()),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),

@@ -87,11 +87,7 @@ NAMED = [
     ),
     *("Mask mode: Inpaint not masked", "Mask blur: 4", "Mask rounding: 1"),
     *("Inpaint area: Only masked", "Masked area padding: 16", "Masked content: fill"),
-    *(
-        "Hypernet: h",
-        "Hypernet strength: 0.5",
-        "Noise Schedule: Zero Terminal",
-    ),
+    *("Hypernet strength: 0.5", "Noise Schedule: Zero Terminal"),
     *("VAE Encoder: Approx", "VAE Decoder: Approx", "Script: X/Y/Z plot"),
     *("X Type: Seed", 'X Values: "1, 2"', 'Fixed X Values: "1, 2"', "Y Type: Steps", "Z Values: 1"),
     *("SD upscale upscaler: Lanczos", "SD upscale overlap: 64", "ADetailer model: face.pt", "Distilled CFG Scale: 3.5"),
@@ -147,10 +143,10 @@ def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
 
 
 def test_a_long_list_is_cut_but_names_every_feature() -> None:
-    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"Hypernet": "r" * 200}
+    pairs = {f"ADetailer value {i}": "1" for i in range(SHOWN + 3)} | {"ControlNet 0": "r" * 200}
     first, second = unused_notes(pairs, ())
     assert "and 3 more" in first
-    assert "no hypernetworks" in second and len(second) < 120
+    assert "no ControlNet" in second and len(second) < 120
 
 
 def test_what_is_read_is_no_feature_that_is_missing() -> None:

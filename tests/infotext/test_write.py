@@ -59,6 +59,9 @@ class Shelf:
             raise UnknownName.of("LoRA", name, ["style"])
         return LORA
 
+    def hypernetwork(self, name: str) -> ModelInfo:
+        raise AssertionError(name)
+
     def lora_hashes(self) -> dict[str, str]:
         return {}
 

@@ -16,7 +16,7 @@ from studio.paths import Paths
 from studio.schema.events import Progress
 from studio.schema.parts import HiresPass
 from studio.schema.request import GenerationRequest, RunOptions
-from studio.schema.resolved import BranchPlan, EmbeddingUse, LoraUse, RefinerPlan, ResolvedRequest
+from studio.schema.resolved import BranchPlan, EmbeddingUse, HypernetworkUse, LoraUse, RefinerPlan, ResolvedRequest
 from tests.jobs.conftest import QueueMaker, prepare
 from tests.test_resolve import run
 
@@ -78,6 +78,7 @@ def test_the_name_knows_the_refiner_and_the_embeddings(paths: Paths) -> None:
         parts = {
             "refiner": RefinerPlan(model=other, switch_at=0.5),
             "embeddings": (EmbeddingUse(name="e", model=other),),
+            "hypernetworks": (HypernetworkUse(name="h", model=other, multiplier=1, tagged=True),),
             "hires": second.model_copy(
                 update={
                     "refiner": RefinerPlan(model=other, switch_at=0.5),
@@ -94,9 +95,9 @@ def test_the_name_knows_the_refiner_and_the_embeddings(paths: Paths) -> None:
         return " ".join([*names, picture_name(request(), 0)])
 
     plain, hashed, replaced = named(), named(short_hash="0123456789"), named(mtime=9.0)
-    assert len(set(plain.split())) == 6
+    assert len(set(plain.split())) == 7
     assert hashed == plain
-    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [*[False] * 5, True]
+    assert [one == two for one, two in zip(plain.split(), replaced.split(), strict=True)] == [*[False] * 6, True]
 
 
 @pytest.mark.parametrize("on_disk", [True, False])

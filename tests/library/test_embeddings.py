@@ -64,7 +64,7 @@ def test_pickles_are_listed_with_how_to_convert_them_and_never_opened(
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("a pickle was opened"))
     problems = [each.problem or "" for each in library.embeddings()]
     assert len(problems) == 2
-    assert all("string_to_param" in problem and "'emb_params'" in problem for problem in problems)
+    assert all("python launch.py convert old-" in problem for problem in problems)
 
 
 def test_the_list_is_always_as_the_folder_is(library: Library, paths: Paths) -> None:

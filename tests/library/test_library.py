@@ -163,8 +163,7 @@ def test_a_pickle_is_listed_with_the_way_to_convert_it(suffix: str, library: Lib
     (paths.checkpoints / f"old{suffix}").write_bytes(b"\x80\x04.")
     problem = library.checkpoint("old").problem
     assert problem is not None
-    assert "old.safetensors" in problem
-    assert "weights_only=True" in problem
+    assert problem.endswith(f"python launch.py convert old{suffix}")
 
 
 def test_a_damaged_file_is_listed_with_its_damage(library: Library, paths: Paths) -> None:

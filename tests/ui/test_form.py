@@ -98,6 +98,8 @@ PLAIN = st.builds(
     ),
     model=st.none() | st.just("sprout"),
     vae=st.sampled_from(["Automatic", "sharp"]),
+    hypernetwork=st.sampled_from(["", "anime"]),
+    hypernetwork_strength=st.floats(0, 1),
     clip_skip=st.integers(1, 12),
     deep_cache=st.integers(1, 5),
     token_merging_ratio=st.floats(0, 0.9),

@@ -80,6 +80,13 @@ class Embeddings(BaseModel):
     skipped: dict[str, Embedding]
 
 
+class Hypernetwork(BaseModel):
+    """A hypernetwork file."""
+
+    name: str
+    path: str
+
+
 class LatentUpscaleMode(BaseModel):
     """A way to enlarge latents."""
 
@@ -209,6 +216,13 @@ def face_restorers(studio: StudioDep) -> list[FaceRestorer]:
 
 
 @router.get("/hypernetworks")
+def hypernetworks(studio: StudioDep) -> list[Hypernetwork]:
+    """Hypernetworks."""
+    return [
+        Hypernetwork(name=model.name, path=model.path) for model in studio.library.hypernetworks() if not model.problem
+    ]
+
+
 @router.get("/realesrgan-models")
 def nothing_yet() -> list[dict[str, Any]]:
     """None yet."""

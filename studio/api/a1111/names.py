@@ -103,6 +103,9 @@ PICTURE_OVERRIDES = {
     "token_merging_ratio": "token_merging_ratio",
     "sd_vae_encode_method": "vae_encoder",
     "sd_vae_decode_method": "vae_decoder",
+    "sd_hypernetwork_strength": "hypernetwork_strength",
+    "extra_networks_default_multiplier": "hypernetwork_strength",
+    "sd_hypernetwork": "hypernetwork",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }

@@ -24,6 +24,7 @@ _FIXED: dict[str, Any] = {
     "enable_pnginfo": True,
     "outdir_samples": "",
     "outdir_txt2img_samples": "outputs/txt2img-images",
+    "sd_hypernetwork": "None",
     "eta_noise_seed_delta": 0,
     "eta_ancestral": 1.0,
     "eta_ddim": 0.0,

@@ -58,6 +58,12 @@ def embeddings(studio: StudioDep) -> list[ModelInfo]:
     return list(studio.library.embeddings())
 
 
+@router.get("/hypernetworks")
+def hypernetworks(studio: StudioDep) -> list[ModelInfo]:
+    """All hypernetwork files, also those with a `problem`."""
+    return list(studio.library.hypernetworks())
+
+
 @router.get("/loras/preview", response_class=Response)
 def lora_preview(studio: StudioDep, name: str) -> Response:
     """The picture that lies beside a LoRA file."""

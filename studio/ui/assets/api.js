@@ -91,6 +91,7 @@ export const plotChoices = () => get("plot/choices");
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
+export const hypernetworks = () => get("hypernetworks");
 export const vaes = () => get("vaes");
 export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });

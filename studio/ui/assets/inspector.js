@@ -172,7 +172,7 @@ export class Inspector {
       if (detail && !text.includes(detail)) chip.append(el("small", {}, detail));
       return el("li", {}, chip);
     }
-    const fixes = place && ["lora", "wildcard"].includes(kind) ? choices.slice(0, CHOICES) : [];
+    const fixes = place && ["lora", "hypernetwork", "wildcard"].includes(kind) ? choices.slice(0, CHOICES) : [];
     return el("li", { class: "wide" }, icon("warn"), chip, el("span", {}, problem), fixes.map((name) => button(`use ${name}`, () => this.#replace(mention, name), { kind: "chip", title: `Write ${name} instead` })));
   }
 
@@ -194,7 +194,7 @@ export class Inspector {
     const start = this.#find(mention);
     if (start < 0) return;
     const { kind, text } = mention;
-    const fresh = kind === "wildcard" ? `__${name}__` : text.replace(/^<lora:[^:>]*/, () => `<lora:${name}`);
+    const fresh = kind === "wildcard" ? `__${name}__` : text.replace(/^<(\w+):[^:>]*/, (_, tag) => `<${tag}:${name}`);
     const node = area(this.#side);
     node.focus();
     type(node, node.value.slice(0, start) + fresh + node.value.slice(start + text.length), start, start + fresh.length);

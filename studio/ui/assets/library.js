@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, VAEs as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -10,6 +10,7 @@ const KINDS = [
   ["models", "Checkpoints"],
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
+  ["hypernetworks", "Hypernetworks"],
   ["vaes", "VAE"],
 ];
 
@@ -55,8 +56,8 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, vaes };
+      const [models, loras, embeddings, hypernetworks, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.vaes()]);
+      this.#lists = { models, loras, embeddings, hypernetworks, vaes };
     } catch (error) {
       toast(error.message, "bad");
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,7 +10,13 @@ import gradio as gr
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
-from studio.ui.form import Form, refiner_choices, sampler_choices, schedule_choices, second_choices
+from studio.ui.form import (
+    Form,
+    refiner_choices,
+    sampler_choices,
+    schedule_choices,
+    second_choices,
+)
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
@@ -24,6 +30,7 @@ def _options(*names: str) -> tuple[str, ...]:
 
 SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Prompt", ("emphasis",), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
+    ("Hypernetwork", ("hypernetwork", "hypernetwork_strength"), ()),
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
     (
         "From a picture",
@@ -54,16 +61,21 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def build_txt2img(
-    form: Form, fresh: GenerationRequest, styles: list[str], models: Sequence[ModelInfo], restorers: Choices
+    form: Form,
+    fresh: GenerationRequest,
+    styles: list[str],
+    models: Sequence[ModelInfo],
+    offers: Mapping[str, Choices],
 ) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives. On offer are `styles`, the checkpoints `models` and `restorers` of faces.
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives. On offer are `styles`, the checkpoints `models`, and by field
+    of the sampler parameters `offers`.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
             generate = _prompts(form, styles)
-            _settings(form, fresh, models, restorers)
+            _settings(form, fresh, models, offers)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -93,7 +105,7 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo], restorers: Choices) -> None:
+def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo], offers: Mapping[str, Choices]) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
@@ -117,7 +129,7 @@ def _settings(form: Form, fresh: GenerationRequest, models: Sequence[ModelInfo],
         _extra(form)
         build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
-            _sampler_parameters(form, fresh, restorers)
+            _sampler_parameters(form, fresh, offers)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
@@ -194,18 +206,18 @@ def _extra(form: Form) -> None:
     listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
-def _sampler_parameters(form: Form, fresh: GenerationRequest, restorers: Choices) -> None:
+def _sampler_parameters(form: Form, fresh: GenerationRequest, offers: Mapping[str, Choices]) -> None:
     """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
-    special: dict[str, dict[str, Any]] = {
+    own: dict[str, dict[str, Any]] = {
         **{name: {"value": getattr(fresh, name)} for name in ("rng", "emphasis", "code_former_weight")},
-        "face_restoration": {"choices": restorers},
+        **{name: {"choices": choices} for name, choices in offers.items()},
     }
     for title, names, switches in SAMPLER_PARAMETERS:
         with gr.Column(elem_classes=["ls-parameter-group"]):
             gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
             with gr.Row(elem_classes=["ls-row", "ls-grid"]):
                 for name in names:
-                    form.place(name, min_width=100, **special.get(name, {}))
+                    form.place(name, min_width=100, **own.get(name, {}))
             if switches:
                 with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
                     for name in switches:
