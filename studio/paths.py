@@ -74,6 +74,11 @@ class Paths:
         return self.root / "vae_approx"
 
     @property
+    def face_restoration(self) -> Path:
+        """The networks that find faces and restore them."""
+        return self.root / "face_restoration"
+
+    @property
     def wildcards(self) -> Path:
         """Text files that `__name__` in a prompt draws lines from. Styles lie in `root` itself: styles.csv."""
         return self.root / "wildcards"

@@ -119,6 +119,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes["refiner"] = None
             missing.append(f"Refiner {request.refiner.checkpoint!r} is not here: painted without it.")
+    if request.face_restoration:
+        try:
+            library.face_plan(request.face_restoration, request.code_former_weight)
+        except StudioError:
+            changes["face_restoration"] = ""
+            missing.append(f"Face restorer {request.face_restoration!r} is not here: painted without it.")
     texts = {"prompt": request.prompt, "hires": request.hires.prompt if request.hires else ""}
     for tag in dict.fromkeys(tag for text in texts.values() for tag in extract_networks(text)[1]):
         try:

@@ -18,6 +18,7 @@ from studio.lineage import adopted, origin_request, refuse_contradictions, refus
 from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.models import ModelInfo
 from studio.schema.parts import MAX_SEED, BranchPoint, Refiner, SeedResize
 from studio.schema.plot import Plot
@@ -161,6 +162,9 @@ def _answered(
         variation=variation,
         seed_resize=_rounded(request.seed_resize),
         padding=padding_of(request, positive, negative, embeddings),
+        faces=library.face_plan(request.face_restoration, request.code_former_weight)
+        if request.face_restoration
+        else None,
         hires=hires,
         source=source,
         mask=mask,
@@ -236,6 +240,8 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
         "fp8_weight": resolved.fp8_weight,
         "cache_fp16_weight": resolved.cache_fp16_weight,
+        "face_restoration": resolved.faces.name if resolved.faces else "",
+        "code_former_weight": resolved.faces.weight if resolved.faces else DEFAULT_WEIGHT,
         "sampler": resolved.sampler,
         "schedule": schedule,
         "width": resolved.width,
@@ -280,7 +286,9 @@ def _branch_plan(
         raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
 
     try:
-        origin = resolve(asked, library, no_seed, selected_checkpoint=selected_checkpoint)
+        # What was done to its finished picture does not concern the latents.
+        unrestored = asked.model_copy(update={"face_restoration": ""})
+        origin = resolve(unrestored, library, no_seed, selected_checkpoint=selected_checkpoint)
     except StudioError as error:
         told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
         raise type(error)(told, field="branch.origin", choices=error.choices) from error

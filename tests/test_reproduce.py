@@ -104,10 +104,14 @@ def test_missing_models_are_named_and_done_without(studio: Studio) -> None:
     picture = painted(studio)
     text = picture.infotext.replace("<lora:ink:0.5>", "<lora:gone:0.5> <lora:ink:0.5>")
     text = text.replace("Model hash: 0123456789", "Model hash: 9999999999").replace("Model: sprout", "Model: elsewhere")
-    text = text.replace("Steps: 2", "Refiner: polish, Refiner switch at: 0.5, Steps: 2")
+    text = text.replace(
+        "Steps: 2",
+        "Refiner: polish, Refiner switch at: 0.5, Face restoration: CodeFormer, CodeFormer weight: 0.2, Steps: 2",
+    )
     found = check(studio, changed(picture, pixel=9, text=text))
     assert "Refiner 'polish' is not here: painted without it." in found.causes
     assert "LoRA 'gone' is not here: painted without it." in found.causes
+    assert "Face restorer 'CodeFormer' is not here: painted without it." in found.causes
     assert any(cause.startswith("Checkpoint 'elsewhere [9999999999]' is not here") for cause in found.causes)
     assert "<lora:ink:0.5>" in found.infotext and "gone" not in found.infotext
 

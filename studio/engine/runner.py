@@ -21,6 +21,7 @@ from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
 from studio.engine.enlarging import Work
+from studio.engine.faces.restore import FaceKeeper
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -78,6 +79,7 @@ class DiffusersEngine:
         self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
+        self._faces = FaceKeeper(self._hardware)
         self._saving = Saving()  # of the job that runs
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
@@ -150,6 +152,7 @@ class DiffusersEngine:
         """Unload everything."""
         with self._turn:
             self._keeper.drop()
+            self._faces.release()
 
     def _warm(self, model: ModelInfo) -> None:
         with self._turn:
@@ -163,7 +166,10 @@ class DiffusersEngine:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
+        if resolved.faces is None and not all(map(self._keeper.has, resolved.checkpoints)):
+            self._faces.release()  # a checkpoint may need the room
         loaded = yield from self._prepare(resolved)
+        restore = self._faces.restore(resolved.faces) if resolved.faces else None
         for half in get_args(Half):
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         for model in resolved.upscaler_models:
@@ -176,7 +182,15 @@ class DiffusersEngine:
         decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
             Painting(
-                resolved, cancel, painter(loaded), decoder, self._keeper.upscaler, self._hardware, self._saving, canvas
+                resolved,
+                cancel,
+                painter(loaded),
+                decoder,
+                self._keeper.upscaler,
+                self._hardware,
+                self._saving,
+                canvas,
+                restore,
             )
         ) as job:
             yield from self._batches(job, loaded, resolved, cancel, painter)

@@ -73,6 +73,7 @@ def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
         reader.read(fields, GenerationRequest, key, name)
     for key, name in CHOICE_FIELDS.items():
         reader.read(fields, GenerationRequest, key, name)
+    reader.read(fields, GenerationRequest, "Face restoration", "face_restoration")
     fields.update(reader.sampler())
     fields.update(reader.models())
     options: dict[str, Any] = {}

@@ -25,7 +25,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "mask": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "ControlNet": ("ControlNet",),
     "ADetailer": ("ADetailer",),
-    "face restoration": ("Face restoration",),
     "scripts": (
         "Script",
         "X Type",
@@ -45,7 +44,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 SILENT = frozenset(
     {
         *("Version", "User", "App", "Parser", "Operations", "Pipeline", "Backend", "Created Date", "Created By"),
-        *("Model hash", "Model id", "VAE hash", "Raw prompt", "Raw negative prompt"),
+        *("Model hash", "Model id", "VAE hash", "Face restoration file", "Raw prompt", "Raw negative prompt"),
         *("nsfw", "draft", "quantity", "workflow", "baseModel", "fluxMode", "experimental", "Civitai version"),
     }
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from studio.errors import UnknownModel, UnknownName
 from studio.families.tiny_vae import Half
 from studio.library.embeddings import word_of
+from studio.library.faces import face_plan, restorer_names
 from studio.library.hashes import (
     CHECKPOINT_DIGITS,
     EMBEDDING_DIGITS,
@@ -31,6 +32,7 @@ from studio.library.tiny_vae import find_tiny_vae
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt.styles import Style
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
 from studio.upscalers import UPSCALERS, stems_of
@@ -140,6 +142,14 @@ class Library:
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """The file of the tiny autoencoder's half; see `find_tiny_vae`."""
         return find_tiny_vae(self._paths.vae_approx.absolute(), latent_space, half)
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        """The files that restore faces; see `studio.library.faces.face_plan`."""
+        return face_plan(self._paths.face_restoration.absolute(), name, weight)
+
+    def face_restorers(self) -> list[str]:
+        """What `face_plan` may be asked for."""
+        return restorer_names(self._paths.face_restoration.absolute())
 
     def lora(self, name: str) -> ModelInfo:
         """The LoRA called `name`, which may also be its alias. Raises `UnknownName` with near matches."""

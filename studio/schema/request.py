@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.parts import (
     MAX_PROMPT,
     MAX_SEED,
@@ -146,6 +147,17 @@ class GenerationRequest(Frozen):
         False,
         description="With FP8 weight: keep half-precision copies too, so that LoRAs are merged before weights are rounded",
     )
+    face_restoration: str = Field(
+        "",
+        max_length=300,
+        description="Restore the faces of the finished picture with this network: CodeFormer, GFPGAN, or a file's name; empty: do not",
+    )
+    code_former_weight: float = Field(
+        DEFAULT_WEIGHT,
+        ge=0,
+        le=1,
+        description="Of CodeFormer: 0 has the strongest effect and may change who it is, 1 stays nearest to the picture",
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
@@ -181,11 +193,11 @@ class GenerationRequest(Frozen):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
 
-    @field_validator("hypernetwork")
+    @field_validator("hypernetwork", "face_restoration")
     @classmethod
     def _without_none(cls, name: str) -> str:
         """A1111's name of nothing is "None"."""
-        return "" if name.strip() in ("", "None") else name
+        return "" if name.strip() in ("", "None") else name.strip()
 
     @field_validator("mask")
     @classmethod

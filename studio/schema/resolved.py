@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import RefinerPasses, SamplerOptions, SeedResize
 from studio.schema.plot import Plot
@@ -248,6 +249,7 @@ class ResolvedRequest(_Frozen):
     fp8_weight: Fp8Weight = Field("Disable", description="As asked for; Disable also where it concerns no checkpoint")
     cache_fp16_weight: bool = Field(False, description="Only with such weights")
     rng: RngSource
+    faces: FacePlan | None = Field(None, description="None leaves faces as they were painted")
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     source: SourcePlan | None = Field(None, description="None begins with noise")
     mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")

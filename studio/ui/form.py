@@ -13,6 +13,7 @@ from gradio.components import Component
 from pydantic import ValidationError
 
 from studio.errors import StudioError
+from studio.families.faces import RESTORERS
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
 from studio.schema.parts import BUILT_IN
@@ -82,6 +83,12 @@ def source_upscalers(upscalers: Iterable[str | tuple[str, str]]) -> list[tuple[s
     return [("Off", ""), *(pair for pair in pairs if not on_latents(pair[1]))]
 
 
+def restorer_choices(studio: Studio) -> list[tuple[str, str]]:
+    """`None`, the networks that restore faces, whether their files are there or not, and the older files of each."""
+    names = dict.fromkeys((*RESTORERS, *studio.library.face_restorers()))
+    return [("None", ""), *((name, name) for name in names)]
+
+
 def style_choices(studio: Studio) -> list[str]:
     """Names of the styles; none while a file of them is damaged."""
     try:
@@ -111,6 +118,7 @@ def library_choices(studio: Studio) -> dict[str, Choices]:
         "text_encoders": encoders,
         "hires.text_encoders": [BUILT_IN, *encoders],
         "hypernetwork": hypernetwork_choices(studio.library.hypernetworks()),
+        "face_restoration": restorer_choices(studio),
         "styles": style_choices(studio),
     }
 

@@ -17,6 +17,7 @@ from gradio.components import Component
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.parts import BUILT_IN
 from studio.schema.request import RunOptions
 from studio.settings import Settings
@@ -30,7 +31,7 @@ Outcome = dict[str, Any]
 Updates = dict[Component, Any]
 LISTS = (
     *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae", "hires.upscaler", "sd_upscale.upscaler"),
-    *("text_encoders", "hires.text_encoders", "hypernetwork", "styles"),
+    *("text_encoders", "hires.text_encoders", "hypernetwork", "face_restoration", "styles"),
 )
 """Fields whose choices are what the library has."""
 
@@ -138,6 +139,7 @@ class Handlers:
             "vae": self._vae,
             "text_encoders": self._text_encoders,
             "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
+            "face_restoration": lambda name: name and self.studio.library.face_plan(name, DEFAULT_WEIGHT).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),

@@ -155,6 +155,8 @@ LOOKS: dict[str, Look] = {
     "token_merging_ratio": Look("Token merging", "setting_token_merging_ratio", {"step": 0.1}),
     "fp8_weight": Look("FP8 weight", "setting_fp8_storage"),
     "cache_fp16_weight": Look("Cache FP16 weight for LoRA", "setting_cache_fp16_weight"),
+    "face_restoration": Look("Restore faces with", "setting_face_restoration_model"),
+    "code_former_weight": Look("CodeFormer weight", "setting_code_former_weight", {"step": 0.05}),
     "rng": Look("Random numbers from", "setting_randn_source"),
     "sampler_options.eta": Look("Eta", "txt2img_eta", {"placeholder": "automatic"}),
     "sampler_options.s_churn": Look("Sigma churn", "txt2img_s_churn", {"step": 1}),

@@ -32,6 +32,7 @@ from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
+from tests.engine.faces.made import made_file
 from tests.tiny_models import tiny_components, tiny_file, tiny_vae_file
 from tests.vector_files import vector_path
 
@@ -125,6 +126,16 @@ CASES: dict[str, dict[str, Any]] = {
         "width": 64,
         "height": 64,
         "hires": {"upscaler": "R-ESRGAN 2x+", "scale": 1.5, "denoising_strength": 0.3},
+    },
+    "restored faces": {"face_restoration": "gfpgan", "seed": 24},
+    "a weight that does not act": {"face_restoration": "GFPGAN", "code_former_weight": 0.2, "seed": 24},
+    "a weight without face restoration": {"code_former_weight": 0.2, "seed": 24},
+    "a name that means no restorer": {"face_restoration": "None", "seed": 24},
+    "CodeFormer and its weight": {"face_restoration": "CodeFormer", "code_former_weight": 0.35, "seed": 24},
+    "a restorer by its file": {"face_restoration": "GFPGANv1.3.safetensors", "seed": 24},
+    "a plot of restorers": {
+        "seed": 24,
+        "plot": {"x_type": "Face restore", "x_values": "None, CodeFormer, GFPGANv1.3"},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -498,6 +509,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "vae_approx").mkdir()
     for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
         (folder / "vae_approx" / f"{name}.safetensors").touch()
+    for network, name in (
+        ("GFPGAN", "GFPGANv1.3"),
+        ("GFPGAN", "GFPGANv1.4"),
+        ("CodeFormer", "codeformer"),
+        ("RetinaFace", "detection_Resnet50_Final"),
+    ):
+        made_file(folder / "face_restoration", network, name)
     (folder / "hypernetworks").mkdir()
     network = {f"32.{half}.linear.0.weight": torch.ones(32, 32) for half in "kv"}
     save_file(network, folder / "hypernetworks" / "ink.safetensors")
@@ -564,6 +582,7 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
         "tiling": request.tiling,
+        "restore_faces": bool(request.face_restoration),
         "s_min_uncond": options.s_min_uncond,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         "branch": request.branch and request.branch.model_dump(),
@@ -596,6 +615,8 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "prediction_type": request.prediction_type,
             "sd_vae_encode_method": request.vae_encoder,
             "sd_vae_decode_method": request.vae_decoder,
+            "face_restoration_model": request.face_restoration,
+            "code_former_weight": request.code_former_weight,
             "deep_cache": request.deep_cache,
             "fp8_storage": request.fp8_weight,
             "forge_additional_modules": list(request.text_encoders),

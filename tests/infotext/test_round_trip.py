@@ -22,6 +22,7 @@ from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -77,6 +78,15 @@ class Library:
 
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file=f"/m/{name}.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
@@ -159,6 +169,7 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
     "upscaler": st.sampled_from([*UPSCALERS.names(), UPSCALER.name]),
     "SdUpscale.upscaler": st.sampled_from(["", *ON_PIXELS, UPSCALER.name]),
+    "face_restoration": st.sampled_from(["", "None", "GFPGAN", "CodeFormer", "GFPGANv1.3"]),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),

@@ -31,6 +31,11 @@ APPLIED = {
         "cache_fp16_weight": True,
     },
     "FP8 weight: Enable": {"fp8_weight": "Enable", "cache_fp16_weight": False},
+    "Face restoration: GFPGANv1.3.safetensors": {"face_restoration": "GFPGANv1.3"},
+    "Face restoration: CodeFormer, CodeFormer weight: 0.25, Face restoration file: codeformer": {
+        "face_restoration": "CodeFormer",
+        "code_former_weight": 0.25,
+    },
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -75,7 +80,7 @@ OPTIONS = {
     "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
-    *("Image CFG scale: 1.5", "Face restoration: CodeFormer"),
+    "Image CFG scale: 1.5",
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
     *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),

@@ -91,6 +91,7 @@ OVERRIDES = {
     "CLIP_stop_at_last_layers": "clip_skip",
     "emphasis": "emphasis",
     "randn_source": "rng",
+    "code_former_weight": "code_former_weight",
 }
 PICTURE_OVERRIDES = {
     "use_old_scheduling": "old_prompt_editing",
@@ -142,6 +143,8 @@ SAMPLER_OVERRIDES = {
     "s_min_uncond_all": "s_min_uncond_all",
     "skip_early_cond": "skip_early_cond",
 }
+FACES, FACE_RESTORER = "face_restoration", "face_restoration_model"
+"""A1111's settings of whether faces are restored where `restore_faces` does not say, and with which network."""
 TOKEN_MERGING = "token_merging_ratio_img2img"
 """A1111's setting of token merging in img2img, where the general one is 0."""
 KNOWN_OVERRIDES = frozenset().union(
@@ -152,7 +155,7 @@ KNOWN_OVERRIDES = frozenset().union(
     SOURCE_OVERRIDES,
     MASK_OVERRIDES,
     SAMPLER_OVERRIDES,
-    (TOKEN_MERGING, MODULES),
+    (FACES, FACE_RESTORER, TOKEN_MERGING, MODULES),
 )
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in SAMPLER_OVERRIDES.items()},
@@ -183,6 +186,7 @@ _THEIRS = {
     "source": "init_images",
     "source.image": "init_images",
     "mask.image": "mask",
+    "face_restoration": "restore_faces",
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }

@@ -45,6 +45,7 @@ def context_of(studio: Studio) -> Context:
         lambda text: studio.read_infotext(text).request,
         studio.settings.preview_every,
         partial(sorted_modules, library=studio.library),
+        studio.settings.face_restoration_model,
     )
 
 
@@ -143,8 +144,8 @@ def _info(studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, not
         "cfg_scale": request.cfg_scale,
         "steps": request.steps,
         "batch_size": request.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
+        "restore_faces": bool(request.face_restoration),
+        "face_restoration_model": request.face_restoration or None,
         "sd_model_name": model.name,
         "sd_model_hash": model.short_hash,
         "sd_vae_name": vae.name if vae else None,

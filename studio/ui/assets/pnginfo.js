@@ -39,6 +39,7 @@ const LABELS = {
   cache_fp16_weight: "Cache FP16 weight for LoRA",
   deep_cache: "DeepCache interval",
   token_merging_ratio: "Token merging",
+  face_restoration: "Faces restored with",
   rng: "Random numbers from",
   source: "Begun with",
   mask: "Painted anew",

@@ -48,6 +48,7 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     ("Less memory", ("fp8_weight",), ("cache_fp16_weight",)),
     ("Picture", ("vae_encoder", "vae_decoder", "sdxl_crop_top", "sdxl_crop_left"), ("tiling",)),
+    ("Faces", ("face_restoration", "code_former_weight"), ()),
 )
 """Title, fields and switches of each group of the accordion."""
 
@@ -197,7 +198,7 @@ def _extra(form: Form) -> None:
 
 def _sampler_parameters(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choices]) -> None:
     """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
-    settings = {"rng": fresh.rng, "emphasis": fresh.emphasis}
+    settings = {name: getattr(fresh, name) for name in ("rng", "emphasis", "code_former_weight")}
     for title, names, switches in SAMPLER_PARAMETERS:
         with gr.Column(elem_classes=["ls-parameter-group"]):
             gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
