@@ -31,7 +31,7 @@ usage: python launch.py [serve] [options]      start the server and open the pag
        python launch.py train CONFIG.toml      train a model
        python launch.py runs                   list training runs
        python launch.py dataset PATH           look at training data, write captions
-       python launch.py models                 list checkpoints, VAEs, LoRAs, embeddings, hypernetworks, upscalers
+       python launch.py models                 list checkpoints, VAEs, LoRAs, embeddings, upscalers ...
        python launch.py convert FILE ...       write .ckpt, .pt, .pth, .bin files anew as .safetensors
        python launch.py reproduce FILE         paint a picture again and compare
        python launch.py bench NAME             measure

@@ -14,6 +14,7 @@ from studio.library import Library
 from studio.library.scan import describe, find_models
 from studio.paths import REPOSITORY, Paths
 from studio.prompt.styles import Style
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 
 
@@ -33,6 +34,10 @@ class OneModel:
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """No tiny autoencoder is asked for."""
         raise NotImplementedError(half)
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        """No face restoration is asked for."""
+        raise NotImplementedError(name)
 
     def lora(self, name: str) -> ModelInfo:
         """No LoRA is asked for."""

@@ -43,6 +43,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "and Skip Early CFG 0.2": {"changes": {"sampler_options": {"skip_early_cond": 0.2}}},
     "and NGMS 1, every other step": {"changes": {"sampler_options": {"s_min_uncond": 1.0}}},
     "and NGMS 1, all steps": {"changes": {"sampler_options": {"s_min_uncond": 1.0, "s_min_uncond_all": True}}},
+    "and FP8 weights": {"changes": {"fp8_weight": "Enable"}},
     "and 6 steps, SGM Uniform": {"steps": 6, "schedule": "SGM Uniform"},
 }
 """What differs from the painter of `bench sprout` (20 steps, Karras, CFG 4). All but the reference choose the number format by themselves."""

@@ -139,6 +139,7 @@ def _axes() -> str:
     worded = {
         "Prompt S/R": ("words", "both prompts: each word takes the place of the first one"),
         "Prompt order": ("words, 5 at most", "the prompt: the words in every order"),
+        "Face restore": ("names, None, True, False", "`face_restoration`"),
         "Size": ("512x768", "`width`, `height`"),
         "Styles": ("names", "`styles`: that one alone"),
     }

@@ -145,6 +145,7 @@ class Studio:
             clip_skip=settings.CLIP_stop_at_last_layers,
             emphasis=settings.emphasis,
             rng=settings.randn_source,
+            code_former_weight=settings.code_former_weight,
         )
 
     def resolve(self, request: GenerationRequest, options: RunOptions | None = None) -> ResolvedRequest:

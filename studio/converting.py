@@ -79,7 +79,10 @@ def convert(source: Path, folder: Path | None = None, *, force: bool = False) ->
 
 def _pickles(paths: Paths) -> list[Path]:
     """All files below the folders of models that may be pickles."""
-    folders = (paths.checkpoints, paths.loras, paths.embeddings, paths.hypernetworks, paths.vae_approx)
+    folders = (
+        *(paths.checkpoints, paths.loras, paths.embeddings, paths.hypernetworks, paths.text_encoders),
+        *(paths.vae_approx, paths.upscalers, paths.face_restoration),
+    )
     found = [model.path for folder in folders for model in find_models(folder) if not model.layout_folder]
     return [path for path in found if path.suffix.lower() in PICKLES]
 

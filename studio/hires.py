@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from studio.encoders import second_names, second_text_encoders, second_vae
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError, UnknownName
 from studio.families import family
 from studio.hypernetworks import find_hypernetworks
@@ -38,10 +39,11 @@ class HiresSize:
 @dataclass(frozen=True)
 class FirstPass:
     """What the second pass takes over from the first where nothing else is asked for. `worded` are its prompts by field, as they
-    were drawn; `vae` is a separate one, for both passes."""
+    were drawn; `vae` and `text_encoders` are separate ones."""
 
     model: ModelInfo
     vae: ModelInfo | None
+    text_encoders: tuple[ModelInfo, ...]
     worded: Mapping[str, str]
     loras: tuple[LoraUse, ...]
 
@@ -122,6 +124,8 @@ def hires_plan(
         negative=negative,
         loras=loras,
         hypernetworks=hypernetworks,
+        vae=second_vae(part, first.vae, library),
+        text_encoders=second_text_encoders(part, first.text_encoders, model, library),
         refiner=finishing,
         refiner_passes=passes,
         token_merging_ratio=part.token_merging_ratio or request.token_merging_ratio,
@@ -150,6 +154,7 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
     plan = resolved.hires
     if part is None or plan is None:
         return None
+    vae, encoders = second_names(plan, resolved)
     return HiresPass(
         **({"scale": plan.scale} if plan.scale is not None else {}),
         width=plan.resize[0] if plan.resize else 0,
@@ -158,6 +163,8 @@ def fixed_hires(part: HiresPass | None, resolved: ResolvedRequest, schedule: str
         steps=plan.steps if plan.steps_given else 0,
         denoising_strength=plan.denoising_strength,
         checkpoint="" if plan.model.path == resolved.model.path else plan.model.name,
+        vae=vae,
+        text_encoders=encoders,
         sampler="" if plan.sampler == resolved.sampler else plan.sampler,
         schedule=_named_schedule(plan, schedule),
         cfg_scale=0.0 if plan.cfg_scale == resolved.cfg_scale else plan.cfg_scale,
@@ -194,10 +201,10 @@ def _painter(part: HiresPass, first: FirstPass, library: ModelLookup, upscaler: 
             f"something else to it. Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model.",
             field="hires.checkpoint",
         )
-    if first.vae is not None:
+    if first.vae is not None and not part.vae:
         raise IncompatibleFile(
             f"VAE {first.vae.name!r} cannot be that of {first.model.name!r} ({before.title}) and of {model.name!r} ({after.title}): "
-            "their latents differ. Choose Automatic, which is each one's own.",
+            "their latents differ. Choose Automatic, which is each one's own, or another VAE for the second pass (hires.vae).",
             field="vae",
         )
     return model

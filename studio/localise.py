@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from studio.encoders import sorted_modules
 from studio.errors import StudioError
 from studio.prompt.styles import Style, recognise_styles
 from studio.upscalers import find_upscaler
@@ -23,6 +24,7 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
     found = dict(request)
     with contextlib.suppress(StudioError):
         found |= _with_styles(found, library.styles.styles())
+    found = sorted_modules(found, library)
     for field, find in (("model", library.checkpoint), ("vae", library.vae)):
         with contextlib.suppress(StudioError):
             info = find(found[field]) if found.get(field) else None
@@ -32,6 +34,10 @@ def in_local_words(request: Mapping[str, Any], library: Library) -> dict[str, An
             with contextlib.suppress(StudioError):
                 info = library.checkpoint(found[part]["checkpoint"])
                 found[part] = {**found[part], "checkpoint": info.name}
+    if (found.get("hires") or {}).get("vae"):
+        with contextlib.suppress(StudioError):
+            vae = library.vae(found["hires"]["vae"])
+            found["hires"] = {**found["hires"], "vae": vae.name if vae else "Automatic"}
     for part in ("hires", "sd_upscale"):
         if (found.get(part) or {}).get("upscaler"):
             with contextlib.suppress(StudioError):

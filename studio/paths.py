@@ -54,6 +54,11 @@ class Paths:
         return self.root / "hypernetworks"
 
     @property
+    def text_encoders(self) -> Path:
+        """Text encoders in files of their own."""
+        return self.root / "text_encoders"
+
+    @property
     def upscalers(self) -> Path:
         """Models that enlarge pictures (ESRGAN)."""
         return self.root / "upscalers"
@@ -67,6 +72,11 @@ class Paths:
     def vae_approx(self) -> Path:
         """The tiny autoencoder (TAESD)."""
         return self.root / "vae_approx"
+
+    @property
+    def face_restoration(self) -> Path:
+        """The networks that find faces and restore them."""
+        return self.root / "face_restoration"
 
     @property
     def wildcards(self) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from studio.errors import NotFound, StudioError
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.jobs import JobRecord
-from studio.schema.request import GenerationRequest, RngSource
+from studio.schema.request import Fp8Weight, GenerationRequest, RngSource
 from studio.upscalers import UPSCALERS
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def plot_choices(studio: Studio) -> dict[str, list[str]]:
         ],
         "Styles": _styles(studio),
         "RNG source": list(get_args(RngSource)),
+        "FP8 mode": list(get_args(Fp8Weight)),
         "Always discard next-to-last sigma": switches,
         "SGM noise multiplier": switches,
     }

@@ -14,7 +14,7 @@ from studio.errors import InvalidRequest, StudioError, UnknownName
 from studio.infotext import parse_infotext
 from studio.infotext.keys import PROGRAM
 from studio.prompt.networks import HYPERNETWORK, extract_networks
-from studio.schema.parts import HiresPass
+from studio.schema.parts import BUILT_IN, HiresPass
 from studio.schema.request import GenerationRequest, make_request
 from studio.upscalers import PLAIN_UPSCALER, find_upscaler
 from studio.wording import ModelLookup
@@ -101,6 +101,7 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes |= {"hypernetwork": "", "hypernetwork_strength": 1.0}
             missing.append(f"Hypernetwork {request.hypernetwork!r} is not here: painted without it.")
+    changes["text_encoders"] = _present(request.text_encoders, "Text encoder", library, missing)
     for part in ("source", "mask"):
         given = getattr(request, part)
         if given and not _is_kept(given.image, library):
@@ -118,6 +119,12 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
         except UnknownName:
             changes["refiner"] = None
             missing.append(f"Refiner {request.refiner.checkpoint!r} is not here: painted without it.")
+    if request.face_restoration:
+        try:
+            library.face_plan(request.face_restoration, request.code_former_weight)
+        except StudioError:
+            changes["face_restoration"] = ""
+            missing.append(f"Face restorer {request.face_restoration!r} is not here: painted without it.")
     texts = {"prompt": request.prompt, "hires": request.hires.prompt if request.hires else ""}
     for tag in dict.fromkeys(tag for text in texts.values() for tag in extract_networks(text)[1]):
         try:
@@ -136,10 +143,33 @@ def with_what_is_here(request: GenerationRequest, library: ModelLookup) -> tuple
     return request.model_copy(update={**changes, "prompt": texts["prompt"]}), missing
 
 
+def _present(names: tuple[str, ...], label: str, library: ModelLookup, missing: list[str]) -> tuple[str, ...]:
+    """Those of the text encoders that are here; `missing` gets a sentence about each other one."""
+    found = []
+    for name in names:
+        try:
+            found.append(name if name == BUILT_IN else library.text_encoder(name).name)
+        except UnknownName:
+            missing.append(f"{label} {name!r} is not here: painted with the checkpoint's own.")
+    return tuple(found)
+
+
+def _second_modules(part: HiresPass, library: ModelLookup, missing: list[str]) -> dict[str, Any]:
+    """VAE and text encoders of the second pass, as far as they are here."""
+    encoders = _present(part.text_encoders, "Hires text encoder", library, missing)
+    found: dict[str, Any] = {"text_encoders": encoders or ((BUILT_IN,) if part.text_encoders else ())}
+    try:
+        library.vae(part.vae or "Automatic")
+    except UnknownName:
+        missing.append(f"Hires VAE {part.vae!r} is not here: painted with the checkpoint's own.")
+        found["vae"] = "Automatic"
+    return found
+
+
 def _hires_with_what_is_here(part: HiresPass, library: ModelLookup) -> tuple[HiresPass, list[str]]:
     """The second pass but for its prompt, as `with_what_is_here` does it."""
     upscaler, missing = _upscaler_that_is_here(part.upscaler, library)
-    changes = {"upscaler": upscaler}
+    changes: dict[str, Any] = {"upscaler": upscaler, **_second_modules(part, library, missing)}
     try:
         library.checkpoint(part.checkpoint or None)
     except UnknownName:

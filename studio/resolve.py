@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from studio.encoders import find_text_encoders, sorted_modules
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families import family
 from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_out
@@ -17,10 +18,11 @@ from studio.lineage import adopted, origin_request, refuse_contradictions, refus
 from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.models import ModelInfo
 from studio.schema.parts import MAX_SEED, BranchPoint, Refiner, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import GenerationRequest, RunOptions
+from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.resolved import (
     BranchPlan,
     EmbeddingUse,
@@ -30,6 +32,7 @@ from studio.schema.resolved import (
     RefinerPlan,
     ResolvedRequest,
     VariationPlan,
+    in_eight_bits,
 )
 from studio.schema.source import LATENT_UPSCALE
 from studio.sources import given_pictures, mask_plan, run_steps, source_plan
@@ -49,7 +52,8 @@ from studio.wording import (
 ORIGIN = "The picture that is branched from"
 AS_ASKED = (
     "sampler_options", "steps", "cfg_scale", "batch_size", "batch_count", "clip_skip", "emphasis", "old_prompt_editing",
-    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "rng",
+    "prediction_type", "noise_schedule", "downcast_alphas", "tiling", "deep_cache", "token_merging_ratio", "fp8_weight",
+    "cache_fp16_weight", "rng",
 )  # fmt: skip
 """Fields that leave no question open."""
 CROP = ("sdxl_crop_top", "sdxl_crop_left")
@@ -78,9 +82,9 @@ def resolve(
     if request.plot is not None:
         return _plotted(request, request.plot, library, draw_seed, selected_checkpoint, options)
     if request.branch is None:
-        return _answered(request, library, draw_seed, selected_checkpoint, options)
+        return _settled(_answered(request, library, draw_seed, selected_checkpoint, options))
     branch = _branch_plan(request, request.branch, library, selected_checkpoint)
-    resolved = _answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options)
+    resolved = _settled(_answered(adopted(request, branch.origin), library, draw_seed, selected_checkpoint, options))
     refuse_branching(resolved, "sd_upscale")
     refuse_contradictions(resolved, branch.origin)
     return resolved.model_copy(update={"branch": branch})
@@ -126,12 +130,13 @@ def _answered(
     positive, negative = prompt_plans(worded, calls, request)
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
+    encoders = find_text_encoders(request.text_encoders, model, library)
     source, mask = source_plan(request, model, library), mask_plan(request, model, library)
     upscale = upscale_plan(request, source, (width, height), library)
     width, height = upscale.tile if upscale else (width, height)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
-    hires, more = _second_pass(request, FirstPass(model, vae, worded, loras), library, seed)
+    hires, more = _second_pass(request, FirstPass(model, vae, encoders, worded, loras), library, seed)
     refined = hires is None or hires.refiner_passes != "second pass"
     families = {model.family, hires.model.family if hires else model.family}
     return ResolvedRequest(
@@ -146,6 +151,7 @@ def _answered(
         if refined
         else None,
         vae=usable(vae) if vae else None,
+        text_encoders=encoders,
         **_tiny_vaes(request, family(model.family).latent_space, hires, library),
         sampler=sampler.name,
         schedule=running.label,
@@ -156,6 +162,9 @@ def _answered(
         variation=variation,
         seed_resize=_rounded(request.seed_resize),
         padding=padding_of(request, positive, negative, embeddings),
+        faces=library.face_plan(request.face_restoration, request.code_former_weight)
+        if request.face_restoration
+        else None,
         hires=hires,
         source=source,
         mask=mask,
@@ -165,6 +174,13 @@ def _answered(
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
     )
+
+
+def _settled(resolved: ResolvedRequest) -> ResolvedRequest:
+    """`resolved` without a storage of weights that concerns none of its checkpoints."""
+    if any(in_eight_bits(resolved.fp8_weight, model) for model in resolved.checkpoints):
+        return resolved
+    return resolved.model_copy(update={"fp8_weight": "Disable", "cache_fp16_weight": False})
 
 
 def _second_pass(
@@ -216,11 +232,16 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
         "hires": fixed_hires(request.hires, resolved, schedule),
         "source": source,
         "mask": mask,
-        "sd_upscale": fixed_upscale(resolved),
         **fixed_hypernetwork(resolved),
+        "sd_upscale": fixed_upscale(resolved),
         "vae": resolved.vae.name if resolved.vae else "Automatic",
+        "text_encoders": tuple(encoder.name for encoder in resolved.text_encoders),
         "vae_encoder": "TAESD" if resolved.tiny_encoder else "Full",
         "vae_decoder": "TAESD" if resolved.tiny_decoder else "Full",
+        "fp8_weight": resolved.fp8_weight,
+        "cache_fp16_weight": resolved.cache_fp16_weight,
+        "face_restoration": resolved.faces.name if resolved.faces else "",
+        "code_former_weight": resolved.faces.weight if resolved.faces else DEFAULT_WEIGHT,
         "sampler": resolved.sampler,
         "schedule": schedule,
         "width": resolved.width,
@@ -258,13 +279,16 @@ def _branch_plan(
 ) -> BranchPlan:
     """The origin of a branch, resolved from its text, and where it is left."""
     refuse_branch(find_sampler(request.sampler))
-    asked = origin_request(point, library.lora_hashes(), library.embedding_hashes())
+    read = origin_request(point, library.lora_hashes(), library.embedding_hashes())
+    asked = make_request(sorted_modules(read.model_dump(), library))
 
     def no_seed() -> int:
         raise InvalidRequest("The origin's text names no seed, so it cannot be painted again.", field="branch.origin")
 
     try:
-        origin = resolve(asked, library, no_seed, selected_checkpoint=selected_checkpoint)
+        # What was done to its finished picture does not concern the latents.
+        unrestored = asked.model_copy(update={"face_restoration": ""})
+        origin = resolve(unrestored, library, no_seed, selected_checkpoint=selected_checkpoint)
     except StudioError as error:
         told = error.message if error.message.startswith(ORIGIN) else f"{ORIGIN}: {error.message}"
         raise type(error)(told, field="branch.origin", choices=error.choices) from error

@@ -18,6 +18,7 @@ from pydantic.config import JsonDict
 from studio.errors import SettingsError
 from studio.paths import atomic_write
 from studio.schema.complaint import first_complaint
+from studio.schema.faces import DEFAULT_WEIGHT, FaceArchitecture
 from studio.schema.request import PictureFormat
 
 PREFIX = "STUDIO_"
@@ -110,6 +111,16 @@ class Settings(BaseModel):
     randn_source: Literal["CPU", "GPU", "NV"] = _setting("CPU", "Where noise is drawn", group="Defaults")
     emphasis: Literal["Original", "No norm", "Ignore", "None"] = _setting(
         "Original", "How (word:1.2) weights act", group="Defaults"
+    )
+    face_restoration_model: FaceArchitecture = _setting(
+        "CodeFormer", "Network that restores faces where A1111's REST asks for it without a name", group="Defaults"
+    )
+    code_former_weight: float = _setting(
+        DEFAULT_WEIGHT,
+        "CodeFormer's weight in a fresh form: 0 has the strongest effect",
+        group="Defaults",
+        minimum=0,
+        maximum=1,
     )
     lora_weight: float = _setting(
         0.8, "Weight that a click on a LoRA card inserts", group="Defaults", minimum=-5, maximum=5

@@ -26,11 +26,18 @@ SAMPLER = "DPM++ 2M"
 
 
 def sketch_request(request: GenerationRequest, steps: int) -> GenerationRequest:
-    """`request` as one live picture of `steps` steps.
+    """`request` as one live picture of `steps` steps, in which no faces are restored.
 
     A branch keeps its own steps, sampler and schedule: the step that it begins at is one of them.
     """
-    changes: dict[str, Any] = {"batch_count": 1, "batch_size": 1, "hires": None, "sd_upscale": None, "plot": None}
+    changes: dict[str, Any] = {
+        "batch_count": 1,
+        "batch_size": 1,
+        "hires": None,
+        "sd_upscale": None,
+        "plot": None,
+        "face_restoration": "",
+    }
     if request.branch is None:
         sampler = find_sampler(request.sampler)
         settles = sampler.can_branch and not sampler.brownian and sampler.eta(request.sampler_options) == 0

@@ -16,7 +16,7 @@ def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) 
     """The predicted picture after `step` (from 1) of picture `index` of `batch`, decoded in full: a PNG without text. A refined
     picture is decoded by the VAE that its finished picture is decoded by, before the switch of a running job by that of the
     first checkpoint. Where the second pass has a checkpoint of its own, each step is decoded by that which painted it: the
-    latents of one may mean nothing to the other.
+    latents of one may mean nothing to the other. A VAE of the second pass decodes the steps behind the first's.
 
     Raises `NotFound` when its latents are not kept, `UnknownModel` when the job's checkpoint or VAE is gone, and what
     `Engine.decode` raises.
@@ -30,6 +30,8 @@ def decode_step(studio: Studio, job_id: int, batch: int, step: int, index: int) 
     if request.hires and request.hires.checkpoint:
         names.append(request.hires.checkpoint)
         painter = painter_of(latents)
+    if request.hires and request.hires.vae and step > request.steps:
+        vae = studio.library.vae(request.hires.vae)
     others = (studio.library.checkpoint(name) for name in names)
     model = next((other for other in others if other.path == painter), model)
     return studio.engine.decode(model, vae, latents, index)

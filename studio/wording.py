@@ -20,6 +20,7 @@ from studio.prompt.styles import Style, apply_styles
 from studio.prompt.weights import weigh
 from studio.prompt.wildcards import Lookup, expand
 from studio.samplers.table import SamplerSpec
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.schema.resolved import EmbeddingUse, InitImage, LoraUse, Padding, PromptBranch, PromptPlan
@@ -39,8 +40,16 @@ class ModelLookup(Protocol):
         """None for "Automatic" and "None". Raises `UnknownModel`."""
         ...
 
+    def text_encoder(self, name: str) -> ModelInfo:
+        """A text encoder from a file of its own. Raises `UnknownModel`."""
+        ...
+
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """The file of TAESD's `half`. Raises `UnknownModel`, `IncompatibleFile`."""
+        ...
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        """The files that restore faces for the restorer called `name`. Raises `UnknownModel`, `IncompatibleFile`."""
         ...
 
     def lora(self, name: str) -> ModelInfo:

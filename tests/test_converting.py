@@ -90,6 +90,17 @@ def test_an_existing_file_is_left_alone_without_force(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "a.safetensors", "made"]
 
 
+def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "made")
+    *command, program = writes((tmp_path / "made").read_bytes())
+    meanwhile = f"open({str(tmp_path / 'a.safetensors')!r}, 'w').write('mine'); "
+    monkeypatch.setattr(converting, "COMMAND", (*command, meanwhile + program))
+    (tmp_path / "a.pt").write_bytes(b"\x80\x02.")
+    with pytest.raises(InvalidRequest, match="exists already"):
+        convert(tmp_path / "a.pt")
+    assert (tmp_path / "a.safetensors").read_text() == "mine"
+
+
 def test_a_child_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pt").write_bytes(b"\x80\x02.")
     save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "two")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studio.app import Studio
-from studio.errors import InvalidRequest, StudioError
+from studio.errors import InvalidRequest, StudioError, UnknownModel
 from studio.infotext import parse_infotext, write_infotext
 from studio.schema.parts import MAX_BRANCHES, BranchPoint
 from studio.schema.request import GenerationRequest, make_request
@@ -95,6 +95,15 @@ def test_an_origin_that_cannot_be_painted_is_said(studio: Studio, origin: str, w
     with pytest.raises(StudioError, match=words) as caught:
         studio.resolve(GenerationRequest(branch=BranchPoint(step=2, origin=origin)))
     assert caught.value.field == "branch.origin"
+
+
+def test_an_origin_may_have_been_restored_with_what_is_not_here(studio: Studio) -> None:
+    text = text_of(studio).replace("Steps: ", "Face restoration: GFPGAN, Steps: ")
+    asked = studio.default_request(branch=BranchPoint(step=2, origin=text))
+    assert asked.face_restoration == "GFPGAN"
+    assert studio.resolve(asked.model_copy(update={"face_restoration": ""})).branch is not None
+    with pytest.raises(UnknownModel, match="lacks GFPGAN"):
+        studio.resolve(asked)
 
 
 def test_branches_may_be_nested_so_deep_and_no_deeper(studio: Studio) -> None:

@@ -65,7 +65,15 @@ def test_all_choices_are_values_of_their_axes(studio: Studio) -> None:
         if names:
             line = ", ".join(f'"{name}"' for name in names)
             assert [label for label, _ in axis_values(kind, line)] == names
-    for kind in ("Sampler", "Schedule type", "Checkpoint name", "VAE", "RNG source", "SGM noise multiplier"):
+    for kind in (
+        "Sampler",
+        "Schedule type",
+        "Checkpoint name",
+        "VAE",
+        "RNG source",
+        "FP8 mode",
+        "SGM noise multiplier",
+    ):
         line = ", ".join(choices[kind])
         assert sized(studio, plot={"x_type": kind, "x_values": line}).pictures == len(choices[kind])
 

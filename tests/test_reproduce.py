@@ -104,10 +104,14 @@ def test_missing_models_are_named_and_done_without(studio: Studio) -> None:
     picture = painted(studio)
     text = picture.infotext.replace("<lora:ink:0.5>", "<lora:gone:0.5> <lora:ink:0.5>")
     text = text.replace("Model hash: 0123456789", "Model hash: 9999999999").replace("Model: sprout", "Model: elsewhere")
-    text = text.replace("Steps: 2", "Refiner: polish, Refiner switch at: 0.5, Steps: 2")
+    text = text.replace(
+        "Steps: 2",
+        "Refiner: polish, Refiner switch at: 0.5, Face restoration: CodeFormer, CodeFormer weight: 0.2, Steps: 2",
+    )
     found = check(studio, changed(picture, pixel=9, text=text))
     assert "Refiner 'polish' is not here: painted without it." in found.causes
     assert "LoRA 'gone' is not here: painted without it." in found.causes
+    assert "Face restorer 'CodeFormer' is not here: painted without it." in found.causes
     assert any(cause.startswith("Checkpoint 'elsewhere [9999999999]' is not here") for cause in found.causes)
     assert "<lora:ink:0.5>" in found.infotext and "gone" not in found.infotext
 
@@ -142,6 +146,17 @@ def test_a_picture_of_two_passes_is_checked_at_its_own_size(studio: Studio) -> N
     assert "gone" not in found.infotext
     assert "Hires checkpoint 'elm [9999999999]' is not here: both passes painted with the same one." in found.causes
     assert "Hires checkpoint" not in found.infotext
+
+
+def test_missing_text_encoders_and_vaes_are_named_and_done_without(studio: Studio) -> None:
+    picture = painted(studio, ASKED.model_copy(update={"hires": HiresPass(scale=1.5)}))
+    more = "Steps: 2, Module 1: clip_l, Module 2: gone, Hires Module 1: soft, FP8 weight: Enable"
+    found = check(studio, changed(picture, pixel=9, text=picture.infotext.replace("Steps: 2", more)))
+    assert "Text encoder 'gone' is not here: painted with the checkpoint's own." in found.causes
+    assert "Hires text encoder 'soft' is not here: painted with the checkpoint's own." in found.causes
+    assert "Module 2: gone in the picture; not known or not used here." in found.causes
+    assert "Module 1: clip_l" in found.infotext and "FP8 weight: Enable, Cache" in found.infotext
+    assert "Hires Module 1: soft in the picture, Built-in here." in found.causes
 
 
 def test_another_size_is_no_comparison(studio: Studio) -> None:

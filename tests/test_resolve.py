@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
 from studio.prompt import Style
 from studio.resolve import fixed, resolve
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.parts import MAX_SEED, Refiner, SeedResize, Variation
 from studio.schema.request import GenerationRequest
@@ -41,6 +42,15 @@ class Shelf:
 
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file=f"/m/{name}.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         found = self.models.get(("lora", name))
@@ -259,6 +269,20 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
 def test_wrong_names_are_named_with_what_is_near(change: dict[str, str], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         run(GenerationRequest.model_validate(change))
+
+
+def test_faces_are_restored_where_a_name_is_given() -> None:
+    def asked(name: str, weight: float = 0.2) -> GenerationRequest:
+        return GenerationRequest(seed=1, face_restoration=name, code_former_weight=weight)
+
+    assert run(asked("")).faces is run(asked(" None ")).faces is None
+    plan = run(asked(" CodeFormer ")).faces
+    assert plan and (plan.name, plan.weight, plan.detector) == ("CodeFormer", 0.2, "/m/found.safetensors")
+    for name, weight in (("", 0.5), ("GFPGAN", 0.5), ("CodeFormer", 0.2)):
+        request = asked(name)
+        assert fixed(request, run(request)) == asked(name, weight).model_copy(
+            update={"model": "base", "schedule": fixed(request, run(request)).schedule}
+        )
 
 
 @pytest.mark.parametrize(

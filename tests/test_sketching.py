@@ -22,10 +22,18 @@ def test_one_picture_of_few_steps_and_everything_else_as_it_is() -> None:
         cfg_scale=4,
         width=128,
         variation=Variation(seed=3, strength=0.2),
+        face_restoration="GFPGAN",
         plot=Plot(x_type="Steps", x_values="5, 6"),
     )
     sketch = sketch_request(asked, 5)
-    changes = {"steps": 5, "schedule": "SGM Uniform", "batch_count": 1, "batch_size": 1, "plot": None}
+    changes = {
+        "steps": 5,
+        "schedule": "SGM Uniform",
+        "batch_count": 1,
+        "batch_size": 1,
+        "plot": None,
+        "face_restoration": "",
+    }
     assert sketch == GenerationRequest.model_validate({**asked.model_dump(), **changes})
 
 

@@ -13,7 +13,7 @@ from studio.schema.models import ModelInfo
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """The parser of `models`."""
     parser = subparsers.add_parser(
-        "models", help="list checkpoints, VAEs, LoRAs, embeddings, hypernetworks and upscalers"
+        "models", help="list checkpoints, VAEs, text encoders, LoRAs, embeddings, hypernetworks and upscalers"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
@@ -28,10 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     groups = {
         "checkpoints": library.checkpoints(),
         "vaes": library.vaes(),
+        "text encoders": library.text_encoders(),
         "loras": library.loras(),
         "embeddings": library.embeddings(),
-        "upscalers": library.upscalers(),
         "hypernetworks": library.hypernetworks(),
+        "upscalers": library.upscalers(),
     }
     library.close()
     if arguments.json:

@@ -44,17 +44,17 @@ class Conditioner:
         *,
         clip_skip: int,
         emphasis: Emphasis,
-        loras: Hashable,
+        weights: Hashable,
         is_negative: bool,
         embeddings: LoadedEmbeddings = NO_VECTORS,
     ) -> TextStates:
         """Text states of one wording: one [1, T, D] tensor per encoder, T = 77 · chunks, and the pooled vector of the first chunk.
 
-        `loras` stands for the weights that are merged into the text encoders at the moment, `embeddings` are those that the text may name. For families that
+        `weights` stands for those that the text encoders have at the moment, `embeddings` are those that the text may name. For families that
         want it (SDXL), an empty negative prompt gives zeros.
         """
         zero = is_negative and self._model.family.zero_empty_negative and not any(words.strip() for words, _ in text)
-        key = (text, clip_skip, emphasis, loras, zero, embeddings.key)
+        key = (text, clip_skip, emphasis, weights, zero, embeddings.key)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]

@@ -104,6 +104,8 @@ def second_pass(resolved: ResolvedRequest) -> ResolvedRequest:
         "negative",
         "loras",
         "hypernetworks",
+        "vae",
+        "text_encoders",
         "embeddings",
         "refiner",
         "padding",

@@ -6,6 +6,7 @@ time. Room for another one is made before it is loaded, by putting away those wh
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from studio.engine.conditioning import Conditioner
+from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import Hardware
@@ -20,9 +22,10 @@ from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
-from studio.engine.lora import LoraStack
+from studio.engine.lora import LoraStack, LoraWeights
+from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
-from studio.errors import NotFound
+from studio.errors import InvalidRequest, NotFound
 from studio.families import folder_weight_files
 from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
@@ -32,6 +35,8 @@ from studio.schema.request import AskedPrediction, NoiseSchedule
 
 WORKING_MEMORY = 3 * 2**30
 """Bytes that stay free for painting when a checkpoint is loaded beside others."""
+KEPT_VAES = 2
+"""Separate VAEs that stay loaded: one for each pass."""
 Fingerprint = tuple[tuple[str, int, int], ...]
 """(path, bytes, modification time in ns) of every file that was read."""
 
@@ -47,12 +52,15 @@ class LoadedCheckpoint:
     hypernetworks: HypernetworkFiles
     table: NoiseTable
     fingerprint: Fingerprint
+    text: TextEncoders
+    storage: Storage = PLAIN
 
     @property
     def bytes(self) -> int:
-        """Memory of its weights."""
-        modules = (self.model.unet, self.model.vae, *self.model.text_encoders)
-        return sum(weight.nbytes for module in modules for weight in module.parameters())
+        """Memory of its weights on its device."""
+        modules = (self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting)
+        beside: int = sum(half_bytes(module) for module in modules if self.model.unet.device.type == "cpu")
+        return beside + sum(int(weight.nbytes) for module in modules for weight in module.parameters())
 
     @property
     def mapped_bytes(self) -> int:
@@ -60,9 +68,24 @@ class LoadedCheckpoint:
         modules = (self.model.unet, self.model.vae, *self.model.text_encoders) if self.model.mapped else ()
         return sum(weight.nbytes for module in modules for weight in module.parameters() if not weight.is_mkldnn)
 
+    def read_with(self, text_encoders: Sequence[ModelInfo], loras: Sequence[LoraWeights]) -> None:
+        """Make it what a pass needs: these text encoders in place of its own, and exactly these LoRAs merged into the weights.
+
+        Raises what `TextEncoders.use` and `LoraStack.apply` raise.
+        """
+        if self.text.wants(text_encoders):
+            self.loras.apply(())
+            self.text.use(text_encoders)
+            self.loras = LoraStack(self.model)
+        self.loras.apply(loras)
+
+    def text_key(self) -> Hashable:
+        """Equal exactly while prompts are read by the same weights; for caches of encoded prompts."""
+        return self.text.key, self.loras.text_key()
+
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
-        del self.model, self.loras, self.embeddings, self.conditioner
+        del self.model, self.loras, self.embeddings, self.conditioner, self.text
 
     def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
         """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
@@ -92,7 +115,7 @@ class ModelKeeper:
         self._tokenizer = shipped_tokenizer()
         self._hypernetworks = HypernetworkFiles(hardware.device, hardware.dtype)
         self._held: list[LoadedCheckpoint] = []  # the last used one last
-        self._vae: tuple[Hashable, LoadedVae] | None = None
+        self._vaes: OrderedDict[Hashable, LoadedVae] = OrderedDict()  # the last used one last
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
         self._upscaler: tuple[Fingerprint, UpscalerModel] | None = None
 
@@ -101,33 +124,38 @@ class ModelKeeper:
         """Whether no checkpoint is loaded."""
         return not self._held
 
-    def has(self, info: ModelInfo) -> bool:
-        """Whether `checkpoint(info)` returns at once. Raises `NotFound` when the file is gone."""
-        return self.held(info) is not None
+    def has(self, info: ModelInfo, storage: Storage = PLAIN) -> bool:
+        """Whether `checkpoint` returns at once for these. Raises `NotFound` when the file is gone."""
+        return self._find(fingerprint(info), storage) is not None
 
     def held(self, info: ModelInfo) -> LoadedCheckpoint | None:
-        """The checkpoint if it is loaded; nothing is put away for it. Raises `NotFound` when the file is gone."""
+        """The checkpoint if it is loaded, however it is stored; nothing is put away for it. Raises `NotFound` when the file is gone."""
         return self._find(fingerprint(info))
 
-    def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo]) -> bool:
+    def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo], storage: Storage = PLAIN) -> bool:
         """Whether it can be loaded without putting one of `beside` away: by the size of the file, which is taken for 16-bit."""
         stay = {fingerprint(other) for other in beside}
-        return self.has(info) or self._fits(info, [held for held in self._held if held.fingerprint not in stay])
+        others = [held for held in self._held if held.fingerprint not in stay]
+        return self.has(info, storage) or self._fits(info, others, storage)
 
     def holds(self, loaded: LoadedCheckpoint) -> bool:
         """Whether `loaded` can still be painted with."""
         return loaded in self._held
 
-    def checkpoint(self, info: ModelInfo, beside: Iterable[ModelInfo] = ()) -> LoadedCheckpoint:
+    def checkpoint(
+        self, info: ModelInfo, beside: Iterable[ModelInfo] = (), storage: Storage = PLAIN
+    ) -> LoadedCheckpoint:
         """The checkpoint, loaded if need be. Room is made first; those of `beside` go last, and only if there is none without.
 
-        Raises `NotFound` and what `load_checkpoint` raises; then it is not loaded.
+        Stored otherwise it takes the place of itself. Raises `NotFound`, `InvalidRequest` where the device has no such numbers, and what
+        `load_checkpoint` raises; then it is not loaded.
         """
         current = fingerprint(info)
-        found = self._find(current)
+        found = self._find(current, storage)
         if found is None:
-            self._make_room(info, {fingerprint(other) for other in beside})
-            found = self._loaded(info, current)
+            self._refuse(storage)
+            self._make_room(info, {fingerprint(other) for other in beside}, storage)
+            found = self._loaded(info, current, storage)
         else:
             self._held.remove(found)
         self._held.append(found)
@@ -138,12 +166,14 @@ class ModelKeeper:
         if info is None:
             return LoadedVae(loaded.model.vae, loaded.model.latent)
         current = (fingerprint(info), loaded.model.family.name, loaded.model.latent)  # it is built to fit these
-        if self._vae is None or self._vae[0] != current:
-            self._vae = None
+        if current not in self._vaes:
+            while len(self._vaes) >= KEPT_VAES:
+                self._vaes.popitem(last=False)
             vae = load_vae(info, loaded.model, self._hardware.vae_dtype, self._hardware.layout)
             self._hardware.prepare(vae.module)
-            self._vae = (current, vae)
-        return self._vae[1]
+            self._vaes[current] = vae
+        self._vaes.move_to_end(current)
+        return self._vaes[current]
 
     def tiny_vae(self, file: str, half: Half, loaded: LoadedCheckpoint) -> LoadedVae:
         """A half of the tiny autoencoder for the checkpoint. Raises `NotFound` and what `load_tiny_vae` raises."""
@@ -164,7 +194,7 @@ class ModelKeeper:
             self._upscaler = (current, UpscalerModel(info, self._hardware.device))
         return self._upscaler[1]
 
-    def _loaded(self, info: ModelInfo, current: Fingerprint) -> LoadedCheckpoint:
+    def _loaded(self, info: ModelInfo, current: Fingerprint, storage: Storage) -> LoadedCheckpoint:
         hardware = self._hardware
         model = load_checkpoint(
             info,
@@ -174,6 +204,7 @@ class ModelKeeper:
             layout=hardware.layout,
             packs=hardware.packs,
             copies=self._copies,
+            storage=storage,
         )
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(
@@ -184,20 +215,28 @@ class ModelKeeper:
             self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,
+            TextEncoders(model, hardware.dtype, hardware.layout, storage),
+            storage,
         )
 
-    def _make_room(self, info: ModelInfo, beside: Set[Fingerprint]) -> None:
+    def _refuse(self, storage: Storage) -> None:
+        if storage.eight_bit and self._hardware.device.type == "mps":
+            raise InvalidRequest(
+                "fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight"
+            )
+
+    def _make_room(self, info: ModelInfo, beside: Set[Fingerprint], storage: Storage) -> None:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
         self._put_away([held for held in self._held if held.model.info.path == info.path])
         first = [held for held in self._held if held.fingerprint not in beside]
-        while first and (len(first) >= self._limit or not self._fits(info, ())):
+        while first and (len(first) >= self._limit or not self._fits(info, (), storage)):
             self._put_away([first.pop(0)])
-        while self._held and not self._fits(info, ()):
+        while self._held and not self._fits(info, (), storage):
             self._put_away(self._held[:1])
 
-    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint]) -> bool:
+    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint], storage: Storage) -> bool:
         """Whether there is memory for `info` once `without` are put away."""
-        wanted = info.size * self._hardware.dtype.itemsize // 2
+        wanted = info.size * storage.bytes_each(self._hardware.dtype, self._hardware.device) // 2
         free = self._hardware.free_memory() - sum(held.mapped_bytes for held in self._held)
         return free + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
 
@@ -205,18 +244,21 @@ class ModelKeeper:
         """Unload everything and give the memory back."""
         self._put_away(self._held)
 
-    def _find(self, current: Fingerprint) -> LoadedCheckpoint | None:
-        return next((loaded for loaded in self._held if loaded.fingerprint == current), None)
+    def _find(self, current: Fingerprint, storage: Storage | None = None) -> LoadedCheckpoint | None:
+        """By the state of its files, stored in this way, or in any."""
+        found = (loaded for loaded in self._held if loaded.fingerprint == current)
+        return next((loaded for loaded in found if storage in (None, loaded.storage)), None)
 
     def _put_away(self, unwanted: Sequence[LoadedCheckpoint]) -> None:
-        """Unload these; with the last checkpoint go the separate VAE, which was made to fit it, and the upscaler model."""
+        """Unload these; with the last checkpoint go the separate VAEs, which were made to fit it, and the upscaler model."""
         if not unwanted:
             return
         self._held = [loaded for loaded in self._held if loaded not in unwanted]
         for loaded in unwanted:
             loaded.release()
         if not self._held:
-            self._vae = self._upscaler = None
+            self._vaes.clear()
+            self._upscaler = None
             self._tiny.clear()
         self._hardware.free()
 

@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from studio.engine.eight_bit import PLAIN, Storage
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import alphas_cumprod
 from studio.engine.loading_weights import Chooser, Filling, Weights, empty, listed
@@ -160,11 +161,12 @@ def load_checkpoint(
     layout: Layout = in_order,
     packs: bool = False,
     copies: Copies | None = None,
+    storage: Storage = PLAIN,
 ) -> LoadedModel:
     """Load a checkpoint onto `device`, on the CPU from its copy in `copies`, which is made if need be.
 
     `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory, `packs` whether large ones of the U-Net
-    are packed, which training cannot use (see `packing`). What the model predicts is what
+    are packed, which training cannot use (see `packing`). In eight bits, by `storage`, nothing is packed and no copy is used. What the model predicts is what
     the file or its scheduler configuration says; where neither says anything, SD 2.x files are judged by their weights and others by the
     family.
     Raises `NotFound` (the file is gone), `DamagedFile` (cut off, NaN) and `IncompatibleFile` (unknown or foreign
@@ -182,11 +184,12 @@ def load_checkpoint(
             wanted := vae_dtype if part == "vae" and vae_dtype is not None else dtype,
             part,
             layout(wanted),
-            packs and part == "unet",
+            packs and part == "unet" and not storage.eight_bit,
+            PLAIN if part == "vae" else storage,
         )
         for part, component in plan.components.items()
     }
-    copy = copies.copy(fillings) if copies and device.type == "cpu" else None
+    copy = copies.copy(fillings) if copies and device.type == "cpu" and not storage.eight_bit else None
     modules = {
         part: filling.from_copy(copy.state(part, filling), copy.release) if copy else filling.from_file(device)
         for part, filling in fillings.items()

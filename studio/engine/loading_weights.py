@@ -6,6 +6,7 @@ and copied, so that nothing on disk can change a loaded model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers.initialization import no_init_weights
 
+from studio.engine.eight_bit import PLAIN, Storage, expect_eight_bit
 from studio.engine.loading_file import FLOATS, FileState, TensorFile
 from studio.engine.loading_room import Room, laid_out
 from studio.engine.packing import expect_packed
@@ -113,6 +115,7 @@ class Filling:
         dtype, layout: of the parameters; `layout` is that of weights of convolutions.
         what: what messages call the module.
         packs: whether large convolutions expect packed weights (see `packing`).
+        storage: how weights are kept; those in eight bits are read from the file, never from a copy.
 
     Raises `IncompatibleFile` naming missing or misshapen weights.
     """
@@ -126,12 +129,14 @@ class Filling:
         what: str,
         layout: torch.memory_format = torch.contiguous_format,
         packs: bool = False,
+        storage: Storage = PLAIN,
     ) -> None:
         self._module, self.weights, self.dtype, self._layout = module, weights, dtype, layout
         self.shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
         self.sources = choose(self.shapes)
         check_fit(weights, self.sources, self.shapes, what)
         self._packing = expect_packed(module, layout) if packs else {}
+        self._rounding = expect_eight_bit(module, halves=storage.halves) if storage.eight_bit else {}
         self.keys = sorted(self.sources, key=lambda key: weights.position(self.sources[key]))
         """The parameters' names in the order in which a disk likes to read them."""
 
@@ -155,18 +160,22 @@ class Filling:
 
     def from_file(self, device: torch.device) -> Any:
         """The module with all parameters read onto `device`; eval mode, no gradients. Raises `DamagedFile` as `read`."""
-        total = sum(Room.size(self.shapes[key], self.dtype) for key in self.keys if key not in self._packing)
+        makers = {**{key: layer.packed for key, layer in self._packing.items()}, **self._rounding}
+        total = sum(Room.size(self.shapes[key], self.dtype) for key in self.keys if key not in makers)
         room = Room(total if device.type == "cpu" else 0)
-        # What is packed is read into the same place one after the other.
-        table = torch.empty(
-            max((layer.weight.numel() for layer in self._packing.values()), default=0), dtype=self.dtype
-        )
+        # What is made into something else is read into the same place one after the other, what is rounded exactly.
+        read_as = torch.float32 if self._rounding else self.dtype
+        table = torch.empty(max((math.prod(self.shapes[key]) for key in makers), default=0), dtype=read_as)
         state: dict[str, torch.Tensor] = {}
         for key in self.keys:
-            packer = self._packing.get(key)
-            place = self.laid_out(key, table) if packer else room.take(self.shapes[key], self.dtype, self._layout)
+            maker = makers.get(key)
+            place = (
+                laid_out(table, self.shapes[key], self.layout(key))
+                if maker
+                else room.take(self.shapes[key], self.dtype, self._layout)
+            )
             self.read(key, place)
-            state[key] = packer.packed(place) if packer else place.to(device)
+            state[key] = (maker(place) if maker else place).to(device)
         return self._with(state).to(device)
 
     def from_copy(self, state: Mapping[str, torch.Tensor], release: Callable[[torch.Tensor], None]) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from studio.engine.eight_bit import FLOAT8, rounded, unrounded
 from studio.engine.loading import LoadedModel
 from studio.engine.lora_files import LoraFile, read_lora
 from studio.engine.lora_targets import Change, match, targets
@@ -176,8 +177,13 @@ def _planned(asked: _Asked, files: dict[_Stamp, _Loaded]) -> _Plan:
 
 
 def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: torch.nn.Parameter) -> torch.Tensor:
-    """`base` with the changes, computed in float32 on the weight's device, in its number format and memory layout."""
-    base = unpacked(base).to(weight.device, torch.float32)
+    """`base` with the changes, computed in float32 on the weight's device, in its number format and memory layout.
+
+    Of a weight in eight bits it is the copy in half precision that is changed, where there is one.
+    """
+    layer = changes[0][0].target.layer
+    exact = unrounded(layer)
+    base = unpacked(base if exact is None else exact).to(weight.device, torch.float32)
     merged = base.clone()
     for change, strength in changes:
         if change.factors.magnitude is None:
@@ -185,7 +191,7 @@ def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: tor
             merged.add_(difference, alpha=strength * change.scale)
         else:  # each of the weight as loaded, whatever else is merged in
             merged.add_(change.factors.dora_difference(base, change.scale), alpha=strength)
-    layer, merged = changes[0][0].target.layer, merged.to(weight.dtype)
+    merged = rounded(merged) if weight.dtype == FLOAT8 else merged.to(weight.dtype)
     return layer.packed(merged) if isinstance(layer, PackedConv2d) else merged
 
 

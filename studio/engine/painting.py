@@ -17,6 +17,7 @@ from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
 from studio.engine.enlarging import Enlarging, Teller
+from studio.engine.faces.restore import Restore
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
@@ -50,6 +51,7 @@ class Painting:
         upscaler: gives the model of an upscaler.
         saving: how memory is saved; grows when it runs out.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
+        restore: what restores the faces of a finished picture before it goes into the canvas; None leaves them.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Painting:
         hardware: Hardware,
         saving: Saving,
         canvas: Canvas | None = None,
+        restore: Restore | None = None,
     ) -> None:
         self.painter = painter
         self.images = 0
@@ -75,6 +78,7 @@ class Painting:
         self._hardware = hardware
         self._saving = saving
         self._canvas = canvas
+        self._restore = restore
         self._decoded: set[int] = set()
         self._files: deque[Future[ImageReady]] = deque()
         self._writer = ThreadPoolExecutor(1, "png")
@@ -112,10 +116,14 @@ class Painting:
             return
         if isinstance(self.painter, TiledPasses):
             assert self.painter.picture is not None, "all of its steps are done"
-            self._write(number, self.painter.picture, self._resolved.width, self._resolved.height)
+            picture = self.painter.picture
+            if self._restore is not None:
+                yield Status(message="Restoring faces")
+                picture = self._restore(picture)
+            self._write(number, picture, self._resolved.width, self._resolved.height)
             yield from self._ready()
             return
-        yield Status(message="Decoding")
+        yield Status(message="Decoding" if self._restore is None else "Decoding and restoring faces")
         checkpoint = self.painter.painter
         vae = self._vae(checkpoint)
         with self._saving.only("vae", checkpoint, self._hardware):
@@ -205,7 +213,9 @@ class Painting:
         decoded = yield from self._teller.told(work, self._left)
         if decoded is None:
             return
-        picture = self._canvas.finished(decoded) if self._canvas is not None else decoded
+        picture = decoded if self._restore is None else self._restore(decoded)
+        if self._canvas is not None:
+            picture = self._canvas.finished(picture)
         self._write(index, picture, width, height)
 
     def _write(self, index: int, picture: Image.Image, width: int, height: int) -> None:

@@ -234,7 +234,7 @@ class DenoisingPass:
             text,
             clip_skip=resolved.clip_skip,
             emphasis=resolved.emphasis,
-            loras=self.loaded.loras.text_key(),
+            weights=self.loaded.text_key(),
             is_negative=is_negative,
             embeddings=self._embeddings,
         )

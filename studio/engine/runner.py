@@ -19,7 +19,9 @@ from torch import Tensor
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
 from studio.engine.decode import Decoder
+from studio.engine.eight_bit import Storage
 from studio.engine.enlarging import Work
+from studio.engine.faces.restore import FaceKeeper
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
@@ -77,6 +79,7 @@ class DiffusersEngine:
         self._hardware = choose_hardware(device, attention, precision, compiled)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
+        self._faces = FaceKeeper(self._hardware)
         self._saving = Saving()  # of the job that runs
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
@@ -149,19 +152,24 @@ class DiffusersEngine:
         """Unload everything."""
         with self._turn:
             self._keeper.drop()
+            self._faces.release()
 
     def _warm(self, model: ModelInfo) -> None:
         with self._turn:
             self._activity = f"Loading {model.name}"
             try:
-                self.load(model)
+                if self._keeper.held(model) is None:  # however it is stored
+                    self.load(model)
             except Exception as error:
                 log.warning("cannot load %s ahead: %s", model.name, error)
             finally:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
+        if resolved.faces is None and not all(map(self._keeper.has, resolved.checkpoints)):
+            self._faces.release()  # a checkpoint may need the room
         loaded = yield from self._prepare(resolved)
+        restore = self._faces.restore(resolved.faces) if resolved.faces else None
         for half in get_args(Half):
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         for model in resolved.upscaler_models:
@@ -171,10 +179,18 @@ class DiffusersEngine:
         given = resolved.source if resolved.sd_upscale is None else None
         canvas = prepare(given, resolved.mask, size) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
-        decoder = partial(self._coder, "decoder", resolved)
+        decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
             Painting(
-                resolved, cancel, painter(loaded), decoder, self._keeper.upscaler, self._hardware, self._saving, canvas
+                resolved,
+                cancel,
+                painter(loaded),
+                decoder,
+                self._keeper.upscaler,
+                self._hardware,
+                self._saving,
+                canvas,
+                restore,
             )
         ) as job:
             yield from self._batches(job, loaded, resolved, cancel, painter)
@@ -205,12 +221,14 @@ class DiffusersEngine:
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""
-        loaded = yield from self._load(resolved.model, resolved.checkpoints)
+        loaded = yield from self._load(resolved.model, resolved)
         self._model_name = resolved.model.name
         loras = _loras(resolved)
-        if loras != loaded.loras.active:
+        if loaded.text.wants(resolved.text_encoders):
+            yield self._status("Changing the text encoder")
+        elif loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
-        loaded.loras.apply(loras)
+        loaded.read_with(resolved.text_encoders, loras)
         networks = loaded.hypernetworks.load(resolved.hypernetworks)
         for use, network in zip(resolved.hypernetworks, networks, strict=True):
             if not acts_in(loaded.model.unet, network):
@@ -218,8 +236,8 @@ class DiffusersEngine:
         if _merges(resolved) and not has_fine_attention(loaded.model.unet):
             yield self._status(f"{resolved.model.name} has no attention at full resolution: no tokens are merged")
         for other in resolved.checkpoints[1:]:
-            if self._keeper.has_room(other, resolved.checkpoints):
-                yield from self._load(other, resolved.checkpoints)
+            if self._keeper.has_room(other, resolved.checkpoints, Storage.of(resolved, other)):
+                yield from self._load(other, resolved)
         self._check_latents(resolved)
         refiner = resolved.refiner.model if resolved.refiner else None
         if refiner and loras and refiner.family != resolved.model.family:
@@ -241,11 +259,12 @@ class DiffusersEngine:
         if plan and plan.denoising_strength and on_latents(plan.upscaler):
             check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
-    def _load(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> Generator[Event, None, LoadedCheckpoint]:
-        fresh = not self._keeper.has(model)
+    def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
+        storage = Storage.of(job, model)
+        fresh = not self._keeper.has(model, storage)
         if fresh:
             yield self._status(f"Loading {model.name}")
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
         for note in loaded.model.notes if fresh else ():
             yield self._status(note)
         return loaded
@@ -268,22 +287,22 @@ class DiffusersEngine:
     def _open_refiner(
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
-        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111."""
-        loaded = self._needed(model, job)
+        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
+        loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
-        loaded.loras.apply(_loras(resolved) if same else ())
+        loaded.read_with((), _loras(resolved) if same else ())
         embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
         return loaded, DenoisingPass(loaded, finishing, self._hardware, self._saving)
 
-    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...]) -> LoadedCheckpoint:
+    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...], storage: Storage) -> LoadedCheckpoint:
         """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
-        if not self._keeper.has(model):
+        if not self._keeper.has(model, storage):
             self._activity = f"Loading {model.name}"
-        loaded = self._keeper.checkpoint(model, job)
+        loaded = self._keeper.checkpoint(model, job, storage)
         self._activity = ""
         return loaded
 
@@ -291,14 +310,16 @@ class DiffusersEngine:
         self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes, canvas: Canvas | None
     ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
+        first_storage = loaded.storage
 
         begins = [canvas] if canvas else []
 
         def make(part: ResolvedRequest, lift: Lift | None = None, begins: Sequence[Canvas] = begins) -> DenoisingPass:
-            current = loaded
-            if part.model.path != resolved.model.path or not self._keeper.holds(loaded):  # another one needed the room
-                current = self._needed(part.model, resolved.checkpoints)
-            current.loras.apply(_loras(part))
+            current, storage = loaded, Storage.of(part, part.model)
+            same = part.model.path == resolved.model.path and storage == first_storage
+            if not same or not self._keeper.holds(loaded):  # another one needed the room
+                current = self._needed(part.model, resolved.checkpoints, storage)
+            current.read_with(part.text_encoders, _loras(part))
             if part.source is None or not begins:
                 return self._pass(current, part, resolved.checkpoints, lift)
             lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
@@ -335,7 +356,7 @@ class DiffusersEngine:
         def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
             if isinstance(large, Tensor):
                 check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-            vae = self._coder("encoder", resolved, painter)
+            vae = self._coder("encoder", part, painter)
             return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
 
         return TwoPasses(first, partial(make, part, lift), between, begin, steps)

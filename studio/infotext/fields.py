@@ -22,6 +22,7 @@ from studio.infotext.keys import (
     TEMPLATE_KEYS,
     TITLE_KEYS,
 )
+from studio.infotext.modules import FIRST, hires_modules, module_names
 from studio.infotext.plot import OPTION_KEYS, plot_fields
 from studio.infotext.source import NOT_MASKED, PICTURE_KEYS, picture_is_missing
 from studio.infotext.unused import shortened, unused_notes
@@ -72,6 +73,7 @@ def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
         reader.read(fields, GenerationRequest, key, name)
     for key, name in CHOICE_FIELDS.items():
         reader.read(fields, GenerationRequest, key, name)
+    reader.read(fields, GenerationRequest, "Face restoration", "face_restoration")
     fields.update(reader.sampler())
     fields.update(reader.models())
     options: dict[str, Any] = {}
@@ -162,6 +164,9 @@ class _Reader:
             self.used.update((*HIRES_NAMES, "First pass size-1", "First pass size-2"))
             first = (fields["sampler"], fields["schedule"]) if "sampler" in fields else None
             found["hires"].update(hires_names(self.pairs, first, self.notes.append))
+            modules, keys = hires_modules(self.pairs)
+            found["hires"].update(modules)
+            self.used |= keys
         found["plot"], more, used = plot_fields(self.pairs)
         self.notes += more
         self.used |= used
@@ -223,7 +228,9 @@ class _Reader:
             if title := self._title("Hypernet"):
                 found["hypernetwork"] = title
                 self.read(found, GenerationRequest, "Hypernet strength", "hypernetwork_strength")
-        return found
+        names, keys = module_names(self.pairs, FIRST)
+        self.used |= keys
+        return {**found, "text_encoders": names} if names else found
 
     def remark(self) -> None:
         """Notes about the whole."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from studio.errors import UnknownName
+from studio.infotext.modules import hires_module_pairs
 from studio.infotext.unused import shortened
 from studio.samplers.table import (
     SamplerSpec,
@@ -42,6 +43,7 @@ def hires_pairs(resolved: ResolvedRequest) -> dict[str, object]:
         "Hires steps": plan.steps if plan.steps_given else None,
         "Hires upscaler": shown_name(plan.upscaler),
         "Hires refiner": plan.refiner_passes if plan.refiner_passes != "second pass" else None,
+        **hires_module_pairs(resolved),
         "Extra noise": plan.extra_noise or None,
     }
     return {key: value for key, value in pairs.items() if value is not None}

@@ -13,8 +13,9 @@ NUMBER_FIELDS = {
     "SDXL crop top": "sdxl_crop_top",
     "SDXL crop left": "sdxl_crop_left",
     "DeepCache interval": "deep_cache",
+    "CodeFormer weight": "code_former_weight",
 }
-"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last three keys are our own."""
+"""Numbers of `GenerationRequest`. `Size: 512x768` reads as Size-1 and Size-2. The last four keys are our own."""
 
 CHOICE_FIELDS = {
     "RNG": "rng",
@@ -27,6 +28,8 @@ CHOICE_FIELDS = {
     "Downcast alphas_cumprod": "downcast_alphas",
     "VAE Encoder": "vae_encoder",
     "VAE Decoder": "vae_decoder",
+    "FP8 weight": "fp8_weight",
+    "Cache FP16 weight for LoRA": "cache_fp16_weight",
     "Prediction type": "prediction_type",
 }
 """Fields of `GenerationRequest` with a few named values. The last key is our own: AUTOMATIC1111 asks a file beside the model."""
@@ -108,8 +111,8 @@ MASK_KEYS = {
 }
 """Fields of its mask. The last key is our own."""
 
-TITLE_KEYS = frozenset({"Refiner", "Hires checkpoint"})
-"""Keys of checkpoints that are written `name [hash]`."""
+TITLE_KEYS = frozenset({"Refiner", "Hires checkpoint", "Face restoration"})
+"""Keys of names that may end in the file's ending; checkpoints are written `name [hash]`."""
 
 HIRES_NAMES = ("Hires upscaler", "Hires sampler", "Hires schedule type")
 """What is looked up by name for the second pass; see `studio.infotext.hires`."""

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from studio.infotext.dialects import is_dialect_key
 
 FEATURES: dict[str, tuple[str, ...]] = {
-    "other VAE or text encoder for the second pass": ("Hires Module", "Hires VAE"),
     "hires. fix without its strength and its size": ("Hires ", "First pass size"),
     "picture to begin with": (
         *(
@@ -26,7 +25,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "mask": ("Mask ", "Masked ", "Inpaint area", "Conditional mask weight"),
     "ControlNet": ("ControlNet",),
     "ADetailer": ("ADetailer",),
-    "face restoration": ("Face restoration",),
     "scripts": (
         "Script",
         "X Type",
@@ -39,7 +37,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "Plot ",
     ),
     "picture that SD upscale enlarged": ("SD upscale",),
-    "8-bit weights": ("FP8 weight", "Cache FP16 weight for LoRA"),
     "Fooocus's own parameters": ("Sharpness", "ADM Guidance", "Performance", "Styles", "Base Model", "Fooocus"),
 }
 """Feature -> how its parameters begin. A feature that is built takes its keys away by reading them."""
@@ -47,7 +44,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 SILENT = frozenset(
     {
         *("Version", "User", "App", "Parser", "Operations", "Pipeline", "Backend", "Created Date", "Created By"),
-        *("Model hash", "Model id", "VAE hash", "Raw prompt", "Raw negative prompt"),
+        *("Model hash", "Model id", "VAE hash", "Face restoration file", "Raw prompt", "Raw negative prompt"),
         *("nsfw", "draft", "quantity", "workflow", "baseModel", "fluxMode", "experimental", "Civitai version"),
     }
 )

@@ -5,7 +5,7 @@
     Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7.0, Seed: 1, Size: 512x512, ...
 
 A parameter stands there only where it differs from its default and acts on the pixels. Our own keys are `Model id`, for
-diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
+diffusers folders, which have no A1111 hash, `Prediction type`, `Old Karras sigmas`, `Face restoration file`, `CodeFormer weight`, `SDXL crop top` and `SDXL crop left`, `Branch step` with `Branch origin`, which
 is the whole text of the picture that was branched from, `Init image` and `Mask image` with what belongs to them (`studio.infotext.source`), `SD upscale scale factor`, and `Backend`, which the reproduce check reads. A prompt that was drawn from wildcards and choices stands there as it was drawn; what it was drawn from are `Template` and
 `Negative Template`, the keys of sd-dynamic-prompts.
 """
@@ -16,12 +16,14 @@ from pathlib import PurePath
 
 from studio.infotext.hires import hires_pairs
 from studio.infotext.keys import OPTION_FIELDS, PROGRAM, TEMPLATE_KEYS
+from studio.infotext.modules import module_pairs
 from studio.infotext.quote import quote
 from studio.infotext.source import source_pairs
 from studio.infotext.upscale import upscale_pairs
 from studio.prompt.networks import extract_networks
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SamplerSpec, find_sampler, find_schedule
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import SamplerOptions
 from studio.schema.resolved import HiresPlan, HypernetworkUse, RefinerPlan, ResolvedRequest
@@ -42,9 +44,12 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         "CFG scale": resolved.cfg_scale,
         **_image_scale(resolved),
         "Seed": resolved.seeds[index],
+        **({"Face restoration": resolved.faces.name} if resolved.faces else {}),
         "Size": f"{resolved.width}x{resolved.height}",
         **_model(resolved.model),
+        **_eight_bits(resolved),
         **_vae(resolved.vae),
+        **module_pairs(resolved),
         **_start_noise(resolved, index),
         **_strength(resolved),
     }
@@ -119,6 +124,8 @@ def _conditions(resolved: ResolvedRequest) -> Pairs:
         pairs["VAE Encoder"] = "TAESD"
     if resolved.tiny_decoder:
         pairs["VAE Decoder"] = "TAESD"
+    if resolved.faces:
+        pairs.update(_faces(resolved.faces))
     if resolved.deep_cache > 1:
         pairs["DeepCache interval"] = resolved.deep_cache
     if resolved.prediction_type != "Automatic":
@@ -126,6 +133,13 @@ def _conditions(resolved: ResolvedRequest) -> Pairs:
     crop = {"SDXL crop top": resolved.sdxl_crop_top, "SDXL crop left": resolved.sdxl_crop_left}
     pairs.update({key: pixels for key, pixels in crop.items() if pixels})
     return pairs
+
+
+def _faces(plan: FacePlan) -> Pairs:
+    """Which file it was, where the name does not say, and how much of a face CodeFormer kept."""
+    stem = PurePath(plan.file).stem
+    pairs: Pairs = {} if stem == plan.name else {"Face restoration file": stem}
+    return {**pairs, "CodeFormer weight": plan.weight} if plan.architecture == "CodeFormer" else pairs
 
 
 def _passes(resolved: ResolvedRequest) -> list[tuple[ResolvedRequest | HiresPlan, SamplerSpec]]:
@@ -145,6 +159,13 @@ def _model(model: ModelInfo) -> Pairs:
         return {"Model": model.name, **({"Model id": model.model_id} if model.model_id else {})}
     pairs: Pairs = {"Model hash": model.short_hash} if model.short_hash else {}
     return {**pairs, "Model": model.name.rpartition("/")[2]}
+
+
+def _eight_bits(resolved: ResolvedRequest) -> Pairs:
+    """How weights were kept, where that was in eight bits."""
+    if resolved.fp8_weight == "Disable":
+        return {}
+    return {"FP8 weight": resolved.fp8_weight, "Cache FP16 weight for LoRA": resolved.cache_fp16_weight}
 
 
 def _vae(vae: ModelInfo | None) -> Pairs:

@@ -185,12 +185,8 @@ def picture_name(resolved: ResolvedRequest, index: int) -> str:
     their hashes, which may become known between two jobs.
     """
     refiner, hires = resolved.refiner, resolved.hires
-    files = [*resolved.checkpoints, *([resolved.vae] if resolved.vae else [])]
-    files += [
-        *resolved.upscaler_models,
-        *(use.model for use in resolved.all_loras),
-        *(use.model for use in resolved.all_embeddings),
-    ]
+    files = [*resolved.checkpoints, *resolved.all_vaes, *resolved.all_text_encoders, *resolved.upscaler_models]
+    files += [*(use.model for use in resolved.all_loras), *(use.model for use in resolved.all_embeddings)]
     files += [use.model for use in resolved.all_hypernetworks]
     bare = resolved.model_copy(
         update={

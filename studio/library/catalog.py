@@ -12,6 +12,7 @@ from pathlib import Path
 from studio.errors import UnknownModel, UnknownName
 from studio.families.tiny_vae import Half
 from studio.library.embeddings import word_of
+from studio.library.faces import face_plan, restorer_names
 from studio.library.hashes import (
     CHECKPOINT_DIGITS,
     EMBEDDING_DIGITS,
@@ -31,6 +32,7 @@ from studio.library.tiny_vae import find_tiny_vae
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt.styles import Style
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
 from studio.upscalers import UPSCALERS, stems_of
@@ -43,7 +45,7 @@ HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Library:
-    """Checkpoints, VAEs, LoRAs, embeddings, hypernetworks and upscalers below `paths`, styles and wildcards. Thread-safe. The first question makes it look around."""
+    """All models below `paths`, of every kind, styles and wildcards. Thread-safe. The first question makes it look around."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -56,8 +58,9 @@ class Library:
         self.init_images = InitImages(paths.init_images, paths.waiting_images)
         self._loras = Shelf(Place(paths.loras.absolute(), "lora"))
         self._embeddings = Shelf(Place(paths.embeddings.absolute(), "embedding"))
-        self._upscalers = Shelf(Place(paths.upscalers.absolute(), "upscaler"))
         self._hypernetworks = Shelf(Place(paths.hypernetworks.absolute(), "hypernetwork"))
+        self._text_encoders = Shelf(Place(paths.text_encoders.absolute(), "text_encoder"))
+        self._upscalers = Shelf(Place(paths.upscalers.absolute(), "upscaler"))
         self._hasher = _Hasher(self)
 
     # -- lists ---------------------------------------------------------------------------------------------------------
@@ -69,6 +72,10 @@ class Library:
     def vaes(self) -> list[ModelInfo]:
         """All separate VAEs."""
         return self._list("vae")
+
+    def text_encoders(self) -> list[ModelInfo]:
+        """All text encoders in files of their own."""
+        return self._list("text_encoder")
 
     def loras(self) -> list[ModelInfo]:
         """All LoRAs."""
@@ -124,9 +131,25 @@ class Library:
             raise UnknownModel.of("VAE", name, [model.name for model in self.vaes()], field="vae")
         return info
 
+    def text_encoder(self, name: str) -> ModelInfo:
+        """The text encoder called `name`. Raises `UnknownModel` with near matches."""
+        info = self._find("text_encoder", name)
+        if info is None:
+            known = [model.name for model in self.text_encoders()]
+            raise UnknownModel.of("text encoder", name, known, field="text_encoders")
+        return info
+
     def tiny_vae(self, latent_space: str, half: Half) -> Path:
         """The file of the tiny autoencoder's half; see `find_tiny_vae`."""
         return find_tiny_vae(self._paths.vae_approx.absolute(), latent_space, half)
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        """The files that restore faces; see `studio.library.faces.face_plan`."""
+        return face_plan(self._paths.face_restoration.absolute(), name, weight)
+
+    def face_restorers(self) -> list[str]:
+        """What `face_plan` may be asked for."""
+        return restorer_names(self._paths.face_restoration.absolute())
 
     def lora(self, name: str) -> ModelInfo:
         """The LoRA called `name`, which may also be its alias. Raises `UnknownName` with near matches."""
@@ -178,8 +201,9 @@ class Library:
         self._models.refresh()
         self._loras.refresh()
         self._embeddings.refresh()
-        self._upscalers.refresh()
         self._hypernetworks.refresh()
+        self._text_encoders.refresh()
+        self._upscalers.refresh()
         self._hasher.wake()
 
     def start_hashing(self) -> None:
@@ -194,8 +218,9 @@ class Library:
         """Weight files of sound models whose hashes are not known."""
         entries = [entry for kind in ("checkpoint", "vae") for entry in self._models.entries(kind)]
         entries += [*self._loras.entries("lora"), *self._embeddings.entries("embedding")]
-        entries += self._upscalers.entries("upscaler")
         entries += self._hypernetworks.entries("hypernetwork")
+        entries += self._text_encoders.entries("text_encoder")
+        entries += self._upscalers.entries("upscaler")
         files = [file for entry in entries if not entry.info.problem for file in entry.files]
         return [file for file in files if self._cache.get(*file) is None]
 
@@ -214,8 +239,13 @@ class Library:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _shelf(self, kind: ModelKind) -> Shelf:
-        own = {"lora": self._loras, "embedding": self._embeddings}
-        own |= {"hypernetwork": self._hypernetworks, "upscaler": self._upscalers}
+        own = {
+            "lora": self._loras,
+            "embedding": self._embeddings,
+            "hypernetwork": self._hypernetworks,
+            "upscaler": self._upscalers,
+            "text_encoder": self._text_encoders,
+        }
         return own.get(kind, self._models)
 
     def _list(self, kind: ModelKind) -> list[ModelInfo]:

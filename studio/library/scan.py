@@ -20,6 +20,7 @@ from studio.families import (
     is_network_folder,
 )
 from studio.families.signature import CheckpointSignature, pickle_problem
+from studio.families.text_signature import describe_text_encoder
 from studio.library.header import METADATA, read_header
 from studio.schema.models import ModelInfo, ModelKind
 
@@ -144,12 +145,16 @@ def _file(info: ModelInfo, path: Path, place: ModelKind) -> ModelInfo:
         return _lora(info, header)
     if place == "embedding":
         return _embedding(info, header)
-    if place == "upscaler":
-        upscaler = describe_upscaler(header)
-        return info.model_copy(update={"enlarges": upscaler.enlarges, "problem": upscaler.problem})
     if place == "hypernetwork":
         signature = describe_hypernetwork(header)
         return info.model_copy(update={"family": signature.family, "problem": signature.problem})
+    if place == "text_encoder":
+        text = describe_text_encoder(header)
+        widths = (text.width,) if text.width else ()
+        return info.model_copy(update={"text_widths": widths, "problem": text.problem})
+    if place == "upscaler":
+        upscaler = describe_upscaler(header)
+        return info.model_copy(update={"enlarges": upscaler.enlarges, "problem": upscaler.problem})
     return _checkpoint(info, describe_checkpoint(header), place)
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from studio.families.faces import RESTORERS
 from studio.schema.parts import Refiner, Variation
 from studio.schema.request import GenerationRequest
 
@@ -161,9 +162,25 @@ def _styles(found: list[str]) -> Values:
     return [(word, lambda request, word=word: request.model_copy(update={"styles": (word,)})) for word in found]  # type: ignore[misc]
 
 
+def _face_restorers(found: list[str]) -> Values:
+    """Names; False and None restore nothing, True goes by the request, or by A1111's default."""
+    return [(word, _restoring(word)) for word in found]
+
+
+def _restoring(word: str) -> Change:
+    on = False if word.casefold() == "none" else _WHAT_ELSE.get(word.casefold())
+
+    def change(request: GenerationRequest) -> GenerationRequest:
+        name = word if on is None else (request.face_restoration or RESTORERS[0]) if on else ""
+        return request.model_copy(update={"face_restoration": name})
+
+    return change
+
+
 WORDED: dict[str, Callable[[list[str]], Values]] = {
     "Prompt S/R": _replacements,
     "Prompt order": _orders,
+    "Face restore": _face_restorers,
     "Size": lambda found: [(word, _size(word)) for word in sizes(found)],
     "Styles": _styles,
 }
@@ -208,6 +225,7 @@ FIELDS: dict[str, tuple[Callable[[str], list[Any]], str]] = {
     "Refiner checkpoint": (words, "refiner.checkpoint"),
     "Refiner switch at": (decimals, "refiner.switch_at"),
     "RNG source": (words, "rng"),
+    "FP8 mode": (words, "fp8_weight"),
 }
 """How the values of the other axes are read, and the field they go into: dotted in a part, and of two the first that is there."""
 MADE: dict[str, Any] = {"variation": Variation(), "refiner": Refiner()}

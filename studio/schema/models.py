@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["sd1", "sd2", "sdxl", "sdxl_refiner", "unknown"]
-ModelKind = Literal["checkpoint", "lora", "vae", "embedding", "hypernetwork", "upscaler"]
+ModelKind = Literal["checkpoint", "lora", "vae", "embedding", "hypernetwork", "text_encoder", "upscaler"]
 Layout = Literal["file", "folder"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -31,7 +31,8 @@ class ModelInfo(BaseModel):
     mtime: float = Field(description="Modification time, seconds since the epoch")
     sha256: str | None = None
     short_hash: str | None = Field(
-        None, description="10 hex digits for checkpoints and VAEs, 12 for LoRAs and embeddings, as A1111 shows them"
+        None,
+        description="10 hex digits for checkpoints, VAEs and text encoders, 12 for LoRAs and embeddings, as A1111 shows them",
     )
     model_id: str | None = Field(
         None, description="For diffusers folders, which have no A1111 hash: 12 hex over the weight files"
@@ -42,7 +43,7 @@ class ModelInfo(BaseModel):
     edit: bool = Field(False, description="It follows instructions about a picture (instruct-pix2pix)")
     text_widths: tuple[int, ...] = Field(
         (),
-        description="Width of the token vectors of each text encoder: what a checkpoint has, what an embedding is for; "
+        description="Width of the token vectors of each text encoder: what a checkpoint or a text encoder has, what an embedding is for; "
         "empty where the file does not tell",
     )
     vectors: int = Field(0, description="Embedding: how many tokens it takes in a prompt")

@@ -21,6 +21,12 @@ SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096
 """Pixels a side may have after the second pass."""
 
+MAX_TEXT_ENCODERS = 8
+"""Names of text encoders that a request may have: more than any checkpoint reads prompts with."""
+BUILT_IN = "Built-in"
+"""What Forge calls the VAE and the text encoders of the checkpoint itself."""
+_OWN = ("built-in", "automatic", "none")
+
 RefinerPasses = Literal["first pass", "second pass", "both passes"]
 
 
@@ -38,7 +44,15 @@ def _side_or_off(pixels: int) -> int:
     return pixels
 
 
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Each name once, without space around it and without those of the checkpoint's own text encoders."""
+    bare = dict.fromkeys(name.strip() for name in names)
+    return tuple(name for name in bare if name and name.casefold() not in _OWN)
+
+
 Text = Annotated[str, AfterValidator(_printable)]
+EncoderName = Annotated[Text, Field(max_length=300)]
+TextEncoders = Annotated[tuple[EncoderName, ...], AfterValidator(_named)]
 SideOrOff = Annotated[int, AfterValidator(_side_or_off)]
 
 
@@ -152,6 +166,14 @@ class HiresPass(Frozen):
     checkpoint: Text = Field(
         "", max_length=300, description="Checkpoint of the second pass: name, title or hash; empty: the same"
     )
+    vae: Text = Field(
+        "", max_length=300, description="VAE of the second pass; empty: the same, Automatic: its checkpoint's own"
+    )
+    text_encoders: tuple[EncoderName, ...] = Field(
+        (),
+        max_length=MAX_TEXT_ENCODERS,
+        description="Text encoders of the second pass; empty: the same, Built-in: its checkpoint's own",
+    )
     sampler: str = Field("", max_length=100, description="Sampling method of the second pass; empty: the same")
     schedule: str = Field("", max_length=100, description="Schedule type of the second pass; empty: the same")
     cfg_scale: float = Field(0.0, ge=0, le=100, description="CFG scale of the second pass; 0 is the same")
@@ -171,6 +193,19 @@ class HiresPass(Frozen):
         """What A1111 calls the checkpoint of the first pass."""
         bare = name.strip().casefold()
         return "" if bare in ("", "none") or bare.startswith("use same") else name
+
+    @field_validator("vae")
+    @classmethod
+    def _same_vae_is_empty(cls, name: str) -> str:
+        bare = name.strip().casefold()
+        return "" if not bare or bare.startswith("use same") else "Automatic" if bare in _OWN else name
+
+    @field_validator("text_encoders")
+    @classmethod
+    def _same_encoders_are_none(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Forge's word for the same says nothing; its word for the checkpoint's own stands alone."""
+        said = [name for name in names if name.strip() and not name.strip().casefold().startswith("use same")]
+        return _named(tuple(said)) or ((BUILT_IN,) if said else ())
 
 
 class BranchPoint(Frozen):

@@ -18,8 +18,8 @@ AxisType = Literal[
     "Hires sampler", "Checkpoint name", "Negative Guidance minimum sigma", "Sigma Churn", "Sigma min", "Sigma max", "Sigma noise",
     "Schedule type", "Schedule min sigma", "Schedule max sigma", "Schedule rho", "Beta schedule alpha", "Beta schedule beta", "Eta",
     "Clip skip", "Denoising", "Initial noise multiplier", "Extra noise", "Hires upscaler", "Cond. Image Mask Weight", "VAE", "Styles",
-    "UniPC Order", "Token merging ratio", "Token merging ratio high-res", "Always discard next-to-last sigma", "SGM noise multiplier",
-    "Refiner checkpoint", "Refiner switch at", "RNG source", "Size",
+    "UniPC Order", "Face restore", "Token merging ratio", "Token merging ratio high-res", "Always discard next-to-last sigma", "SGM noise multiplier",
+    "Refiner checkpoint", "Refiner switch at", "RNG source", "FP8 mode", "Size",
 ]  # fmt: skip
 """What an axis may change, under A1111's names; they stand in pictures' texts."""
 

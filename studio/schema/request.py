@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
+from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.parts import (
     MAX_PROMPT,
     MAX_SEED,
+    MAX_TEXT_ENCODERS,
     SMALLEST_SIDE,
     BranchPoint,
     Frozen,
@@ -24,6 +26,7 @@ from studio.schema.parts import (
     SamplerOptions,
     SeedResize,
     Text,
+    TextEncoders,
     Variation,
 )
 from studio.schema.plot import Plot
@@ -37,6 +40,7 @@ MAX_CROP = 4096
 AskedPrediction = Literal["Automatic", "epsilon", "v_prediction"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 VaeMethod = Literal["Full", "TAESD"]
+Fp8Weight = Literal["Disable", "Enable for SDXL", "Enable"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 RngSource = Literal["CPU", "GPU", "NV"]
 PictureFormat = Literal["png", "jpg", "webp", "avif"]
@@ -77,6 +81,11 @@ class GenerationRequest(Frozen):
         None, description="Enlarge that picture and paint it tile by tile (SD upscale); empty: do not"
     )
     vae: str = Field("Automatic", max_length=300, description="VAE file; Automatic uses the checkpoint's own")
+    text_encoders: TextEncoders = Field(
+        (),
+        max_length=MAX_TEXT_ENCODERS,
+        description="Text encoders from files of their own, by name, in place of the checkpoint's; SDXL has two",
+    )
     vae_encoder: VaeMethod = Field(
         "Full",
         description="What encodes an enlarged picture for the second pass: Full is the VAE, TAESD a tiny one, faster and less exact",
@@ -130,6 +139,25 @@ class GenerationRequest(Frozen):
         le=0.9,
         description="Token merging: this part of the finest detail is computed together with what is like it; 0 is exact, 0.5 is faster at large sizes",
     )
+    fp8_weight: Fp8Weight = Field(
+        "Disable",
+        description="FP8 weight: keep the weights in eight bits, which takes half the memory and is less exact",
+    )
+    cache_fp16_weight: bool = Field(
+        False,
+        description="With FP8 weight: keep half-precision copies too, so that LoRAs are merged before weights are rounded",
+    )
+    face_restoration: str = Field(
+        "",
+        max_length=300,
+        description="Restore the faces of the finished picture with this network: CodeFormer, GFPGAN, or a file's name; empty: do not",
+    )
+    code_former_weight: float = Field(
+        DEFAULT_WEIGHT,
+        ge=0,
+        le=1,
+        description="Of CodeFormer: 0 has the strongest effect and may change who it is, 1 stays nearest to the picture",
+    )
     rng: RngSource = Field(
         "CPU", description="Where noise is drawn: CPU is the same everywhere, NV equals an NVIDIA card"
     )
@@ -165,11 +193,11 @@ class GenerationRequest(Frozen):
             return None
         return None if isinstance(part, SeedResize) and 0 in (part.width, part.height) else part
 
-    @field_validator("hypernetwork")
+    @field_validator("hypernetwork", "face_restoration")
     @classmethod
     def _without_none(cls, name: str) -> str:
         """A1111's name of nothing is "None"."""
-        return "" if name.strip() in ("", "None") else name
+        return "" if name.strip() in ("", "None") else name.strip()
 
     @field_validator("mask")
     @classmethod

@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import RefinerPasses, SamplerOptions, SeedResize
 from studio.schema.plot import Plot
-from studio.schema.request import AskedPrediction, Emphasis, NoiseSchedule, RngSource, RunOptions
+from studio.schema.request import AskedPrediction, Emphasis, Fp8Weight, NoiseSchedule, RngSource, RunOptions
 from studio.schema.source import InpaintArea, MaskedContent, ResizeMode
 
 
@@ -112,6 +113,8 @@ class HiresPlan(_Frozen):
     negative: PromptPlan
     loras: tuple[LoraUse, ...]
     hypernetworks: tuple[HypernetworkUse, ...] = Field((), description="In the order in which they act")
+    vae: ModelInfo | None = Field(None, description="A separate VAE of this pass; None is its checkpoint's own")
+    text_encoders: tuple[ModelInfo, ...] = Field((), description="In place of its checkpoint's own")
     embeddings: tuple[EmbeddingUse, ...] = Field((), description="Those of this pass's prompts that fit `model`")
     refiner: RefinerPlan | None = Field(None, description="None: the checkpoint paints this pass to the end")
     refiner_passes: RefinerPasses = "second pass"
@@ -178,6 +181,11 @@ class PlotPlan(_Frozen):
     cells: tuple[ResolvedRequest, ...] = Field(min_length=1)
 
 
+def in_eight_bits(asked: Fp8Weight, model: ModelInfo) -> bool:
+    """Whether the weights of a checkpoint are kept as float8. To A1111 the refiner is SDXL too."""
+    return asked == "Enable" or (asked == "Enable for SDXL" and model.family in ("sdxl", "sdxl_refiner"))
+
+
 class BranchPlan(_Frozen):
     """Where a branch begins: after `step` steps of `origin`, which is one picture. `text` is the origin's infotext as it was given."""
 
@@ -200,7 +208,10 @@ class ResolvedRequest(_Frozen):
     )
     model: ModelInfo
     refiner: RefinerPlan | None = Field(None, description="None: `model` paints to the end")
-    vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that painted last")
+    vae: ModelInfo | None = Field(description="A separate VAE; None is that of the checkpoint that paints")
+    text_encoders: tuple[ModelInfo, ...] = Field(
+        (), description="From files of their own, in the order of those of `model` whose places they take"
+    )
     tiny_encoder: str | None = Field(
         None, description="File of TAESD's encoder; None where the VAE encodes, or nothing is encoded"
     )
@@ -235,7 +246,10 @@ class ResolvedRequest(_Frozen):
         0.0, description="Part of the tokens that are merged; see `studio.engine.token_merging`"
     )
     extra_noise: float = Field(0.0, description="Beyond the first noise level of a pass that goes on from latents")
+    fp8_weight: Fp8Weight = Field("Disable", description="As asked for; Disable also where it concerns no checkpoint")
+    cache_fp16_weight: bool = Field(False, description="Only with such weights")
     rng: RngSource
+    faces: FacePlan | None = Field(None, description="None leaves faces as they were painted")
     hires: HiresPlan | None = Field(None, description="None: the first pass is all")
     source: SourcePlan | None = Field(None, description="None begins with noise")
     mask: MaskPlan | None = Field(None, description="None paints the whole picture; only with a source")
@@ -299,6 +313,23 @@ class ResolvedRequest(_Frozen):
         """The embeddings of both passes, each use once."""
         more = self.hires.embeddings if self.hires else ()
         return (*self.embeddings, *(use for use in more if use not in self.embeddings))
+
+    @property
+    def final_vae(self) -> ModelInfo | None:
+        """The separate VAE of the pass that finishes the picture."""
+        return self.hires.vae if self.hires else self.vae
+
+    @property
+    def all_vaes(self) -> tuple[ModelInfo, ...]:
+        """The separate VAEs of both passes, each once."""
+        found = (self.vae, self.final_vae)
+        return tuple({vae.path: vae for vae in found if vae}.values())
+
+    @property
+    def all_text_encoders(self) -> tuple[ModelInfo, ...]:
+        """The separate text encoders of both passes, each once."""
+        found = (*self.text_encoders, *(self.hires.text_encoders if self.hires else ()))
+        return tuple({encoder.path: encoder for encoder in found}.values())
 
     @property
     def upscaler_models(self) -> tuple[ModelInfo, ...]:

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.schema.request import GenerationRequest
-from studio.ui.form import Form, model_choices, style_choices, vae_choices
+from studio.ui.form import Form, library_choices, model_choices, vae_choices
 from studio.ui.handlers import LISTS, Handlers
 from studio.ui.html import inline_json, panel
 from studio.ui.tabs.settings import build_settings
@@ -37,15 +37,7 @@ def build_blocks(studio: Studio) -> gr.Blocks:
         refresh = _quick_row(studio, form, fresh)
         with gr.Tabs(elem_id="tabs", selected="txt2img"):
             with gr.Tab("txt2img", id="txt2img", elem_id="tab_txt2img", render_children=True):
-                library = studio.library
-                generate = build_txt2img(
-                    form,
-                    fresh,
-                    style_choices(studio),
-                    library.checkpoints(),
-                    library.hypernetworks(),
-                    library.upscalers(),
-                )
+                generate = build_txt2img(form, fresh, library_choices(studio))
             with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo", render_children=True):
                 panel("pnginfo")
             with gr.Tab("Train", id="train", elem_id="tab_train", render_children=True):

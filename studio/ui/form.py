@@ -13,8 +13,10 @@ from gradio.components import Component
 from pydantic import ValidationError
 
 from studio.errors import StudioError
+from studio.families.faces import RESTORERS
 from studio.samplers import SAMPLERS, SCHEDULES
 from studio.schema.models import ModelInfo
+from studio.schema.parts import BUILT_IN
 from studio.schema.request import GenerationRequest, invalid_request, make_request
 from studio.ui.fields import Choices, control, shown_number, typed_number
 from studio.ui.looks import LOOKS, MAYBE_EMPTY, OPTIONS, PARTS, PICTURED, SWITCH, SWITCHED, SWITCHES
@@ -81,12 +83,44 @@ def source_upscalers(upscalers: Iterable[str | tuple[str, str]]) -> list[tuple[s
     return [("Off", ""), *(pair for pair in pairs if not on_latents(pair[1]))]
 
 
+def restorer_choices(studio: Studio) -> list[tuple[str, str]]:
+    """`None`, the networks that restore faces, whether their files are there or not, and the older files of each."""
+    names = dict.fromkeys((*RESTORERS, *studio.library.face_restorers()))
+    return [("None", ""), *((name, name) for name in names)]
+
+
 def style_choices(studio: Studio) -> list[str]:
     """Names of the styles; none while a file of them is damaged."""
     try:
         return [style.name for style in studio.library.styles.styles()]
     except StudioError:
         return []
+
+
+def second_vae_choices(vaes: Iterable[ModelInfo]) -> list[tuple[str, str]]:
+    """`Use same VAE`, then those of the first pass."""
+    return [("Use same VAE", ""), *vae_choices(vaes)]
+
+
+def library_choices(studio: Studio) -> dict[str, Choices]:
+    """What the library has for each field that names something of it."""
+    models, vaes = studio.library.checkpoints(), studio.library.vaes()
+    upscalers = upscaler_choices(studio.library.upscalers())
+    encoders = [encoder.name for encoder in studio.library.text_encoders() if not encoder.problem]
+    return {
+        "model": model_choices(models),
+        "refiner.checkpoint": refiner_choices(models),
+        "hires.checkpoint": second_choices(models),
+        "vae": vae_choices(vaes),
+        "hires.vae": second_vae_choices(vaes),
+        "hires.upscaler": upscalers,
+        "sd_upscale.upscaler": source_upscalers(upscalers),
+        "text_encoders": encoders,
+        "hires.text_encoders": [BUILT_IN, *encoders],
+        "hypernetwork": hypernetwork_choices(studio.library.hypernetworks()),
+        "face_restoration": restorer_choices(studio),
+        "styles": style_choices(studio),
+    }
 
 
 class Form:
@@ -120,8 +154,8 @@ class Form:
                 value = typed_number(value)
             part, _, bare = name.rpartition(".")
             (data[part] if part else data)[bare] = value
-        if data.get("styles") is None:
-            data["styles"] = ()
+        for owner, bare in ((data, "styles"), (data, "text_encoders"), (data["hires"], "text_encoders")):
+            owner[bare] = owner.get(bare) or ()
         for part in SWITCHED:
             data[part] = data[part] if data[part].pop(SWITCH, False) else None
         there = True

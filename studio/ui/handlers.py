@@ -8,7 +8,7 @@ the form.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +17,11 @@ from gradio.components import Component
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.samplers import find_sampler, find_schedule
+from studio.schema.faces import DEFAULT_WEIGHT
+from studio.schema.parts import BUILT_IN
 from studio.schema.request import RunOptions
 from studio.settings import Settings
-from studio.ui.fields import Choices
-from studio.ui.form import (
-    Form,
-    Lookup,
-    complete,
-    hypernetwork_choices,
-    model_choices,
-    possible,
-    refiner_choices,
-    second_choices,
-    source_upscalers,
-    style_choices,
-    upscaler_choices,
-    vae_choices,
-)
+from studio.ui.form import Form, Lookup, complete, library_choices, model_choices, possible
 from studio.upscalers import find_upscaler
 
 if TYPE_CHECKING:
@@ -42,8 +30,8 @@ if TYPE_CHECKING:
 Outcome = dict[str, Any]
 Updates = dict[Component, Any]
 LISTS = (
-    *("model", "refiner.checkpoint", "hires.checkpoint", "hires.upscaler", "sd_upscale.upscaler"),
-    *("vae", "hypernetwork", "styles"),
+    *("model", "refiner.checkpoint", "hires.checkpoint", "vae", "hires.vae", "hires.upscaler", "sd_upscale.upscaler"),
+    *("text_encoders", "hires.text_encoders", "hypernetwork", "face_restoration", "styles"),
 )
 """Fields whose choices are what the library has."""
 
@@ -130,19 +118,7 @@ class Handlers:
 
     def _with_lists(self, updates: Updates) -> Updates:
         """`updates`, with the choices of `LISTS` as the library has them now."""
-        models = self.studio.library.checkpoints()
-        upscalers = upscaler_choices(self.studio.library.upscalers())
-        lists: dict[str, Choices] = {
-            "model": model_choices(models),
-            "refiner.checkpoint": refiner_choices(models),
-            "hires.checkpoint": second_choices(models),
-            "hires.upscaler": upscalers,
-            "sd_upscale.upscaler": source_upscalers(upscalers),
-            "vae": vae_choices(self.studio.library.vaes()),
-            "hypernetwork": hypernetwork_choices(self.studio.library.hypernetworks()),
-            "styles": style_choices(self.studio),
-        }
-        for name, choices in lists.items():
+        for name, choices in library_choices(self.studio).items():
             component = self.form.controls[name]
             updates[component] = {**updates.get(component, gr.update()), "choices": choices}
         return updates
@@ -158,12 +134,22 @@ class Handlers:
                 name and find_upscaler(name, self.studio.library, "sd_upscale.upscaler")[0].name
             ),
             "hires.checkpoint": lambda name: name and self._usable_checkpoint(name),
-            "vae": lambda name: found.name if (found := self.studio.library.vae(name)) else "Automatic",
+            "hires.vae": lambda name: name and self._vae(name),
+            "hires.text_encoders": self._text_encoders,
+            "vae": self._vae,
+            "text_encoders": self._text_encoders,
             "hypernetwork": lambda name: name and self.studio.library.hypernetwork(name).name,
+            "face_restoration": lambda name: name and self.studio.library.face_plan(name, DEFAULT_WEIGHT).name,
             "sampler": lambda name: find_sampler(name).name,
             "schedule": lambda name: find_schedule(name).label,
             "styles": lambda names: tuple(self.studio.library.style(name).name for name in names),
         }
+
+    def _vae(self, name: str) -> str:
+        return found.name if (found := self.studio.library.vae(name)) else "Automatic"
+
+    def _text_encoders(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name if name == BUILT_IN else self.studio.library.text_encoder(name).name for name in names)
 
     def _usable_checkpoint(self, name: str) -> str:
         model = self.studio.library.checkpoint(name)

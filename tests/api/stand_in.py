@@ -23,12 +23,14 @@ from studio.building import add_queue
 from studio.engine.fake import FakeEngine
 from studio.errors import UnknownModel, UnknownName
 from studio.infotext import write_infotext
+from studio.library.faces import face_plan, restorer_names
 from studio.library.init_images import InitImages
 from studio.library.styles import StyleBook
 from studio.library.wildcards import WildcardFolder
 from studio.paths import Paths
 from studio.prompt import Style
 from studio.schema.engine import Engine
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo, ModelKind
 from studio.schema.resolved import InitImage
 from studio.settings import Settings
@@ -53,6 +55,7 @@ class StandInLibrary:
             model("checkpoint", "oak/old", native_size=512),
             model("checkpoint", "broken", problem="The file is truncated."),
         ]
+        self.faces = paths.face_restoration
         self.refreshed = 0
 
     def refresh(self) -> None:
@@ -82,12 +85,26 @@ class StandInLibrary:
                 return info
         raise UnknownModel.of("checkpoint", name, [info.name for info in self.models], field="model")
 
+    def text_encoders(self) -> list[ModelInfo]:
+        return [model("text_encoder", "clip_l", family="unknown", text_widths=(768,))]
+
+    def text_encoder(self, name: str) -> ModelInfo:
+        if name == "clip_l":
+            return self.text_encoders()[0]
+        raise UnknownModel.of("text encoder", name, ["clip_l"], field="text_encoders")
+
     def vae(self, name: str | None) -> ModelInfo | None:
         if name in (None, "Automatic", "None"):
             return None
         if name == "sharp":
             return self.vaes()[0]
         raise UnknownModel.of("VAE", str(name), ["sharp"], field="vae")
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return face_plan(self.faces, name, weight)
+
+    def face_restorers(self) -> list[str]:
+        return restorer_names(self.faces)
 
     def lora(self, name: str) -> ModelInfo:
         if name in ("ink", "ink-style"):

@@ -16,6 +16,7 @@ from studio.app import Studio
 from studio.engine.fake import FakeEngine
 from studio.infotext import read_picture
 from tests.api.stand_in import make_studio, serving
+from tests.engine.faces.made import made_file
 
 API = "/sdapi/v1"
 SMALL = {"prompt": "a fox", "negative_prompt": "b", "width": 64, "height": 64, "steps": 3, "seed": 5}
@@ -287,6 +288,8 @@ def test_the_lists(client: httpx.Client) -> None:
     schedulers = {entry["name"]: entry for entry in client.get(f"{API}/schedulers").json()}
     assert schedulers["sgm_uniform"] == {"name": "sgm_uniform", "label": "SGM Uniform", "aliases": ["SGMUniform"],
                                          "default_rho": -1.0, "need_inner_model": True}  # fmt: skip
+    modules = client.get(f"{API}/sd-modules").json()
+    assert [module["model_name"] for module in modules] == ["sharp", "clip_l"]
     assert client.get(f"{API}/sd-vae").json() == [{"model_name": "sharp", "filename": "/models/sharp.safetensors"}]
     assert set(client.get(f"{API}/loras").json()[0]) == {"name", "alias", "path", "metadata"}
     upscalers = client.get(f"{API}/upscalers").json()
@@ -337,3 +340,21 @@ def test_styles_are_listed_and_used(folder: Path) -> None:
         assert wrong.status_code == 400
         assert wrong.json()["error"]["field"] == "styles"
         assert "'ink'" in wrong.json()["detail"]
+
+
+def test_faces(tmp_path: Path) -> None:
+    studio = make_studio(tmp_path)
+    body = {"prompt": "a fox", "steps": 1, "width": 64, "height": 64, "restore_faces": True}
+    with serving(studio) as address, httpx.Client(base_url=address) as client:
+        refused = client.post(f"{API}/txt2img", json=body)
+        assert refused.status_code == 404 and "restore_faces" in refused.text
+        assert str(studio.paths.face_restoration) in refused.text and "codeformer.safetensors" in refused.text
+        for network in ("GFPGAN", "RetinaFace"):
+            made_file(studio.paths.face_restoration, network, network)
+        listed = client.get(f"{API}/face-restorers").json()
+        assert listed == [{"name": "GFPGAN", "cmd_dir": str(studio.paths.face_restoration)}]
+        assert client.post(f"{API}/options", json={"face_restoration_model": "GFPGAN"}).status_code == 200
+        assert client.get(f"{API}/options").json()["face_restoration_model"] == "GFPGAN"
+        info = json.loads(client.post(f"{API}/txt2img", json=body).json()["info"])
+        assert (info["restore_faces"], info["face_restoration_model"]) == (True, "GFPGAN")
+        assert "Face restoration: GFPGAN" in info["infotexts"][0]

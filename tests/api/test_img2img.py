@@ -215,7 +215,6 @@ def test_a_scale_of_pix2pix_is_one_of_the_picture(order: Callable[..., Order]) -
         ({"mask": "%%%"}, "mask", "mask is not base64"),
         ({"latent_mask": HOLE}, "latent_mask", "latent_mask: "),
         ({"script_name": "Loopback"}, "script_name", "script_name: "),
-        ({"restore_faces": True}, "restore_faces", "restore_faces: "),
         ({"disable_extra_networks": True}, "disable_extra_networks", "disable_extra_networks: "),
     ],
 )  # fmt: skip

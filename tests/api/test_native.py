@@ -233,6 +233,7 @@ def test_settings_that_are_refused_change_nothing(
 def test_lists_and_state(client: httpx.Client, studio: Studio) -> None:
     assert [model["name"] for model in client.get(f"{V1}/models").json()] == ["sprout", "oak/old", "broken"]
     assert client.get(f"{V1}/vaes").json()[0]["name"] == "sharp"
+    assert [each["kind"] for each in client.get(f"{V1}/text-encoders").json()] == ["text_encoder"]
     assert client.get(f"{V1}/loras").json()[0]["alias"] == "ink-style"
     assert [each["name"] for each in client.get(f"{V1}/embeddings").json()] == ["soft/wash", "grand", "pickled"]
     assert [each["name"] for each in client.get(f"{V1}/hypernetworks").json()] == ["anime", "cracked"]
@@ -478,6 +479,23 @@ def test_a_step_is_decoded_by_its_own_painter_where_the_second_pass_has_another_
         monkeypatch.setattr(studio.queue, "step_latents", lambda *key, latents=latents: latents)
         assert client.get(f"{V1}/jobs/{job['id']}/steps/0/1/0.png").content == b"png"
     assert asked == ["sprout", "oak/old"]
+
+
+def test_a_step_of_the_second_pass_is_decoded_by_its_vae(
+    client: httpx.Client, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def decode(model: ModelInfo, vae: ModelInfo | None, *rest: Any) -> bytes:
+        asked.append(vae and vae.name)
+        return b"png"
+
+    monkeypatch.setattr(studio.engine, "decode", decode)
+    monkeypatch.setattr(studio.queue, "step_latents", lambda *key: b"")
+    job = ended(client, generate(client, steps=2, hires={"vae": "sharp", "steps": 1}, options=KEPT)["id"])
+    for step in (2, 3):
+        assert client.get(f"{V1}/jobs/{job['id']}/steps/0/{step}/0.png").content == b"png"
+    assert asked == [None, "sharp"]
 
 
 def test_a_branch_is_its_origin_but_for_what_is_said(client: httpx.Client, studio: Studio) -> None:

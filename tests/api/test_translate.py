@@ -56,6 +56,14 @@ def order(**fields: Any) -> Order:
                                 "prediction_type": "v_prediction"}},
          {"old_prompt_editing": True, "noise_schedule": "Zero Terminal SNR", "prediction_type": "v_prediction"}),
         ({"override_settings": {"use_downcasted_alpha_bar": True}}, {"downcast_alphas": True}),
+        ({"override_settings": {"fp8_storage": "Enable", "cache_fp16_weight": True}},
+         {"fp8_weight": "Enable", "cache_fp16_weight": True}),
+        ({"override_settings": {"forge_additional_modules": ["/m/clip_l.safetensors", "C:\\m\\clip_g.safetensors", "sub/x"]}},
+         {"text_encoders": ("clip_l.safetensors", "clip_g.safetensors", "sub/x")}),
+        ({"override_settings": {"forge_additional_modules": []}}, {}),
+        ({"enable_hr": True, "hr_additional_modules": ["clip_l.safetensors"]},
+         {"hires": HiresPass(denoising_strength=0.75, vae="Automatic", text_encoders=("clip_l.safetensors",))}),
+        ({"enable_hr": True, "hr_additional_modules": ["Use same choices"]}, {"hires": HiresPass(denoising_strength=0.75)}),
         ({"tiling": True}, {"tiling": True}),
         ({"tiling": None}, {}),
         ({"override_settings": {"sdxl_crop_top": 8, "sdxl_crop_left": 16}}, {"sdxl_crop_top": 8, "sdxl_crop_left": 16}),
@@ -93,6 +101,12 @@ def order(**fields: Any) -> Order:
         ({"override_settings": {"refiner_switch_by_sample_steps": True}}, {}),
         ({"seed_resize_from_w": 512}, {}),
         ({"seed_resize_from_w": 512, "seed_resize_from_h": -1}, {}),
+        ({"restore_faces": True}, {"face_restoration": "CodeFormer"}),
+        ({"restore_faces": True, "override_settings": {"face_restoration_model": "GFPGAN", "code_former_weight": 0.2}},
+         {"face_restoration": "GFPGAN", "code_former_weight": 0.2}),
+        ({"override_settings": {"face_restoration": True}}, {"face_restoration": "CodeFormer"}),
+        ({"override_settings": {"face_restoration": True}, "restore_faces": False}, {}),
+        ({"override_settings": {"face_restoration_model": "GFPGAN"}}, {}),
         ({"infotext": "from the text"}, {"prompt": "from the text", "steps": 3, "seed": 9}),
         ({"infotext": "from the text", "prompt": "mine", "steps": 8}, {"prompt": "mine", "steps": 8, "seed": 9}),
         ({"enable_hr": False, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7, "subseed": 5,
@@ -106,7 +120,7 @@ def test_a_body_means_a_request(fields: dict[str, Any], expected: dict[str, Any]
 
 @pytest.mark.parametrize(
     "field, value",
-    [("script_name", "Prompt matrix"), ("restore_faces", True), ("init_images", ["aGk="]), ("mask", "aGk="),
+    [("script_name", "Prompt matrix"), ("init_images", ["aGk="]), ("mask", "aGk="),
      ("firstphase_width", 64), ("disable_extra_networks", True)],
 )  # fmt: skip
 def test_what_is_not_built_is_refused_by_name(field: str, value: Any) -> None:
@@ -138,6 +152,17 @@ def test_what_changes_nothing_is_a_warning() -> None:
     assert order(prompt="x", force_task_id="1", hr_scale=2.0).warnings == []
 
 
+def test_faces_of_a_text_are_restored_unless_the_call_says_otherwise() -> None:
+    def restorer(told: str, **fields: Any) -> str:
+        context = Context(DEFAULTS, lambda _: {"face_restoration": told}, 2, "GFPGAN")
+        return txt2img_order(Txt2ImgBody(infotext="x", **fields), context).request.face_restoration
+
+    assert restorer("CodeFormer") == "CodeFormer" and restorer("") == ""
+    assert restorer("CodeFormer", restore_faces=False) == ""
+    assert restorer("CodeFormer", restore_faces=True) == "CodeFormer" and restorer("", restore_faces=True) == "GFPGAN"
+    assert restorer("CodeFormer", override_settings={"face_restoration_model": "GFPGAN"}) == "GFPGAN"
+
+
 def test_saving_previews_and_settings_that_stay() -> None:
     assert order().options.save is False
     assert order(save_images=True).options.save is True
@@ -145,8 +170,9 @@ def test_saving_previews_and_settings_that_stay() -> None:
     assert order().options.preview_every == 2
     overrides = {"sd_model_checkpoint": "oak", "eta_ddim": 0.5}
     assert order(override_settings=overrides).persistent == {}
+    overrides["face_restoration_model"] = "GFPGAN"
     kept = order(override_settings=overrides, override_settings_restore_afterwards=False)
-    assert kept.persistent == {"sd_model_checkpoint": "oak"}
+    assert kept.persistent == {"sd_model_checkpoint": "oak", "face_restoration_model": "GFPGAN"}
     picture = {"use_old_scheduling": True, "sd_noise_schedule": "Zero Terminal SNR"}
     assert order(override_settings=picture, override_settings_restore_afterwards=False).persistent == {}
 

@@ -22,6 +22,7 @@ LAYERS = {
         "captioning",
         "converting",
         "datasets",
+        "encoders",
         "hires",
         "hypernetworks",
         "inspection",

@@ -10,7 +10,7 @@ import torch
 
 from studio.conversion.unpickling import ParameterDict, load
 from studio.errors import DamagedFile, IncompatibleFile, NotAllowed
-from tests.conversion.corpus import FORMATS, LIGHTNING, packed, payloads, with_stand_in
+from tests.conversion.corpus import FORMATS, LIGHTNING, in_tar, packed, payloads, with_stand_in
 
 TRICKS = tuple(payloads(Path("x")))
 
@@ -89,6 +89,12 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1000)}, tmp_path / "a.pt")
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-300])
     with pytest.raises(DamagedFile, match="damaged"):
+        load(tmp_path / "a.pt")
+
+
+def test_the_format_before_2017_is_refused_whatever_it_holds(tmp_path: Path) -> None:
+    in_tar({}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFile, match=r"a\.pt is in the \.tar format of torch before 2017"):
         load(tmp_path / "a.pt")
 
 

@@ -24,6 +24,7 @@ from studio.engine.fake import FakeEngine
 from studio.infotext import encode_png, with_plot, write_infotext
 from studio.paths import Paths
 from studio.resolve import fixed
+from studio.schema.parts import HiresPass
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest, RunOptions, make_request
 from studio.schema.upscale import SdUpscale
@@ -31,7 +32,8 @@ from studio.settings import Settings
 from studio.ui.form import Form, flat
 from studio.ui.looks import LOOKS
 from studio.ui.mount import in_own_loop
-from tests.tiny_models import tiny_file
+from tests.engine.faces.made import made_file
+from tests.tiny_models import tiny_components, tiny_file, tiny_vae_file
 from tests.vector_files import vector_path
 
 PICTURE, HOLE = Image.new("RGB", (96, 64), (200, 90, 20)), Image.new("L", (96, 64), 255)
@@ -83,6 +85,14 @@ CASES: dict[str, dict[str, Any]] = {
         "height": 64,
         "hires": {"scale": 1.5, "extra_noise": 0.25},
     },
+    "weights in eight bits": {"seed": 26, "fp8_weight": "Enable", "cache_fp16_weight": True},
+    "weights in eight bits where the setting concerns none": {
+        "seed": 26,
+        "fp8_weight": "Enable for SDXL",
+        "cache_fp16_weight": True,
+    },
+    "weights in eight bits of SDXL": {"model": "grand", "seed": 26, "fp8_weight": "Enable for SDXL"},
+    "a cache for weights that are not in eight bits": {"seed": 26, "cache_fp16_weight": True},
     "a tiny decoder": {"vae_decoder": "TAESD", "seed": 23},
     "a tiny encoder where nothing is encoded": {"vae_encoder": "TAESD", "seed": 23},
     "both halves of SDXL's tiny autoencoder": {
@@ -94,11 +104,38 @@ CASES: dict[str, dict[str, Any]] = {
         "vae_decoder": "TAESD",
         "hires": {"upscaler": "Lanczos"},
     },
+    "another text encoder": {"model": "finisher", "seed": 27, "text_encoders": ("tuned_l",)},
+    "both text encoders of SDXL": {"model": "grand", "seed": 27, "text_encoders": ("xl/tuned_g", "tuned_l")},
+    "other modules in the second pass": {
+        "model": "finisher",
+        "seed": 27,
+        "width": 64,
+        "height": 64,
+        "text_encoders": ("tuned_l",),
+        "hires": {"vae": "sharp", "text_encoders": ("Built-in",), "upscaler": "Lanczos"},
+    },
+    "another text encoder in the second pass": {
+        "model": "finisher",
+        "seed": 27,
+        "width": 64,
+        "height": 64,
+        "hires": {"text_encoders": ("tuned_l",), "vae": "Automatic"},
+    },
     "a model enlarges": {
         "seed": 24,
         "width": 64,
         "height": 64,
         "hires": {"upscaler": "R-ESRGAN 2x+", "scale": 1.5, "denoising_strength": 0.3},
+    },
+    "restored faces": {"face_restoration": "gfpgan", "seed": 24},
+    "a weight that does not act": {"face_restoration": "GFPGAN", "code_former_weight": 0.2, "seed": 24},
+    "a weight without face restoration": {"code_former_weight": 0.2, "seed": 24},
+    "a name that means no restorer": {"face_restoration": "None", "seed": 24},
+    "CodeFormer and its weight": {"face_restoration": "CodeFormer", "code_former_weight": 0.35, "seed": 24},
+    "a restorer by its file": {"face_restoration": "GFPGANv1.3.safetensors", "seed": 24},
+    "a plot of restorers": {
+        "seed": 24,
+        "plot": {"x_type": "Face restore", "x_values": "None, CodeFormer, GFPGANv1.3"},
     },
     "clip skip and noise source": {"clip_skip": 2, "rng": "NV", "seed": 8},
     "variation": {"seed": 11, "variation": {"seed": 12, "strength": 0.25}, "batch_size": 2, "batch_count": 2},
@@ -463,14 +500,27 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (folder / "checkpoints").mkdir()
     shutil.copy(tiny_file("sd1"), folder / "checkpoints" / "finisher.safetensors")
     shutil.copy(tiny_file("sdxl"), folder / "checkpoints" / "grand.safetensors")
+    (folder / "checkpoints" / "vae").mkdir()
+    shutil.copy(tiny_vae_file("sd1"), folder / "checkpoints" / "vae" / "sharp.safetensors")
+    for name, part in (("tuned_l", "text_encoder"), ("xl/tuned_g", "text_encoder_2")):
+        path = folder / "text_encoders" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tiny_components("sdxl")[part].state_dict(), path)
     (folder / "vae_approx").mkdir()
     for name in ("taesd_decoder", "taesd_encoder", "taesdxl"):
         (folder / "vae_approx" / f"{name}.safetensors").touch()
-    (folder / "upscalers" / "real").mkdir(parents=True)
-    shutil.copy(vector_path("upscalers/new-2x.safetensors"), folder / "upscalers/real/RealESRGAN_x2plus.safetensors")
+    for network, name in (
+        ("GFPGAN", "GFPGANv1.3"),
+        ("GFPGAN", "GFPGANv1.4"),
+        ("CodeFormer", "codeformer"),
+        ("RetinaFace", "detection_Resnet50_Final"),
+    ):
+        made_file(folder / "face_restoration", network, name)
     (folder / "hypernetworks").mkdir()
     network = {f"32.{half}.linear.0.weight": torch.ones(32, 32) for half in "kv"}
     save_file(network, folder / "hypernetworks" / "ink.safetensors")
+    (folder / "upscalers" / "real").mkdir(parents=True)
+    shutil.copy(vector_path("upscalers/new-2x.safetensors"), folder / "upscalers/real/RealESRGAN_x2plus.safetensors")
     (folder / "wildcards").mkdir()
     (folder / "wildcards" / "colour.txt").write_text("red\nblue\n")
     built = build(Settings(), Paths(folder), engine=FakeEngine())
@@ -532,12 +582,14 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
         "s_tmax": options.s_tmax,
         "s_noise": options.s_noise,
         "tiling": request.tiling,
+        "restore_faces": bool(request.face_restoration),
         "s_min_uncond": options.s_min_uncond,
         **{theirs: getattr(request.variation, ours) for theirs, ours in VARIATION.items() if request.variation},
         "branch": request.branch and request.branch.model_dump(),
         **{theirs: getattr(request.seed_resize, ours) for theirs, ours in RESIZE.items() if request.seed_resize},
         **{theirs: getattr(request.refiner, ours) for theirs, ours in REFINER.items() if request.refiner},
         "enable_hr": request.hires is not None,
+        "hr_additional_modules": modules(request.hires) if request.hires else None,
         **{theirs: getattr(request.hires, ours) for theirs, ours in HIRES.items() if request.hires},
         **pictures(studio, request),
         **(script(request.plot) if request.plot else {}),
@@ -563,7 +615,12 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
             "prediction_type": request.prediction_type,
             "sd_vae_encode_method": request.vae_encoder,
             "sd_vae_decode_method": request.vae_decoder,
+            "face_restoration_model": request.face_restoration,
+            "code_former_weight": request.code_former_weight,
             "deep_cache": request.deep_cache,
+            "fp8_storage": request.fp8_weight,
+            "forge_additional_modules": list(request.text_encoders),
+            "cache_fp16_weight": request.cache_fp16_weight,
             "token_merging_ratio": request.token_merging_ratio,
             "sd_hypernetwork": request.hypernetwork or "None",
             "sd_hypernetwork_strength": request.hypernetwork_strength,
@@ -572,6 +629,12 @@ def through_a1111(studio: Studio, client: TestClient, request: GenerationRequest
     answer = client.post(f"/sdapi/v1/{'img2img' if request.source else 'txt2img'}", json=body)
     assert answer.status_code == 200, answer.text
     return studio.queue.jobs(limit=1)[0].request
+
+
+def modules(part: HiresPass) -> list[str]:
+    """Forge's list of the second pass's text encoders and VAE: all that are not its checkpoint's own."""
+    named = [*part.text_encoders, *([f"{part.vae}.safetensors"] if part.vae not in ("", "Automatic") else [])]
+    return named or ["Use same choices"]
 
 
 def script(plot: Plot) -> dict[str, Any]:
@@ -605,7 +668,7 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
     words = ["generate", f"--negative-prompt={request.negative_prompt}"]
     for name in GenerationRequest.model_fields:
         value = getattr(request, name)
-        if name not in ("prompt", "negative_prompt", "model", "styles", "branch", *PARTS):
+        if name not in ("prompt", "negative_prompt", "model", "styles", "text_encoders", "branch", *PARTS):
             flag = f"--{name.replace('_', '-')}"
             words += [flag] * value if isinstance(value, bool) else [f"{flag}={value}"]
     for part, prefix in PARTS.items():
@@ -613,10 +676,14 @@ def through_command_line(studio: Studio, request: GenerationRequest) -> Generati
         for name, value in fields.items():
             flag = f"{prefix}{name.replace('_', '-')}"
             value = studio.library.init_image(value).path if name == "image" else value
+            if isinstance(value, tuple):
+                words += [f"--{flag}={each}" for each in value]
+                continue
             words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}={value}"]
     words += ["--hires"] if request.hires else []
     words += [f"--model={request.model}"] if request.model else []
     words += [f"--styles={name}" for name in request.styles]
+    words += [f"--text-encoders={name}" for name in request.text_encoders]
     if request.branch:
         file = studio.paths.root / "origin.txt"
         file.write_text(request.branch.origin, encoding="utf-8")

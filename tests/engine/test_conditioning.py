@@ -24,7 +24,7 @@ def loaded(family: str) -> LoadedModel:
 
 
 def encode(conditioner: Conditioner, *parts: tuple[str, float], **changes: Any) -> TextStates:
-    settings: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "loras": (), "is_negative": False, **changes}
+    settings: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "weights": (), "is_negative": False, **changes}
     return conditioner.encode(parts, **settings)
 
 
@@ -82,7 +82,7 @@ def test_a_prompt_is_encoded_once_for_each_thing_that_matters(monkeypatch: pytes
 
     monkeypatch.setattr(conditioning, "encode_tokens", counted)
     conditioner = Conditioner(loaded("sd1"), TOKENIZER)
-    variants: list[dict[str, Any]] = [{}, {"clip_skip": 2}, {"emphasis": "No norm"}, {"loras": ("x", 0.5)}]
+    variants: list[dict[str, Any]] = [{}, {"clip_skip": 2}, {"emphasis": "No norm"}, {"weights": ("x", 0.5)}]
     for _ in range(2):
         for changes in variants:
             encode(conditioner, ("fox", 1.2), **changes)

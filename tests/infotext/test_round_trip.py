@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from studio.errors import IncompatibleFile, InvalidRequest, UnknownName
+from studio.encoders import sorted_modules
+from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import MAX_PIXELS, resolve
 from studio.samplers.guidance import is_guided
 from studio.samplers.table import SAMPLERS, SCHEDULES, SamplerSpec, find_sampler, find_schedule
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -36,22 +38,32 @@ def info(kind: Any, name: str, **more: Any) -> ModelInfo:
 
 
 MODELS = {
-    "painter": info("checkpoint", "painter", short_hash="0123456789"),
-    "not hashed yet": info("checkpoint", "not hashed yet"),
-    "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc"),
-    "filler": info("checkpoint", "filler", short_hash="ccccddddee", inpaint=True),
-    "editor": info("checkpoint", "editor", short_hash="eeeeddddcc", edit=True),
-    "sub/sprout": info("checkpoint", "sub/sprout", layout="folder", path="/m/sub/sprout", model_id="abcdefabcdef"),
+    "painter": info("checkpoint", "painter", short_hash="0123456789", text_widths=(768,)),
+    "not hashed yet": info("checkpoint", "not hashed yet", text_widths=(768,)),
+    "grand": info("checkpoint", "grand", family="sdxl", short_hash="aaaabbbbcc", text_widths=(768, 1280)),
+    "filler": info("checkpoint", "filler", short_hash="ccccddddee", inpaint=True, text_widths=(768,)),
+    "editor": info("checkpoint", "editor", short_hash="eeeeddddcc", edit=True, text_widths=(768,)),
+    "sub/sprout": info(
+        *("checkpoint", "sub/sprout"),
+        layout="folder",
+        path="/m/sub/sprout",
+        model_id="abcdefabcdef",
+        text_widths=(768,),
+    ),
+}
+ENCODERS = {
+    "clip_l": info("text_encoder", "clip_l", text_widths=(768,)),
+    "clip_g": info("text_encoder", "clip_g", text_widths=(1280,)),
 }
 VAE = info("vae", "nice.vae", short_hash="aaaaaaaaaa")
 LORA = info("lora", "style", short_hash="0123456789ab")
-UPSCALER = info("upscaler", "sub/4x-UltraSharp")
 HYPERNETWORKS = {name: info("hypernetwork", name) for name in ("sub/ink: old", "glaze")}
-EMBEDDING = info("embedding", "soft (v2)", vectors=2, short_hash="ba9876543210")
+UPSCALER = info("upscaler", "sub/4x-UltraSharp")
+EMBEDDING = info("embedding", "soft (v2)", vectors=2, text_widths=(768,), short_hash="ba9876543210")
 
 
 class Library:
-    """A few checkpoints, a VAE, a LoRA, an embedding, a style and a wildcard."""
+    """A few checkpoints, a VAE, text encoders, a LoRA, an embedding, a style and a wildcard."""
 
     def checkpoint(self, name: str | None) -> ModelInfo:
         return MODELS[(name or "painter").partition(" [")[0]]
@@ -59,8 +71,22 @@ class Library:
     def vae(self, name: str) -> ModelInfo | None:
         return None if name == "Automatic" else VAE
 
+    def text_encoder(self, name: str) -> ModelInfo:
+        if name not in ENCODERS:
+            raise UnknownModel.of("text encoder", name, list(ENCODERS))
+        return ENCODERS[name]
+
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file=f"/m/{name}.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         assert name == "style"
@@ -135,11 +161,15 @@ NAMED: dict[str, st.SearchStrategy[Any]] = {
     "schedule": st.sampled_from([spec.label for spec in SCHEDULES]),
     "model": st.sampled_from([None, *MODELS]),
     "vae": st.sampled_from(["Automatic", "nice"]),
+    "text_encoders": st.sampled_from([(), ("clip_l",), ("clip_g", "clip_l")]),
+    "HiresPass.vae": st.sampled_from(["", "Automatic", "nice"]),
+    "HiresPass.text_encoders": st.sampled_from([(), ("clip_l",), ("Built-in",)]),
     "checkpoint": st.sampled_from(["", "None", *MODELS]),
     "styles": st.sampled_from([(), ("photo",)]),
+    "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
     "upscaler": st.sampled_from([*UPSCALERS.names(), UPSCALER.name]),
     "SdUpscale.upscaler": st.sampled_from(["", *ON_PIXELS, UPSCALER.name]),
-    "hypernetwork": st.sampled_from(["", *HYPERNETWORKS]),
+    "face_restoration": st.sampled_from(["", "None", "GFPGAN", "CodeFormer", "GFPGANv1.3"]),
     "image": st.sampled_from(["", "0123456789abcdef" * 2, "89abcdef" * 4]),
     "plot": st.none(),  # its text is that of a sheet: see test_plot
     "HiresPass.sampler": st.sampled_from(["", *(spec.name for spec in SAMPLERS)]),
@@ -271,7 +301,7 @@ def survives(first: ResolvedRequest, index: int) -> str:
     """Picture `index` of a request comes back from its text, which is returned."""
     text = write_infotext(first, index, "1.2.3")
     parsed = parse_infotext(text, embeddings={EMBEDDING.name: EMBEDDING.short_hash or ""})
-    second = resolve(make_request(parsed.request), Library(), lambda: 8)
+    second = resolve(make_request(sorted_modules(parsed.request, Library())), Library(), lambda: 8)
     assert [note for note in parsed.notes if "drawn from" not in note] == []
     assert painted(second, 0) == painted(first, index)
     drawn = first.model_copy(update={"options": RunOptions()})  # what was drawn is written, not what it was drawn from

@@ -26,6 +26,16 @@ APPLIED = {
     "DeepCache interval: 3": {"deep_cache": 3},
     "VAE Encoder: TAESD, VAE Decoder: TAESD": {"vae_encoder": "TAESD", "vae_decoder": "TAESD"},
     "Token merging ratio: 0.5": {"token_merging_ratio": 0.5},
+    "FP8 weight: Enable for SDXL, Cache FP16 weight for LoRA: True": {
+        "fp8_weight": "Enable for SDXL",
+        "cache_fp16_weight": True,
+    },
+    "FP8 weight: Enable": {"fp8_weight": "Enable", "cache_fp16_weight": False},
+    "Face restoration: GFPGANv1.3.safetensors": {"face_restoration": "GFPGANv1.3"},
+    "Face restoration: CodeFormer, CodeFormer weight: 0.25, Face restoration file: codeformer": {
+        "face_restoration": "CodeFormer",
+        "code_former_weight": 0.25,
+    },
     "RNG: NV": {"rng": "NV"},
     "Emphasis: No norm": {"emphasis": "No norm"},
     "Variation seed: 5, Variation seed strength: 0.5": {"variation": {"seed": 5, "strength": 0.5}},
@@ -70,7 +80,7 @@ OPTIONS = {
     "Skip Early CFG: 0.2": {"skip_early_cond": 0.2},
 }
 NAMED = [
-    *("Image CFG scale: 1.5", "Face restoration: CodeFormer", "FP8 weight: Enable"),
+    "Image CFG scale: 1.5",
     *("Denoising strength: 0.7", "Conditional mask weight: 0.5", "Init image hash: abcdef", "Noise multiplier: 1.1"),
     *("Token merging ratio hr: 0.5", "Extra noise: 0.1"),
     *("Hires upscale: 2", "Hires resize: 8x8", "Hires steps: 5", "Hires upscaler: Latent", "Hires checkpoint: a"),
@@ -125,11 +135,9 @@ def test_what_changes_nothing_is_not_mentioned(pair: str) -> None:
 
 
 def test_a_strength_belongs_to_the_pass_it_stands_with() -> None:
-    whole = parse_infotext(f"a\n{LINE}, Denoising strength: 0.5, Hires upscale: 2, Hires Module 1: clip_l")
+    whole = parse_infotext(f"a\n{LINE}, Denoising strength: 0.5, Hires upscale: 2")
     assert whole.request["hires"]["denoising_strength"] == 0.5
-    assert whole.notes == [
-        "There is no other VAE or text encoder for the second pass here; not used: Hires Module 1 clip_l."
-    ]
+    assert whole.notes == []
     (half,) = unused_notes({"Hires upscale": "2"}, ())
     assert half == "There is no hires. fix without its strength and its size here; not used: Hires upscale 2."
     assert unused_notes({"Denoising strength": "0.5"}, ()) == [

@@ -11,6 +11,7 @@ from studio.errors import UnknownName
 from studio.infotext import parse_infotext, write_infotext
 from studio.prompt import Style
 from studio.resolve import resolve
+from studio.schema.faces import FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import SamplerOptions, SeedResize, Variation
 from studio.schema.request import GenerationRequest, RunOptions, make_request
@@ -43,6 +44,15 @@ class Shelf:
 
     def tiny_vae(self, latent_space: str, half: str) -> Path:
         return Path("/m") / f"{latent_space}_{half}.safetensors"
+
+    def face_plan(self, name: str, weight: float) -> FacePlan:
+        return FacePlan(
+            name=name,
+            architecture="CodeFormer" if name == "CodeFormer" else "GFPGAN",
+            file="/m/the file.safetensors",
+            detector="/m/found.safetensors",
+            weight=weight if name == "CodeFormer" else 0.5,
+        )
 
     def lora(self, name: str) -> ModelInfo:
         if name != "style":
@@ -112,6 +122,19 @@ def test_the_tiny_autoencoder_is_told_where_it_acts() -> None:
     assert parameters(**taesd)["VAE Decoder"] == "TAESD"
     assert parameters(**taesd, hires={"upscaler": "Lanczos"})["VAE Encoder"] == "TAESD"
     assert not {"VAE Encoder", "VAE Decoder"} & parameters(hires={"upscaler": "Lanczos"}).keys()
+
+
+def test_restored_faces_are_told_with_the_file_and_what_acts() -> None:
+    keys = ["Face restoration", "Face restoration file", "CodeFormer weight"]
+
+    def told(**asked: Any) -> list[str | None]:
+        return [parameters(**asked).get(key) for key in keys]
+
+    assert told() == told(code_former_weight=0.2) == [None, None, None]
+    assert told(face_restoration="GFPGAN", code_former_weight=0.2) == ["GFPGAN", "the file", None]
+    assert told(face_restoration="the file") == ["the file", None, None]
+    assert told(face_restoration="CodeFormer", code_former_weight=0.2) == ["CodeFormer", "the file", "0.2"]
+    assert "Seed: 1, Face restoration: GFPGAN, Size:" in written(seed=1, face_restoration="GFPGAN")
 
 
 def test_hashes_of_embeddings() -> None:

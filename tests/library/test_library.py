@@ -61,6 +61,27 @@ def test_an_empty_installation_says_where_to_put_models(library: Library, paths:
         library.checkpoint("x")
 
 
+def test_text_encoders_lie_in_a_folder_of_their_own(library: Library, paths: Paths) -> None:
+    assert library.text_encoders() == []
+    table, layer = "text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.mlp.fc1.weight"
+    path = save(paths.text_encoders / "sub" / "clip_l.safetensors", {table: [49408, 4], layer: [8, 4]})
+    save(paths.text_encoders / "ink.safetensors", LORA)
+    (paths.text_encoders / "old.pt").write_bytes(b"x")
+    library.refresh()
+    ink, old, found = library.text_encoders()
+    assert (found.name, found.kind, found.path) == ("sub/clip_l", "text_encoder", str(path))
+    assert (found.family, found.text_widths, found.problem) == ("unknown", (4,), None)
+    assert "This is a LoRA, not a text encoder" in (ink.problem or "") and "pickle" in (old.problem or "")
+    for name in ("sub/clip_l", "clip_l", "CLIP_L.safetensors"):
+        assert library.text_encoder(name).path == str(path)
+    hashed = library.text_encoder("clip_l")
+    assert hashed.short_hash and len(hashed.short_hash) == 10 and library.text_encoder(hashed.short_hash) == hashed
+    with pytest.raises(UnknownModel, match="no text encoder named 'clip_g'") as caught:
+        library.text_encoder("clip_g")
+    assert caught.value.field == "text_encoders"
+    assert library.checkpoints() == library.vaes() == []
+
+
 def test_what_is_found_and_under_which_name(library: Library, paths: Paths) -> None:
     save(paths.checkpoints / "b.safetensors", SD1)
     save(paths.checkpoints / "A v1.5.safetensors", INPAINT)

@@ -103,7 +103,7 @@ def test_every_axis_changes_something() -> None:
         **{kind: "True" for kind, (read, _) in FIELDS.items() if read is switches},
         **{kind: "elm" for kind, (read, _) in FIELDS.items() if read is words},
         "RNG source": "NV", "Prompt S/R": "fox, owl", "Prompt order": "fox, cat", "Size": "96x64", "Styles": "photo",
-        "UniPC Order": "2",
+        "UniPC Order": "2", "FP8 mode": "Enable", "Face restore": "GFPGAN",
     }  # fmt: skip
     assert {*FIELDS, *WORDED, "Nothing"} == set(get_args(AxisType)) == {*texts, "Nothing"}
     for kind, text in texts.items():
@@ -150,3 +150,13 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
     assert (request.width, request.height) == size
     with pytest.raises(ValueError, match="no size like"):
         axis_values("Size", "big")
+
+
+@pytest.mark.parametrize(
+    "before, wanted", [("", ["", "CodeFormer", "", "GFPGANv1.3"]), ("GFPGAN", ["", "GFPGAN", "", "GFPGANv1.3"])]
+)
+def test_face_restorers_by_name_or_by_yes_and_no(before: str, wanted: list[str]) -> None:
+    request = GenerationRequest(face_restoration=before)
+    values = axis_values("Face restore", "None, True, false, GFPGANv1.3")
+    assert [label for label, _ in values] == ["None", "True", "false", "GFPGANv1.3"]
+    assert [change(request).face_restoration for _, change in values] == wanted

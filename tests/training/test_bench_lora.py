@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bench.lora import DARK, LIGHT, RECIPE, WEIGHTS, WORDS, Pair, distance, draw_style, duotone, judge_objects, mcnemar
+from bench.lora import RECIPE, Pair, draw_style, judge_objects, mcnemar, style_figures
+from bench.scenes.old_print import INK, KEPT, PAPER, WEIGHTS, distance, printed
 from studio.schema.training import load_training_config
 from studio.schema.training_tuning import LoraMethod
 from studio.training.data.scenes.glyphs import FONT_PATH
@@ -15,24 +17,64 @@ from studio.training.data.scenes.glyphs import FONT_PATH
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_a_duotone_keeps_brightness_in_order_and_has_no_distance() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    toned = duotone(picture)
-    assert distance(toned) < 0.003 and distance(picture) > 0.1
-    before, after = (each @ WEIGHTS for each in (picture, toned))
-    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.99
-    ends = duotone(np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8))
-    assert np.array_equal(ends[0], np.stack([DARK, LIGHT]).astype(np.uint8))
+def _noise(side: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-def test_distance_is_that_of_a_point_to_a_stretch() -> None:
-    beyond = np.clip(LIGHT + (LIGHT - DARK) * 0.1, 0, 255)
-    pixel = np.full((2, 2, 3), beyond).astype(np.uint8)
-    assert distance(pixel) == pytest.approx(np.linalg.norm(pixel[0, 0] - LIGHT) / 255, abs=1e-6)
+def test_an_old_print_has_a_paper_margin_and_faded_colours_in_order() -> None:
+    picture = _noise()
+    print_ = printed(picture)
+    assert (print_[:2] == PAPER).all() and (print_[:, -2:] == PAPER).all() and not (print_[2, 2:-2] == PAPER).all()
+    before, after = (each[2:-2, 2:-2] for each in (picture, print_))
+    tone_before, tone_after = before @ WEIGHTS, after @ WEIGHTS
+    assert np.corrcoef(tone_before.ravel(), tone_after.ravel())[0, 1] > 0.999
+    ends = tone_before / 255
+    neutral = INK * (1 - ends[..., None]) + PAPER * ends[..., None]
+    assert np.allclose(after - neutral, KEPT * (before - tone_before[..., None]), atol=0.51)
+
+
+def test_a_printed_picture_has_no_distance_and_another_has_both() -> None:
+    plain, ready = distance(_noise()), distance(printed(_noise()))
+    assert max(ready) < 0.003
+    assert min(plain) > 0.05
+
+
+def test_distance_of_colours_is_that_to_the_nearest_the_rule_gives() -> None:
+    """Against all mixtures of the cube's corners on a grid of 33 a side, which is at most half a cell's diagonal off."""
+    grid = np.linspace(0, 1, 33)
+    cube = np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(-1, 3)
+    tone = (cube @ WEIGHTS)[:, None]
+    body = INK * (1 - tone) + PAPER * tone + 255 * KEPT * (cube - tone)
+    for colour in (
+        (0, 0, 0),
+        (255, 255, 255),
+        (255, 0, 0),
+        (0, 255, 255),
+        (20, 200, 30),
+        (70, 36, 96),
+        (150, 130, 140),
+    ):
+        picture = np.full((32, 32, 3), colour, np.uint8)
+        nearest = np.linalg.norm(body - np.array(colour), axis=1).min() / 255
+        assert distance(picture).colours == pytest.approx(nearest, abs=0.015)
+        assert distance(picture).colours <= nearest + 1e-6
+        assert distance(picture).margin == pytest.approx(np.linalg.norm(PAPER - colour) / 255)
+
+
+def test_a_picture_has_the_style_when_both_colours_and_margin_have_it() -> None:
+    plain = _noise()
+    margin, colours = plain.copy(), printed(plain)
+    margin[:2] = margin[-2:] = margin[:, :2] = margin[:, -2:] = PAPER
+    colours[:2] = colours[-2:] = colours[:, :2] = colours[:, -2:] = 0
+    found = style_figures([plain] * 3, [margin, colours, printed(plain)])
+    assert found["styled"]["plain"]["share"] == 0 and found["styled"]["lora"]["share"] == pytest.approx(1 / 3, abs=1e-3)
+    assert found["distance"]["lora"]["margin"] < found["distance"]["plain"]["margin"]
+    assert found["distance"]["drawn"]["colours"] < 0.003
+    assert found["nearer_in_pairs"]["n"] == 3
 
 
 def test_the_bench_s_recipe_is_valid(tmp_path: Path) -> None:
-    recipe = tmp_path / "duotone.toml"
+    recipe = tmp_path / "print.toml"
     recipe.write_text(RECIPE.format(steps=3, folder='"x"'))
     config = load_training_config(recipe)
     assert isinstance(config.method, LoraMethod) and config.method.steps == 3
@@ -48,16 +90,9 @@ def test_the_shipped_recipes_are_valid(name: str, model: str) -> None:
 def test_the_pictures_are_drawn_with_captions(tmp_path: Path) -> None:
     draw_style(tmp_path / "p")
     assert len(list((tmp_path / "p").glob("*.png"))) == len(list((tmp_path / "p").glob("*.txt"))) == 24
-    assert all(file.read_text().endswith(WORDS) for file in (tmp_path / "p").glob("*.txt"))
-
-
-def test_the_things_that_lie_in_the_dark_are_seen_after_the_rule() -> None:
-    """Purple on red: brightness 0.26 and 0.3 of white's."""
-    picture = np.full((32, 32, 3), (200, 30, 40), np.uint8)
-    picture[8:24, 8:24] = (120, 40, 170)
-    toned = duotone(picture)
-    assert {tuple(colour) for colour in toned.reshape(-1, 3)} == {tuple(DARK.astype(int)), tuple(LIGHT.astype(int))}
-    assert duotone(np.full((4, 4, 3), 9, np.uint8)).shape == (4, 4, 3), "one colour alone"
+    assert all(file.read_text() for file in (tmp_path / "p").glob("*.txt"))
+    with Image.open(tmp_path / "p" / "00.png") as picture:
+        assert max(distance(np.asarray(picture))) < 0.003
 
 
 def test_mcnemar_s_exact_test() -> None:
@@ -76,7 +111,7 @@ def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path:
             return cls()
 
         def look(self, pictures: list[np.ndarray]) -> list[bool]:
-            return [bool(picture[4, 4].sum() > 300) for picture in pictures]
+            return [bool(picture[4, 4].sum() > 500) for picture in pictures]
 
     def picture(middle: int) -> np.ndarray:
         made = np.full((8, 8, 3), 128, np.uint8)
@@ -86,9 +121,9 @@ def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("studio.training.methods.judge.judge.Judge", Judge)
     monkeypatch.setattr("studio.training.methods.judge.verdict.verdicts", lambda scene, seen: {"object": seen})
     kinds = [(255, 255), (255, 255), (255, 0), (0, 255), (0, 0)]
-    found = judge_objects(tmp_path, [Pair(None, picture(left), picture(left), picture(right)) for left, right in kinds])
+    found = judge_objects(tmp_path, [Pair(None, picture(left), picture(right)) for left, right in kinds])
     assert found["pairs"] == {"both": 2, "only_after_the_rule": 1, "only_lora": 1, "none": 1}
-    assert found["p"] == 1.0
+    assert found["p"] == 1.0 and found["kept"] == 1.0
     assert found["lora"]["share"] == found["plain_after_the_rule"]["share"] == 0.6
     low, high = found["lora"]["interval"]
     assert low < 0.6 < high and found["lora"]["n"] == 5

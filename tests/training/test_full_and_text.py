@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from transformers import CLIPTextModel
 
+from studio.engine.eight_bit import PLAIN
 from studio.engine.loading import load_checkpoint
+from studio.engine.text_files import load_text_encoder
 from studio.errors import TrainingError
 from studio.library import Library
 from studio.paths import Paths
+from studio.schema.models import ModelInfo
 from tests.tiny_models import read_header, read_tensors, tiny_file, tiny_info
 from tests.training.tuning import events, run_in, settings, studio, train
 
@@ -114,6 +118,17 @@ def test_all_weights_of_the_text_encoder_in_a_checkpoint(tmp_path: Path) -> None
     old, new = (load_checkpoint(tiny_info(each), CPU, torch.float32) for each in (root / "checkpoints" / "tiny", path))
     assert not differ(whole(old.unet), whole(new.unet)) and not differ(whole(old.vae), whole(new.vae))
     assert len(differ(whole(old.text_encoders[0]), whole(new.text_encoders[0]))) > 20
+    # The text encoder's own file, which may be put into the folder of text encoders and be used with the base.
+    file = tmp_path / "said.safetensors"
+    shutil.copy(path / "text_encoder" / "model.safetensors", file)
+    encoder = load_text_encoder(
+        ModelInfo.model_validate(
+            {"kind": "text_encoder", "name": "said", "path": str(file), "layout": "file", "family": "unknown"}
+            | {"size": 1, "mtime": 0.0, "text_widths": (32,)}
+        ),
+        *(old, old.text_encoders[0], torch.float32, torch.contiguous_format, PLAIN),
+    )
+    assert not differ(whole(encoder), whole(new.text_encoders[0]))
     theirs = CLIPTextModel.from_pretrained(path / "text_encoder")
     assert not {
         key

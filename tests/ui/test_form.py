@@ -92,6 +92,8 @@ PLAIN = st.builds(
         width=st.just(0) | st.integers(64, 4096),
         steps=st.integers(0, 150),
         checkpoint=st.sampled_from(["", "sprout"]),
+        vae=st.sampled_from(["", "Automatic", "sharp"]),
+        text_encoders=st.sampled_from([(), ("Built-in",), ("clip_l", "clip_g")]),
         denoising_strength=st.floats(0, 1),
         token_merging_ratio=st.floats(0, 0.9),
         sampler=st.sampled_from(["", *sampler_choices()]),
@@ -104,8 +106,13 @@ PLAIN = st.builds(
     clip_skip=st.integers(1, 12),
     deep_cache=st.integers(1, 5),
     token_merging_ratio=st.floats(0, 0.9),
+    text_encoders=st.sampled_from([(), ("clip_l",), ("clip_g", "clip_l")]),
+    fp8_weight=st.sampled_from(["Disable", "Enable for SDXL", "Enable"]),
+    cache_fp16_weight=st.booleans(),
     vae_encoder=st.sampled_from(["Full", "TAESD"]),
     vae_decoder=st.sampled_from(["Full", "TAESD"]),
+    face_restoration=st.sampled_from(["", "GFPGAN", "a file"]),
+    code_former_weight=st.floats(0, 1),
     emphasis=st.sampled_from(["Original", "No norm", "Ignore", "None"]),
     old_prompt_editing=st.booleans(),
     pad_conds=st.booleans(),
@@ -178,10 +185,10 @@ def test_a_plot_of_nothing_is_none_and_one_that_goes_leaves_the_form(form: Form)
 
 
 def test_an_axis_that_is_not_here_is_noted() -> None:
-    shown, notes = possible({"steps": 5, "plot": {"x_type": "FP8 mode", "x_values": "Enable", "y_type": "Steps"}}, {})
+    shown, notes = possible({"steps": 5, "plot": {"x_type": "Face restore", "x_values": "None", "y_type": "Steps"}}, {})
     assert shown["plot"]["y_type"] == "Steps"
     assert shown["plot"]["x_type"] == "Nothing"
-    assert len(notes) == 1 and "plot.x_type = 'FP8 mode'" in notes[0]
+    assert len(notes) == 1 and "plot.x_type = 'Face restore'" in notes[0]
 
 
 def test_no_styles_at_all_is_none_of_them(form: Form) -> None:

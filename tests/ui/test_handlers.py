@@ -12,6 +12,7 @@ from studio.errors import InvalidRequest, NotAllowed, SettingsError, StudioError
 from studio.schema.request import GenerationRequest
 from studio.settings import Settings
 from studio.ui.handlers import Handlers, http_settings
+from tests.engine.faces.made import made_file
 
 
 def show(handlers: Handlers, **fields: Any) -> dict[Any, Any]:
@@ -220,3 +221,15 @@ def test_upscaler_models_are_offered_under_both_names(handlers: Handlers) -> Non
     assert value(handlers, updates, "hires.upscaler") == "Latent"
     assert value(handlers, updates, "hires.scale") == 1.5
     assert "no upscaler named '8x-Gone'" in told(handlers, updates)["notes"][0]
+
+
+def test_restorers_of_faces_are_on_offer_and_one_that_is_not_here_is_told(handlers: Handlers, studio: Studio) -> None:
+    box, folder = handlers.form.controls["face_restoration"], studio.paths.face_restoration
+    both = [("None", ""), ("CodeFormer", "CodeFormer"), ("GFPGAN", "GFPGAN")]
+    assert handlers.refresh()[box]["choices"] == both
+    missed = send(handlers, request={"face_restoration": "GFPGAN"})
+    assert box not in missed and "lacks GFPGAN" in told(handlers, missed)["notes"][0]
+    for network, name in (("GFPGAN", "GFPGANv1.3"), ("GFPGAN", "GFPGANv1.4"), ("RetinaFace", "detector")):
+        made_file(folder, network, name)
+    assert handlers.refresh()[box]["choices"] == [*both, ("GFPGANv1.3", "GFPGANv1.3")]
+    assert send(handlers, request={"face_restoration": "gfpganv1.4"})[box]["value"] == "GFPGAN"

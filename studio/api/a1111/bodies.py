@@ -76,6 +76,9 @@ class Txt2ImgBody(PaintBody):
     hr_scheduler: str | None = None
     hr_prompt: str | None = ""
     hr_negative_prompt: str | None = ""
+    hr_additional_modules: list[str] | None = Field(
+        None, description="Forge's: VAE and text encoders of the second pass; null: the same"
+    )
     hr_cfg: float | None = Field(None, description="Forge's; null is the CFG scale")
 
 

@@ -105,6 +105,13 @@ class Upscaler(BaseModel):
     scale: float | None = None
 
 
+class FaceRestorer(BaseModel):
+    """A network that restores faces, and the folder of its file."""
+
+    name: str
+    cmd_dir: str
+
+
 @router.get("/sd-models")
 def sd_models(studio: StudioDep) -> list[SdModel]:
     """Checkpoints that can be used."""
@@ -121,6 +128,13 @@ def sd_models(studio: StudioDep) -> list[SdModel]:
 def sd_vae(studio: StudioDep) -> list[Vae]:
     """Separate VAE files."""
     return [Vae(model_name=model.name, filename=model.path) for model in studio.library.vaes() if not model.problem]
+
+
+@router.get("/sd-modules")
+def sd_modules(studio: StudioDep) -> list[Vae]:
+    """Forge's list: separate VAEs and text encoders."""
+    found = [*studio.library.vaes(), *studio.library.text_encoders()]
+    return [Vae(model_name=model.name, filename=model.path) for model in found if not model.problem]
 
 
 @router.get("/loras")
@@ -215,6 +229,13 @@ def prompt_styles(studio: StudioDep) -> list[Style]:
     return studio.library.styles.styles()
 
 
+@router.get("/face-restorers")
+def face_restorers(studio: StudioDep) -> list[FaceRestorer]:
+    """Networks that restore faces, as far as their files are there."""
+    folder = str(studio.paths.face_restoration)
+    return [FaceRestorer(name=name, cmd_dir=folder) for name in studio.library.face_restorers()]
+
+
 @router.get("/hypernetworks")
 def hypernetworks(studio: StudioDep) -> list[Hypernetwork]:
     """Hypernetworks."""
@@ -223,7 +244,6 @@ def hypernetworks(studio: StudioDep) -> list[Hypernetwork]:
     ]
 
 
-@router.get("/face-restorers")
 @router.get("/realesrgan-models")
 def nothing_yet() -> list[dict[str, Any]]:
     """None yet."""

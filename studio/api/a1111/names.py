@@ -91,6 +91,7 @@ OVERRIDES = {
     "CLIP_stop_at_last_layers": "clip_skip",
     "emphasis": "emphasis",
     "randn_source": "rng",
+    "code_former_weight": "code_former_weight",
 }
 PICTURE_OVERRIDES = {
     "use_old_scheduling": "old_prompt_editing",
@@ -106,10 +107,16 @@ PICTURE_OVERRIDES = {
     "sd_hypernetwork_strength": "hypernetwork_strength",
     "extra_networks_default_multiplier": "hypernetwork_strength",
     "sd_hypernetwork": "hypernetwork",
+    "fp8_storage": "fp8_weight",
+    "cache_fp16_weight": "cache_fp16_weight",
     "prediction_type": "prediction_type",
     "deep_cache": "deep_cache",
 }
 """What A1111 keeps in its settings and a request says each time; the last two are ours."""
+MODULES = "forge_additional_modules"
+"""Forge's setting of separate text encoders and VAE, a list of files."""
+HIRES_MODULES = "hr_additional_modules"
+"""The same of the second pass, in its body."""
 PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 SAMPLER_OVERRIDES = {
@@ -136,6 +143,8 @@ SAMPLER_OVERRIDES = {
     "s_min_uncond_all": "s_min_uncond_all",
     "skip_early_cond": "skip_early_cond",
 }
+FACES, FACE_RESTORER = "face_restoration", "face_restoration_model"
+"""A1111's settings of whether faces are restored where `restore_faces` does not say, and with which network."""
 TOKEN_MERGING = "token_merging_ratio_img2img"
 """A1111's setting of token merging in img2img, where the general one is 0."""
 KNOWN_OVERRIDES = frozenset().union(
@@ -146,7 +155,7 @@ KNOWN_OVERRIDES = frozenset().union(
     SOURCE_OVERRIDES,
     MASK_OVERRIDES,
     SAMPLER_OVERRIDES,
-    (TOKEN_MERGING,),
+    (FACES, FACE_RESTORER, TOKEN_MERGING, MODULES),
 )
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in SAMPLER_OVERRIDES.items()},
@@ -168,12 +177,16 @@ _THEIRS = {
     "plot.legend": "script_args.draw_legend",
     "plot.margin": "script_args.margin_size",
     "plot": "script_args",
+    "text_encoders": f"override_settings.{MODULES}",
+    "hires.text_encoders": HIRES_MODULES,
+    "hires.vae": HIRES_MODULES,
     **{f"sd_upscale.{ours}": f"script_args.{ours}" for ours in SdUpscale.model_fields},
     "sd_upscale": "script_args",
     "hires": "enable_hr",
     "source": "init_images",
     "source.image": "init_images",
     "mask.image": "mask",
+    "face_restoration": "restore_faces",
     "sampler": "sampler_name",
     "schedule": "scheduler",
 }

@@ -28,6 +28,7 @@ _FIXED: dict[str, Any] = {
     "eta_noise_seed_delta": 0,
     "eta_ancestral": 1.0,
     "eta_ddim": 0.0,
+    "face_restoration": False,
     "live_previews_enable": True,
     "live_previews_image_format": "jpeg",
 }
@@ -39,6 +40,8 @@ _WRITABLE = {
     "CLIP_stop_at_last_layers": "CLIP_stop_at_last_layers",
     "randn_source": "randn_source",
     "emphasis": "emphasis",
+    "face_restoration_model": "face_restoration_model",
+    "code_former_weight": "code_former_weight",
     "show_progress_every_n_steps": "preview_every",
     "samples_filename_pattern": "samples_filename_pattern",
     "save_images_add_number": "save_images_add_number",

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -17,6 +18,7 @@ from studio.api.a1111.names import in_their_words
 from studio.api.a1111.translate import Context, Order
 from studio.api.changes import change_settings
 from studio.app import Studio
+from studio.encoders import sorted_modules
 from studio.errors import EngineError, NotFound, StudioError, from_dict
 from studio.naming.facts import timestamp
 from studio.plotting import job_sheet
@@ -39,7 +41,11 @@ class ImagesAnswer(BaseModel):
 def context_of(studio: Studio) -> Context:
     """What this server understands bodies with."""
     return Context(
-        studio.default_request(), lambda text: studio.read_infotext(text).request, studio.settings.preview_every
+        studio.default_request(),
+        lambda text: studio.read_infotext(text).request,
+        studio.settings.preview_every,
+        partial(sorted_modules, library=studio.library),
+        studio.settings.face_restoration_model,
     )
 
 
@@ -138,8 +144,8 @@ def _info(studio: Studio, order: Order, job: JobRecord, sheet: bytes | None, not
         "cfg_scale": request.cfg_scale,
         "steps": request.steps,
         "batch_size": request.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
+        "restore_faces": bool(request.face_restoration),
+        "face_restoration_model": request.face_restoration or None,
         "sd_model_name": model.name,
         "sd_model_hash": model.short_hash,
         "sd_vae_name": vae.name if vae else None,

@@ -36,7 +36,7 @@ IMG2IMG_AXES = tuple(name for name in _AXES if name not in _TXT2IMG)
 _HERE: tuple[str, ...] = get_args(AxisType)
 _LISTED = frozenset(
     {"Sampler", "Hires sampler", "Checkpoint name", "Schedule type", "Hires upscaler", "VAE", "Styles", "RNG source",
-     "Always discard next-to-last sigma", "SGM noise multiplier", "Refiner checkpoint"}
+     "Always discard next-to-last sigma", "SGM noise multiplier", "Refiner checkpoint", "FP8 mode", "Face restore"}
 )  # fmt: skip
 """Axes whose values A1111 takes from the list beside the text, unless `csv_mode` says otherwise."""
 

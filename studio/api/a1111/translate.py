@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PureWindowsPath
 from typing import Any
 
 from studio.api.a1111.bodies import PaintBody
 from studio.api.a1111.names import (
+    FACE_RESTORER,
+    FACES,
     FIELDS,
     KNOWN_OVERRIDES,
+    MODULES,
     OVERRIDES,
     PART_FIELDS,
     PART_OVERRIDES,
@@ -30,11 +34,18 @@ from studio.schema.request import GenerationRequest, RunOptions, make_request
 
 @dataclass(frozen=True)
 class Context:
-    """What a body is understood with. `defaults` give what A1111 keeps in its settings: model, VAE, clip skip, emphasis, noise source."""
+    """What a body is understood with.
+
+    `defaults` give what A1111 keeps in its settings: model, VAE, clip skip, emphasis, noise source, CodeFormer's weight; `face_restorer` is the
+    network that `restore_faces` means.
+    """
 
     defaults: GenerationRequest
     read_infotext: Callable[[str], dict[str, Any]]
     preview_every: int
+    sort: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Puts what Forge lists as modules where it belongs; see `studio.encoders.sorted_modules`."""
+    face_restorer: str = "CodeFormer"
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,6 @@ _REFUSED: tuple[Refusal, ...] = (
         lambda name: named(name) and not is_plot(name) and not is_sd_upscale(name),
         "the scripts that are available in this version are X/Y/Z plot and, in img2img, SD upscale. Leave the field out.",
     ),
-    ("restore_faces", bool, "face restoration is not available in this version. Leave the field out."),
     ("disable_extra_networks", bool, "extra networks cannot be turned off; leave the <lora:…> tags out of the prompt."),
 )
 
@@ -101,7 +111,7 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
     rows = (*_REFUSED, *dialect.refused)
     _refuse(body, rows)
     warnings = _warnings(body, {name for name, _, _ in rows})
-    settings = {"model", "vae", "clip_skip", "emphasis", "rng"}
+    settings = set(OVERRIDES.values())
     data: dict[str, Any] = context.defaults.model_dump(include=settings)
     data |= {"sampler": "Euler", "schedule": AUTOMATIC, "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512}
     if text := body.infotext or (body.branch or {}).get("origin"):
@@ -115,6 +125,9 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
     for key, ours in (OVERRIDES | PICTURE_OVERRIDES).items():
         if overrides.get(key) not in (None, ""):
             data[ours] = overrides[key]
+    if overrides.get(MODULES):
+        data["text_encoders"] = file_names(overrides[MODULES])
+    data["face_restoration"] = _face_restorer(given, overrides, data.get("face_restoration", ""), context)
     data["sampler_options"] = _sampler_options(given, overrides, data)
     parts, more = dialect.parts(Said(given, overrides, data))
     call = plot_call(body.script_args or (), dialect.axes) if is_plot(body.script_name) else None
@@ -123,17 +136,27 @@ def translate(body: PaintBody, context: Context, dialect: Dialect) -> Order:
     unknown = sorted(overrides.keys() - KNOWN_OVERRIDES)
     warnings += [f"override_settings.{key} is not known here and was ignored." for key in unknown] + more
     try:
-        request = make_request({**data, **parts})
+        request = make_request(context.sort({**data, **parts}))
     except InvalidRequest as error:
         raise in_their_words(error) from None
     kept = {} if body.override_settings_restore_afterwards in (True, None) else overrides
     return Order(
         request=request,
         options=_options(body, context.preview_every),
-        persistent={key: value for key, value in kept.items() if key in OVERRIDES},
+        persistent={key: value for key, value in kept.items() if key in (*OVERRIDES, FACE_RESTORER)},
         warnings=warnings,
         sheet_alone=call is not None and request.plot is not None and not call.with_pictures,
     )
+
+
+def file_names(files: Any) -> list[str]:
+    """The names of Forge's modules, which it lists with or without their folders. Raises `InvalidRequest`."""
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise InvalidRequest(f"override_settings.{MODULES}: {files!r} is no list of names.", field=MODULES)
+    said = [file for file in files if not file.casefold().startswith("use same")]
+    return [
+        PureWindowsPath(file).name if PureWindowsPath(file).is_absolute() or file[:1] == "/" else file for file in said
+    ]
 
 
 def split_sampler(name: str) -> tuple[str, str | None]:
@@ -163,6 +186,12 @@ def _options(body: PaintBody, preview_every: int) -> RunOptions:
     saving = bool(body.save_images) and not body.do_not_save_samples
     grid = bool(body.save_images) and not body.do_not_save_grid
     return RunOptions(save=saving, grid=grid, preview_every=preview_every)
+
+
+def _face_restorer(given: dict[str, Any], overrides: dict[str, Any], told: str, context: Context) -> str:
+    """The network that restores faces, "" for none; `told` is that of an infotext."""
+    chosen = str(overrides.get(FACE_RESTORER) or told or context.face_restorer)
+    return chosen if given.get("restore_faces", overrides.get(FACES, bool(told))) else ""
 
 
 def _sampler_options(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,20 @@ from typing import Any
 from fastapi import APIRouter
 
 from studio.api.a1111.bodies import Txt2ImgBody
-from studio.api.a1111.names import HIRES_FIELDS, HIRES_OVERRIDES
+from studio.api.a1111.names import HIRES_FIELDS, HIRES_MODULES, HIRES_OVERRIDES
 from studio.api.a1111.painting import ImagesAnswer, context_of, painted
 from studio.api.a1111.scripts import TXT2IMG_AXES
-from studio.api.a1111.translate import Context, Dialect, Order, Refusal, Said, named, split_sampler, translate
+from studio.api.a1111.translate import (
+    Context,
+    Dialect,
+    Order,
+    Refusal,
+    Said,
+    file_names,
+    named,
+    split_sampler,
+    translate,
+)
 from studio.api.a1111.upscale_script import is_sd_upscale
 from studio.api.common import StudioDep
 
@@ -73,4 +83,6 @@ def _hires(said: Said) -> dict[str, Any] | None:
     part["schedule"] = part["schedule"] or carried or ""
     for name in ("width", "height"):
         part[name] = max(part.get(name) or 0, 0)
+    if modules := file_names(said.given.get(HIRES_MODULES) or []):
+        part |= {"text_encoders": modules, "vae": "Automatic"}
     return part | {ours: said.overrides[theirs] for theirs, ours in HIRES_OVERRIDES.items() if theirs in said.overrides}

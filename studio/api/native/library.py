@@ -46,6 +46,12 @@ def vaes(studio: StudioDep) -> list[ModelInfo]:
     return list(studio.library.vaes())
 
 
+@router.get("/text-encoders")
+def text_encoders(studio: StudioDep) -> list[ModelInfo]:
+    """All text encoders in files of their own, also those with a `problem`."""
+    return list(studio.library.text_encoders())
+
+
 @router.get("/loras")
 def loras(studio: StudioDep) -> list[ModelInfo]:
     """All LoRA files."""

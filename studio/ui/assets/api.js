@@ -91,9 +91,10 @@ export const plotChoices = () => get("plot/choices");
 export const models = () => get("models");
 export const loras = () => get("loras");
 export const embeddings = () => get("embeddings");
-export const upscalers = () => get("upscalers");
 export const hypernetworks = () => get("hypernetworks");
+export const upscalers = () => get("upscalers");
 export const vaes = () => get("vaes");
+export const textEncoders = () => get("text-encoders");
 export const refresh = () => post("refresh");
 export const saveForm = (browser, form) => request("PUT", `form/${encodeURIComponent(browser)}`, { json: form, keepalive: true });
 

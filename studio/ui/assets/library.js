@@ -1,4 +1,4 @@
-// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, upscalers, VAEs as lists, and all pictures made so far.
+// The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, upscalers, VAEs, text encoders as lists, and all pictures made so far.
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
@@ -10,9 +10,10 @@ const KINDS = [
   ["models", "Checkpoints"],
   ["loras", "LoRA"],
   ["embeddings", "Embeddings"],
-  ["upscalers", "Upscalers"],
   ["hypernetworks", "Hypernetworks"],
+  ["upscalers", "Upscalers"],
   ["vaes", "VAE"],
+  ["encoders", "Text encoders"],
 ];
 
 export class Library {
@@ -57,8 +58,9 @@ export class Library {
     this.#loaded = true;
     try {
       if (look) await api.refresh();
-      const [models, loras, embeddings, hypernetworks, upscalers, vaes] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.upscalers(), api.vaes()]);
-      this.#lists = { models, loras, embeddings, hypernetworks, upscalers, vaes };
+      const asked = [api.models(), api.loras(), api.embeddings(), api.hypernetworks(), api.upscalers(), api.vaes(), api.textEncoders()];
+      const [models, loras, embeddings, hypernetworks, upscalers, vaes, encoders] = await Promise.all(asked);
+      this.#lists = { models, loras, embeddings, hypernetworks, upscalers, vaes, encoders };
     } catch (error) {
       toast(error.message, "bad");
     }

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import gradio as gr
 
-from studio.schema.models import ModelInfo
 from studio.schema.request import GenerationRequest
 from studio.ui.fields import Choices
-from studio.ui.form import (
-    Form,
-    hypernetwork_choices,
-    refiner_choices,
-    sampler_choices,
-    schedule_choices,
-    second_choices,
-    upscaler_choices,
-)
+from studio.ui.form import Form, sampler_choices, schedule_choices
 from studio.ui.html import panel
 from studio.ui.looks import OPTIONS
 from studio.ui.tabs.plot import build_plot
@@ -31,7 +21,7 @@ def _options(*names: str) -> tuple[str, ...]:
 
 
 SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("Prompt", ("emphasis",), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
+    ("Prompt", ("text_encoders", "emphasis"), ("old_prompt_editing", "pad_conds", "pad_conds_v0")),
     ("Hypernetwork", ("hypernetwork", "hypernetwork_strength"), ()),
     ("Noise", ("rng", *_options("eta", "ensd", "s_churn", "s_tmin", "s_tmax", "s_noise"), "hires.extra_noise"), ()),
     (
@@ -56,28 +46,22 @@ SAMPLER_PARAMETERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ),
         _options("s_min_uncond_all"),
     ),
+    ("Less memory", ("fp8_weight",), ("cache_fp16_weight",)),
     ("Picture", ("vae_encoder", "vae_decoder", "sdxl_crop_top", "sdxl_crop_left"), ("tiling",)),
+    ("Faces", ("face_restoration", "code_former_weight"), ()),
 )
 """Title, fields and switches of each group of the accordion."""
 
 
-def build_txt2img(
-    form: Form,
-    fresh: GenerationRequest,
-    styles: list[str],
-    models: Sequence[ModelInfo],
-    networks: Sequence[ModelInfo],
-    upscalers: Sequence[ModelInfo],
-) -> gr.Button:
-    """Lay the tab out; `fresh` fills it until the browser's own form arrives. On offer are `styles`, the checkpoints `models`, the
-    hypernetworks `networks` and the models among the `upscalers`.
+def build_txt2img(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choices]) -> gr.Button:
+    """Lay the tab out; `fresh` fills it until the browser's own form arrives, `offered` are the names of the library by field.
 
     Returns the Generate button.
     """
     with gr.Row(elem_id="txt2img_main", elem_classes=["ls-main"]):
         with gr.Column(elem_id="txt2img_settings", elem_classes=["ls-form"], scale=4, min_width=320):
-            generate = _prompts(form, styles)
-            _settings(form, fresh, models, networks, upscaler_choices(upscalers))
+            generate = _prompts(form, offered["styles"])
+            _settings(form, fresh, offered)
             panel("loras")
             panel("embeddings")
         with gr.Column(elem_id="txt2img_results", elem_classes=["ls-results"], scale=6, min_width=320):
@@ -86,7 +70,7 @@ def build_txt2img(
     return generate
 
 
-def _prompts(form: Form, styles: list[str]) -> gr.Button:
+def _prompts(form: Form, styles: Choices) -> gr.Button:
     with gr.Column(elem_id="txt2img_toprow", elem_classes=["ls-card"]):
         form.place("prompt")
         form.place("negative_prompt")
@@ -107,21 +91,15 @@ def _prompts(form: Form, styles: list[str]) -> gr.Button:
     return generate
 
 
-def _settings(
-    form: Form,
-    fresh: GenerationRequest,
-    models: Sequence[ModelInfo],
-    networks: Sequence[ModelInfo],
-    upscalers: Choices,
-) -> None:
+def _settings(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choices]) -> None:
     with gr.Column(elem_id="txt2img_sampling_row", elem_classes=["ls-card"]):
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sampler", choices=sampler_choices(), value=fresh.sampler, scale=5, min_width=120)
             form.place("schedule", choices=schedule_choices(), value=fresh.schedule, scale=4, min_width=110)
             form.place("steps", value=fresh.steps, scale=5, min_width=120)
-        _source(form, upscalers)
-        _hires(form, second_choices(models), upscalers)
-        _refiner(form, refiner_choices(models))
+        _source(form, offered["sd_upscale.upscaler"])
+        _hires(form, offered)
+        _refiner(form, offered["refiner.checkpoint"])
         with gr.Row(elem_classes=["ls-row"]):
             width = form.place("width", value=fresh.width, scale=5, min_width=90)
             swap = _icon("Swap width and height", "txt2img_res_switch_btn", "swap")
@@ -137,7 +115,7 @@ def _settings(
         _extra(form)
         build_plot(form)
         with gr.Accordion("Sampler parameters", open=False, elem_id="txt2img_sampler_parameters"):
-            _sampler_parameters(form, fresh, networks)
+            _sampler_parameters(form, fresh, offered)
     listen_js(swap.click, "(width, height) => [height, width]", [width, height], [width, height])
     listen_js(dice.click, "() => -1", [], [seed])
     listen_js(reuse.click, script("lastSeed"), [seed], [seed])
@@ -163,7 +141,7 @@ def _source(form: Form, upscalers: Choices) -> None:
         build_upscale(form, upscalers)
 
 
-def _hires(form: Form, checkpoints: Choices, upscalers: Choices) -> None:
+def _hires(form: Form, offered: Mapping[str, Choices]) -> None:
     """The second pass: its switch, the size it comes to, and, while it is on, all that can be said about it."""
     same_sampler, same_schedule = ("Use same sampler", ""), ("Use same schedule", "")
     with gr.Column(elem_id="txt2img_hr", elem_classes=["ls-hires"]):
@@ -172,7 +150,7 @@ def _hires(form: Form, checkpoints: Choices, upscalers: Choices) -> None:
             panel("hires", elem_id="txt2img_hr_finalres", scale=0)
         with gr.Column(elem_id="txt2img_hr_options", elem_classes=["ls-hires-options"]):
             with gr.Row(elem_classes=["ls-row"]):
-                form.place("hires.upscaler", choices=upscalers, scale=5, min_width=120)
+                form.place("hires.upscaler", choices=offered["hires.upscaler"], scale=5, min_width=120)
                 form.place("hires.steps", scale=5, min_width=120)
                 form.place("hires.denoising_strength", scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
@@ -180,8 +158,11 @@ def _hires(form: Form, checkpoints: Choices, upscalers: Choices) -> None:
                 form.place("hires.width", scale=5, min_width=120)
                 form.place("hires.height", scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
-                form.place("hires.checkpoint", choices=checkpoints, scale=5, min_width=120)
+                form.place("hires.checkpoint", choices=offered["hires.checkpoint"], scale=5, min_width=120)
                 form.place("hires.cfg_scale", scale=5, min_width=120)
+            with gr.Row(elem_classes=["ls-row"]):
+                form.place("hires.vae", choices=offered["hires.vae"], scale=5, min_width=120)
+                form.place("hires.text_encoders", choices=offered["hires.text_encoders"], scale=5, min_width=120)
             with gr.Row(elem_classes=["ls-row"]):
                 form.place("hires.sampler", choices=[same_sampler, *sampler_choices()], scale=5, min_width=120)
                 form.place("hires.schedule", choices=[same_schedule, *schedule_choices()], scale=5, min_width=120)
@@ -215,19 +196,18 @@ def _extra(form: Form) -> None:
     listen_js(reuse.click, script("lastVariationSeed"), [subseed], [subseed])
 
 
-def _sampler_parameters(form: Form, fresh: GenerationRequest, networks: Sequence[ModelInfo]) -> None:
+def _sampler_parameters(form: Form, fresh: GenerationRequest, offered: Mapping[str, Choices]) -> None:
     """Everything else that changes pixels, by what it acts on; three in a row, a group's switches last."""
-    own: dict[str, dict[str, Any]] = {
-        "rng": {"value": fresh.rng},
-        "emphasis": {"value": fresh.emphasis},
-        "hypernetwork": {"choices": hypernetwork_choices(networks)},
-    }
+    settings = {name: getattr(fresh, name) for name in ("rng", "emphasis", "code_former_weight")}
     for title, names, switches in SAMPLER_PARAMETERS:
         with gr.Column(elem_classes=["ls-parameter-group"]):
             gr.Markdown(f"### {title}", elem_classes=["ls-heading"])
             with gr.Row(elem_classes=["ls-row", "ls-grid"]):
                 for name in names:
-                    form.place(name, min_width=100, **own.get(name, {}))
+                    choices = offered.get(name)
+                    form.place(
+                        name, choices=choices, min_width=100, **({"value": settings[name]} if name in settings else {})
+                    )
             if switches:
                 with gr.Row(elem_classes=["ls-row", "ls-grid", "ls-switches"]):
                     for name in switches:

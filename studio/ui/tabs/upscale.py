@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from studio.ui.fields import Choices
-from studio.ui.form import Form, source_upscalers
+from studio.ui.form import Form
 
 
 def build_upscale(form: Form, upscalers: Choices) -> None:
@@ -14,7 +14,7 @@ def build_upscale(form: Form, upscalers: Choices) -> None:
         gr.Column(elem_classes=["ls-source-options", "ls-upscale"]),
         gr.Accordion("SD upscale", open=False, elem_id="script_img2img_sd_upscale"),
     ):
-        form.place("sd_upscale.upscaler", choices=source_upscalers(upscalers))
+        form.place("sd_upscale.upscaler", choices=upscalers)
         with gr.Row(elem_classes=["ls-row"]):
             form.place("sd_upscale.scale_factor", scale=5, min_width=120)
             form.place("sd_upscale.overlap", scale=5, min_width=120)
