@@ -91,8 +91,7 @@ def hires_plan(
     model = _painter(part, first, library, upscaler)
     first_sampler = find_sampler(request.sampler)
     sampler, schedule = _sampling(part, first_sampler, find_schedule(request.schedule))
-    steps = part.steps or request.steps
-    _refuse_endless(part, steps)
+    steps = _possible_steps(part, part.steps or request.steps)
     before, calls = model_calls(first_sampler, request.steps), model_calls(sampler, steps)
     finishing, passes = _refined(part.refiner, lambda: refiner(first.model, before), lambda: refiner(model, calls))
     own = {name: text for name in TEMPLATES if (text := getattr(part, name)).strip()}
@@ -240,8 +239,8 @@ def _sampling(part: HiresPass, sampler: SamplerSpec, schedule: ScheduleSpec) -> 
     return second, resolve_schedule(second, asked)
 
 
-def _refuse_endless(part: HiresPass, steps: int) -> None:
-    """Raises `InvalidRequest` for a strength so small that the schedule behind `steps` steps of it has no levels left to tell apart."""
+def _possible_steps(part: HiresPass, steps: int) -> int:
+    """`steps`. Raises `InvalidRequest` for a strength so small that the schedule behind `steps` steps of it has no levels left to tell apart."""
     total, _ = img2img_steps(steps, part.denoising_strength, exact_steps=True)
     if total > MOST_STEPS:
         raise InvalidRequest(
@@ -249,6 +248,7 @@ def _refuse_endless(part: HiresPass, steps: int) -> None:
             f"{total:,}, and {MOST_STEPS:,} are possible. 0 only enlarges.",
             field="hires.denoising_strength",
         )
+    return steps
 
 
 def _named_schedule(plan: HiresPlan, first: str) -> str:

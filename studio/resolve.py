@@ -18,7 +18,7 @@ from studio.lineage import adopted, origin_request, refuse_contradictions, refus
 from studio.plots import expanded, fixed_plot
 from studio.samplers.planning import refuse_branch
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
-from studio.schema.faces import DEFAULT_WEIGHT
+from studio.schema.faces import DEFAULT_WEIGHT, FacePlan
 from studio.schema.models import ModelInfo
 from studio.schema.parts import MAX_SEED, BranchPoint, Refiner, SeedResize
 from studio.schema.plot import Plot
@@ -31,6 +31,7 @@ from studio.schema.resolved import (
     PromptPlan,
     RefinerPlan,
     ResolvedRequest,
+    SourcePlan,
     VariationPlan,
     in_eight_bits,
 )
@@ -131,13 +132,11 @@ def _answered(
     embeddings, notes = _embeddings((positive, negative), model, library)
     loras = find_loras(worded["prompt"], model, library)
     encoders = find_text_encoders(request.text_encoders, model, library)
-    source, mask = source_plan(request, model, library), mask_plan(request, model, library)
+    source = _source(request, model, library)
     upscale = upscale_plan(request, source, (width, height), library)
     width, height = upscale.tile if upscale else (width, height)
-    if source and source.resize_mode == LATENT_UPSCALE:
-        _check_budget(source.image.width, source.image.height, 1)
     hires, more = _second_pass(request, FirstPass(model, vae, encoders, worded, loras), library, seed)
-    refined = hires is None or hires.refiner_passes != "second pass"
+    finishing = None if hires and hires.refiner_passes == "second pass" else request.refiner
     families = {model.family, hires.model.family if hires else model.family}
     return ResolvedRequest(
         positive=positive,
@@ -147,9 +146,7 @@ def _answered(
         loras=loras,
         hypernetworks=find_hypernetworks(request, worded["prompt"], library),
         model=model,
-        refiner=_refiner(request.refiner, library, model, model_calls(sampler, run_steps(request)))
-        if refined
-        else None,
+        refiner=_refiner(finishing, library, model, model_calls(sampler, run_steps(request))),
         vae=usable(vae) if vae else None,
         text_encoders=encoders,
         **_tiny_vaes(request, family(model.family).latent_space, hires, library),
@@ -162,18 +159,31 @@ def _answered(
         variation=variation,
         seed_resize=_rounded(request.seed_resize),
         padding=padding_of(request, positive, negative, embeddings),
-        faces=library.face_plan(request.face_restoration, request.code_former_weight)
-        if request.face_restoration
-        else None,
+        faces=_faces(request, library),
         hires=hires,
         source=source,
-        mask=mask,
+        mask=mask_plan(request, model, library),
         sd_upscale=upscale,
         extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
         options=(options or RunOptions()).model_copy(update=templates),
     )
+
+
+def _source(request: GenerationRequest, model: ModelInfo, library: ModelLookup) -> SourcePlan | None:
+    """The picture to begin with. Raises `InvalidRequest` also for one too large to be encoded at its own size, where that is asked for."""
+    source = source_plan(request, model, library)
+    if source and source.resize_mode == LATENT_UPSCALE:
+        _check_budget(source.image.width, source.image.height, 1)
+    return source
+
+
+def _faces(request: GenerationRequest, library: ModelLookup) -> FacePlan | None:
+    """What restores the faces of the finished picture."""
+    if not request.face_restoration:
+        return None
+    return library.face_plan(request.face_restoration, request.code_former_weight)
 
 
 def _settled(resolved: ResolvedRequest) -> ResolvedRequest:

@@ -19,12 +19,17 @@ from torch import Tensor
 from studio.engine.denoise import GuidedUNet
 from studio.errors import IncompatibleFile
 from studio.samplers.noise_table import NoiseTable
-from studio.schema.resolved import RefinerPlan
+from studio.schema.models import ModelInfo
+from studio.schema.resolved import RefinerPlan, ResolvedRequest
+from studio.upscalers import ON_PIXELS, on_latents
 
 if TYPE_CHECKING:
     from studio.engine.keeper import LoadedCheckpoint
     from studio.engine.loading import LatentFacts, LoadedModel
     from studio.engine.passes import DenoisingPass
+
+OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model."
+"""What helps where the checkpoint of a second pass cannot read the latents of the first."""
 
 
 class RefinerPass:
@@ -117,3 +122,19 @@ def check_latents(one: LatentFacts, second: LoadedModel, field: str = "refiner.c
             f"1/{one.scale}, scaled by {one.scaling_factor:g}. {instead}".rstrip(),
             field=field,
         )
+
+
+def check_job(resolved: ResolvedRequest, held: Callable[[ModelInfo], LoadedCheckpoint | None]) -> None:
+    """Raise `IncompatibleFile` where latents would go from one checkpoint to another that they mean nothing to; of those that `held` gives."""
+
+    def check(first: ModelInfo, second: ModelInfo, *told: str) -> None:
+        one, other = held(first), held(second)
+        if one and other:
+            check_latents(one.model.latent, other.model, *told)
+
+    plan = resolved.hires
+    for part in (resolved, plan) if plan and plan.denoising_strength else (resolved,):
+        if part.refiner:
+            check(part.model, part.refiner.model)
+    if plan and plan.denoising_strength and on_latents(plan.upscaler):
+        check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)

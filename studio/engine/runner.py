@@ -33,7 +33,7 @@ from studio.engine.loading_copies import Copies
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import DenoisingPass, Lift, sampling_plan
-from studio.engine.refiner import RefinerPass, check_latents
+from studio.engine.refiner import OTHER_UPSCALERS, RefinerPass, check_job, check_latents
 from studio.engine.saving import Saving
 from studio.engine.sd_upscale import TiledPasses, enlarged_source
 from studio.engine.source import SourceLatents, source_latents, together
@@ -46,11 +46,8 @@ from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
-from studio.upscalers import ON_PIXELS, on_latents
 
 WAIT_SECONDS = 0.05
-OTHER_UPSCALERS = f"Choose an upscaler that enlarges the picture instead: {', '.join(ON_PIXELS)}, or a model."
-"""What helps where the checkpoint of a second pass cannot read the latents of the first."""
 log = logging.getLogger(__name__)
 
 
@@ -238,26 +235,11 @@ class DiffusersEngine:
         for other in resolved.checkpoints[1:]:
             if self._keeper.has_room(other, resolved.checkpoints, Storage.of(resolved, other)):
                 yield from self._load(other, resolved)
-        self._check_latents(resolved)
+        check_job(resolved, self._keeper.held)
         refiner = resolved.refiner.model if resolved.refiner else None
         if refiner and loras and refiner.family != resolved.model.family:
             yield self._status(f"The LoRAs do not fit {refiner.name}, which goes on without them")
         return loaded
-
-    def _check_latents(self, resolved: ResolvedRequest) -> None:
-        """Raise `IncompatibleFile` where latents would go from one checkpoint to another that they mean nothing to; of the loaded ones."""
-
-        def check(first: ModelInfo, second: ModelInfo, *told: str) -> None:
-            one, other = self._keeper.held(first), self._keeper.held(second)
-            if one and other:
-                check_latents(one.model.latent, other.model, *told)
-
-        plan = resolved.hires
-        for part in (resolved, plan) if plan and plan.denoising_strength else (resolved,):
-            if part.refiner:
-                check(part.model, part.refiner.model)
-        if plan and plan.denoising_strength and on_latents(plan.upscaler):
-            check(resolved.model, plan.model, "hires.checkpoint", OTHER_UPSCALERS)
 
     def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         storage = Storage.of(job, model)
@@ -311,7 +293,6 @@ class DiffusersEngine:
     ) -> Painter:
         """What paints: one pass, or several that are made when their turns come."""
         first_storage = loaded.storage
-
         begins = [canvas] if canvas else []
 
         def make(part: ResolvedRequest, lift: Lift | None = None, begins: Sequence[Canvas] = begins) -> DenoisingPass:

@@ -79,10 +79,7 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
         pairs.update(_schedule(resolved.sampler_options, part.schedule, sampler))
         pairs.update(_sampler(resolved.sampler_options, sampler))
         pairs.update(_skipped(resolved.sampler_options, part, sampler))
-    for key, template in zip(
-        TEMPLATE_KEYS, (resolved.options.template, resolved.options.negative_template), strict=True
-    ):
-        pairs.update({key: template} if template else {})
+    pairs.update(_templates(resolved))
     if resolved.branch:
         pairs.update({"Branch step": resolved.branch.step, "Branch origin": resolved.branch.text})
     if backend:
@@ -93,6 +90,12 @@ def write_infotext(resolved: ResolvedRequest, index: int, version: str, backend:
     negative = f"\nNegative prompt: {resolved.negative.text}" if resolved.negative.text else ""
     parameters = ", ".join(f"{key}: {quote(value)}" for key, value in pairs.items())
     return f"{resolved.positive.text}{negative}\n{parameters}".strip()
+
+
+def _templates(resolved: ResolvedRequest) -> Pairs:
+    """What the prompts were drawn from, where they were."""
+    drawn_from = (resolved.options.template, resolved.options.negative_template)
+    return {key: template for key, template in zip(TEMPLATE_KEYS, drawn_from, strict=True) if template}
 
 
 def _image_scale(resolved: ResolvedRequest) -> Pairs:

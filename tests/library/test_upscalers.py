@@ -39,7 +39,7 @@ def test_what_is_listed(library: Library) -> None:
     assert list(found) == ["4x-UltraSharp", "real/RealESRGAN_x4plus", "RealESRGAN_x2plus", "style"]
     sharp = found["4x-UltraSharp"]
     assert (sharp.kind, sharp.enlarges, sharp.problem) == ("upscaler", 4, None)
-    assert "weights_only=True" in (found["RealESRGAN_x2plus"].problem or "")
+    assert "launch.py convert RealESRGAN_x2plus.pth" in (found["RealESRGAN_x2plus"].problem or "")
     assert "no upscaler of a kind" in (found["style"].problem or "")
     assert library.checkpoints() == [info for info in library.checkpoints() if info.name != "4x-UltraSharp"]
 
