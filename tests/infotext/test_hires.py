@@ -136,7 +136,7 @@ def test_what_is_not_here_is_told_and_replaced() -> None:
         "'Karas'",
     ):
         assert words in notes
-    assert len(parsed.notes) == 3
+    assert len(parsed.notes) == 2
 
 
 def test_numbers_out_of_bounds_become_the_nearest() -> None:
