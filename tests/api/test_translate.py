@@ -154,7 +154,7 @@ def test_what_changes_nothing_is_a_warning() -> None:
 
 def test_faces_of_a_text_are_restored_unless_the_call_says_otherwise() -> None:
     def restorer(told: str, **fields: Any) -> str:
-        context = Context(DEFAULTS, lambda _: {"face_restoration": told}, 2, "GFPGAN")
+        context = Context(DEFAULTS, lambda _: {"face_restoration": told}, 2, face_restorer="GFPGAN")
         return txt2img_order(Txt2ImgBody(infotext="x", **fields), context).request.face_restoration
 
     assert restorer("CodeFormer") == "CodeFormer" and restorer("") == ""

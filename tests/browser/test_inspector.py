@@ -76,7 +76,7 @@ def test_both_prompts(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(panel.get_by_role("tab", name="Negative prompt")).to_be_focused()
     expect(tokens(page)).to_have_text(["ugly", ","])
-    expect(panel.locator(".ls-notes")).to_contain_text("LoRA tags in the negative prompt")
+    expect(panel.locator(".ls-notes")).to_contain_text("Tags in the negative prompt")
 
 
 def test_the_strip_over_the_steps(page: Page) -> None:

@@ -37,7 +37,7 @@ def use(path: Path, name: str = "wash") -> EmbeddingUse:
 
 
 def encode(model: LoadedModel, text: str, embeddings: LoadedEmbeddings = NO_VECTORS, **changes: Any) -> TextStates:
-    options: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "loras": (), "is_negative": False, **changes}
+    options: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "weights": (), "is_negative": False, **changes}
     parts = tuple(parse_weights(text))
     return Conditioner(model, TOKENIZER).encode(parts, embeddings=embeddings, **options)
 
@@ -120,7 +120,7 @@ def test_encoded_prompts_are_remembered_until_the_file_changes(tmp_path: Path) -
     model, path = loaded("sd1"), tmp_path / "wash.safetensors"
     shutil.copy(tiny_embedding("sd1"), path)
     reader, conditioner = EmbeddingVectors(model, TOKENIZER), Conditioner(model, TOKENIZER)
-    options: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "loras": (), "is_negative": False}
+    options: dict[str, Any] = {"clip_skip": 1, "emphasis": "Original", "weights": (), "is_negative": False}
 
     def again() -> torch.Tensor:
         return conditioner.encode((("wash", 1.0),), embeddings=reader.load([use(path)]), **options).joined()
