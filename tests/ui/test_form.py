@@ -185,10 +185,10 @@ def test_a_plot_of_nothing_is_none_and_one_that_goes_leaves_the_form(form: Form)
 
 
 def test_an_axis_that_is_not_here_is_noted() -> None:
-    shown, notes = possible({"steps": 5, "plot": {"x_type": "Face restore", "x_values": "None", "y_type": "Steps"}}, {})
+    shown, notes = possible({"steps": 5, "plot": {"x_type": "Sharpness", "x_values": "None", "y_type": "Steps"}}, {})
     assert shown["plot"]["y_type"] == "Steps"
     assert shown["plot"]["x_type"] == "Nothing"
-    assert len(notes) == 1 and "plot.x_type = 'Face restore'" in notes[0]
+    assert len(notes) == 1 and "plot.x_type = 'Sharpness'" in notes[0]
 
 
 def test_no_styles_at_all_is_none_of_them(form: Form) -> None:
