@@ -57,10 +57,10 @@ def test_drawn_seeds_are_fixed_values_as_in_a1111() -> None:
 
 
 def test_the_script_of_another_program_is_named() -> None:
-    for script in ("Script: SD upscale", "Script: X/Y/Z plot, X Type: FP8 mode, X Values: Enable"):
+    for script in ("Script: SD upscale", "Script: X/Y/Z plot, X Type: Sharpness, X Values: 2"):
         found, notes = read(f"a\n{LINE}, {script}")
         assert found is None
-        assert any(script.rpartition(": ")[2].split(",")[0] in note or "FP8 mode" in note for note in notes)
+        assert any(script.rpartition(": ")[2].split(",")[0] in note or "Sharpness" in note for note in notes)
     found, notes = read(f"a\n{LINE}, Script: x/y/z PLOT, X Type: cfg scale, X Values: 3-5")
     assert (found.x_type, found.x_values, notes) == ("CFG Scale", "3-5", [])
 
