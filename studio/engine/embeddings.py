@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
+from studio.engine.file_cache import FileCache, file_stamp
 from studio.engine.loading import LoadedModel
 from studio.engine.loading_weights import Weights, check_finite
 from studio.engine.text_encoders import InsertedVectors
-from studio.errors import IncompatibleFile, NotFound
+from studio.errors import IncompatibleFile
 from studio.families.embedding_signature import describe_embedding
 from studio.families.layout import Source
 from studio.families.signature import pickle_problem
@@ -25,7 +26,6 @@ KEPT_FILES = 64
 
 Vectors = tuple[Tensor, ...]
 """One float32 [n, width] on the CPU for each text encoder."""
-_Stamp = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,16 @@ class EmbeddingVectors:
     def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._files: OrderedDict[_Stamp, Vectors] = OrderedDict()
+        self._files: FileCache[Vectors] = FileCache(KEPT_FILES)
 
     def load(self, uses: Iterable[EmbeddingUse]) -> LoadedEmbeddings:
         """The vectors of `uses`. Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for a file that is none or does not fit the model."""
-        stamps = {use.name: _stamp(use) for use in uses}
+        stamps = {use.name: file_stamp(Path(use.model.path), f"embedding {use.name!r}", "prompt") for use in uses}
         if not stamps:
             return NO_VECTORS
-        vectors = {use.name: self._vectors(use, stamps[use.name]) for use in uses}
+        vectors = {use.name: self._files.of(stamps[use.name], partial(self._read, use)) for use in uses}
         names = EmbeddingNames({name: len(parts[0]) for name, parts in vectors.items()}, self._tokenizer.encode)
         return LoadedEmbeddings(names, vectors, tuple(stamps.items()))
-
-    def _vectors(self, use: EmbeddingUse, stamp: _Stamp) -> Vectors:
-        if stamp not in self._files:
-            self._files[stamp] = self._read(use)
-            if len(self._files) > KEPT_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(stamp)
-        return self._files[stamp]
 
     def _read(self, use: EmbeddingUse) -> Vectors:
         path = Path(use.model.path)
@@ -92,12 +84,3 @@ class EmbeddingVectors:
         tensors = {key: weights.tensor(Source(key)) for key, _ in parts}
         check_finite(path.name, tensors)
         return tuple(tensors[key].float().reshape(-1, width).clone() for key, width in parts)
-
-
-def _stamp(use: EmbeddingUse) -> _Stamp:
-    """What tells one state of a file from another."""
-    try:
-        status = Path(use.model.path).stat()
-    except OSError:
-        raise NotFound(f"The embedding {use.name!r} is not there any more.", field="prompt") from None
-    return use.model.path, status.st_mtime_ns, status.st_size

@@ -11,9 +11,9 @@ file says so) and, in some files, a normalisation behind it; dropout does nothin
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,16 +22,16 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from studio.engine.attention import KernelProcessor
+from studio.engine.file_cache import FileCache, file_stamp
 from studio.engine.loading_weights import Weights, check_finite
 from studio.engine.token_merging import MergingProcessor
-from studio.errors import IncompatibleFile, NotFound
+from studio.errors import IncompatibleFile
 from studio.families.hypernetwork_signature import HALVES, HypernetworkSignature, describe_hypernetwork, layer_key
 from studio.families.layout import Source
 from studio.families.signature import pickle_problem
 from studio.schema.resolved import HypernetworkUse
 
 KEPT_FILES = 4
-_Stamp = tuple[str, int, int]
 
 ACTIVATE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
@@ -98,20 +98,15 @@ class HypernetworkFiles:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._files: OrderedDict[_Stamp, Hypernetwork] = OrderedDict()
+        self._files: FileCache[Hypernetwork] = FileCache(KEPT_FILES)
 
     def load(self, uses: Iterable[HypernetworkUse]) -> tuple[Active, ...]:
         """Those of `uses`, in their order. Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for a file that is none."""
         return tuple((self._kept(use), use.multiplier) for use in uses)
 
     def _kept(self, use: HypernetworkUse) -> Hypernetwork:
-        stamp = _stamp(use)
-        if stamp not in self._files:
-            self._files[stamp] = self._read(use)
-            if len(self._files) > KEPT_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(stamp)
-        return self._files[stamp]
+        stamp = file_stamp(Path(use.model.path), f"hypernetwork {use.name!r}", "prompt")
+        return self._files.of(stamp, partial(self._read, use))
 
     def _read(self, use: HypernetworkUse) -> Hypernetwork:
         path = Path(use.model.path)
@@ -188,12 +183,3 @@ def _half(tensors: Mapping[str, Tensor], signature: HypernetworkSignature, width
             )
         )
     return Half(tuple(layers), signature.activation, signature.activates_output)
-
-
-def _stamp(use: HypernetworkUse) -> _Stamp:
-    """What tells one state of a file from another."""
-    try:
-        status = Path(use.model.path).stat()
-    except OSError:
-        raise NotFound(f"The hypernetwork {use.name!r} is not there any more.", field="prompt") from None
-    return use.model.path, status.st_mtime_ns, status.st_size

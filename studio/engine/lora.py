@@ -15,18 +15,17 @@ from pathlib import Path
 import torch
 
 from studio.engine.eight_bit import FLOAT8, rounded, unrounded
+from studio.engine.file_cache import FileStamp, file_stamp
 from studio.engine.loading import LoadedModel
 from studio.engine.lora_files import LoraFile, read_lora
 from studio.engine.lora_targets import Change, match, targets
 from studio.engine.packing import PackedConv2d, unpacked
-from studio.errors import NotFound
 from studio.families.lora_keys import LoraPart
 from studio.schema.resolved import LoraUse
 
 KEPT_BYTES = 2**30
 """Memory for merged weights that are not in use. A LoRA of SD 1.5 takes 0.2 to 1.3 GB, by the layers it changes."""
-_Stamp = tuple[str, int, int]
-_Asked = tuple[tuple[_Stamp, "LoraWeights"], ...]
+_Asked = tuple[tuple[FileStamp, "LoraWeights"], ...]
 _Plan = dict[torch.nn.Parameter, list[tuple[Change, float]]]
 
 
@@ -62,7 +61,7 @@ class LoraStack:
         self._model = model
         self._table = targets(model)
         self._base: dict[torch.nn.Parameter, torch.Tensor] = {}
-        self._files: dict[_Stamp, _Loaded] = {}
+        self._files: dict[FileStamp, _Loaded] = {}
         self._kept: OrderedDict[_Asked, dict[torch.nn.Parameter, torch.Tensor]] = OrderedDict()
         self._active: _Asked = ()
 
@@ -155,7 +154,7 @@ class LoraStack:
         while idle and sum(size for _, size in idle) > KEPT_BYTES:
             del self._kept[idle.pop(0)[0]]
 
-    def _is_used(self, stamp: _Stamp, asked: _Asked) -> bool:
+    def _is_used(self, stamp: FileStamp, asked: _Asked) -> bool:
         return any(stamp == other for known in (asked, *self._kept) for other, _ in known)
 
     def _key(self, parts: tuple[LoraPart, ...]) -> Hashable:
@@ -166,7 +165,7 @@ class LoraStack:
         )
 
 
-def _planned(asked: _Asked, files: dict[_Stamp, _Loaded]) -> _Plan:
+def _planned(asked: _Asked, files: dict[FileStamp, _Loaded]) -> _Plan:
     """Which weights change, and by what with which strength."""
     plan: _Plan = {}
     for stamp, weights in asked:
@@ -195,10 +194,5 @@ def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: tor
     return layer.packed(merged) if isinstance(layer, PackedConv2d) else merged
 
 
-def _stamp(weights: LoraWeights) -> _Stamp:
-    """What tells one state of a file from another."""
-    try:
-        status = weights.path.stat()
-    except OSError:
-        raise NotFound(f"The LoRA {weights.name or weights.path.stem!r} is not there any more.") from None
-    return str(weights.path), status.st_mtime_ns, status.st_size
+def _stamp(weights: LoraWeights) -> FileStamp:
+    return file_stamp(weights.path, f"LoRA {weights.name or weights.path.stem!r}")

@@ -163,7 +163,8 @@ class DiffusersEngine:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
-        if resolved.faces is None and not all(map(self._keeper.has, resolved.checkpoints)):
+        loads = any(not self._keeper.has(one, Storage.of(resolved, one)) for one in resolved.checkpoints)
+        if resolved.faces is None and loads:
             self._faces.release()  # a checkpoint may need the room
         loaded = yield from self._prepare(resolved)
         restore = self._faces.restore(resolved.faces) if resolved.faces else None

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from studio.engine.eight_bit import Storage
+from studio.engine.file_cache import FileStamp, file_stamp
 from studio.engine.loading import Layout, LoadedModel
 from studio.engine.loading_weights import Filling, Weights, empty
-from studio.errors import IncompatibleFile, NotFound
+from studio.errors import IncompatibleFile
 from studio.families.signature import pickle_problem
 from studio.families.text_signature import describe_text_encoder
 from studio.schema.models import ModelInfo
 
 KEPT = 4
 """Modules that stay in memory for a checkpoint: SDXL's two for each of two passes."""
-_Stamp = tuple[str, int, int]
 
 
 class TextEncoders:
@@ -29,8 +29,8 @@ class TextEncoders:
         self._model = model
         self._own = model.text_encoders
         self._how = (dtype, layout(dtype), storage)
-        self._loaded: OrderedDict[_Stamp, tuple[int, Any]] = OrderedDict()
-        self._active: tuple[_Stamp, ...] = ()
+        self._loaded: OrderedDict[FileStamp, tuple[int, Any]] = OrderedDict()
+        self._active: tuple[FileStamp, ...] = ()
 
     @property
     def key(self) -> Hashable:
@@ -107,10 +107,5 @@ def load_text_encoder(
     return found
 
 
-def _stamp(info: ModelInfo) -> _Stamp:
-    """What tells one state of a file from another."""
-    try:
-        status = Path(info.path).stat()
-    except OSError:
-        raise NotFound(f"The text encoder {info.name!r} is not there any more.", field="text_encoders") from None
-    return info.path, status.st_mtime_ns, status.st_size
+def _stamp(info: ModelInfo) -> FileStamp:
+    return file_stamp(Path(info.path), f"text encoder {info.name!r}", "text_encoders")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from studio.engine.faces.restore import FaceKeeper
 from studio.engine.runner import DiffusersEngine
 from studio.engine.source import SourceLatents, together
 from studio.errors import InvalidRequest
@@ -21,6 +22,7 @@ from studio.library.init_images import InitImages
 from studio.resolve import resolve
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, Finished, ImageReady, Progress
+from studio.schema.faces import FacePlan
 from studio.schema.parts import BranchPoint
 from studio.schema.request import RunOptions, make_request
 from studio.schema.resolved import InitImage, ResolvedRequest
@@ -79,6 +81,18 @@ def test_one_tile_is_plain_img2img_of_the_enlarged_picture(engine: DiffusersEngi
     large = small.resize((96, 64), Image.Resampling.LANCZOS)
     plain = asked(desk, large, width=96, height=64)
     assert np.array_equal(pictures(paint(engine, tiled))[0], pictures(paint(engine, plain))[0])
+
+
+def test_faces_are_restored_in_the_whole_picture(
+    engine: DiffusersEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"upscaler": "Lanczos", "scale_factor": 2, "overlap": 16}
+    plain = asked(desk, noise(48, 32), sd_upscale=part)
+    faces = FacePlan(name="GFPGAN", architecture="GFPGAN", file="/gone", detector="/gone")
+    monkeypatch.setattr(FaceKeeper, "restore", lambda self, plan: ImageOps.invert)
+    (wanted,) = pictures(paint(engine, plain))
+    (found,) = pictures(paint(engine, plain.model_copy(update={"faces": faces})))
+    assert np.array_equal(found, 255 - wanted)
 
 
 @pytest.mark.parametrize("size", [1, 3])

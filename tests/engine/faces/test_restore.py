@@ -142,6 +142,18 @@ def test_a_job_that_loads_a_checkpoint_and_restores_no_faces_releases_them(
     assert released == [1, 1]
 
 
+def test_a_checkpoint_that_is_held_in_eight_bits_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    painter = DiffusersEngine("cpu", precision="fp32")
+    painted(painter, fp8_weight="Enable")
+    released: list[int] = []
+    monkeypatch.setattr(FaceKeeper, "release", lambda self: released.append(1))
+    painted(painter, fp8_weight="Enable")
+    assert released == []
+    painted(painter)
+    assert released == [1], "stored otherwise it is loaded anew"
+    painter.close()
+
+
 def test_what_cannot_be_used_is_told_before_a_step_is_painted(
     engine: DiffusersEngine, plan: FacePlan, tmp_path: Path
 ) -> None:
