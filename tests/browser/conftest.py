@@ -32,6 +32,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 EVIL = "<img src=x onerror=window.hit=1>"
 READY = "html[data-ready=yes]"
+STEP_SECONDS = 0.01
 expect.set_options(timeout=20_000)  # a busy machine is slow; what never comes true fails all the same
 
 
@@ -85,6 +86,7 @@ class Server:
         for job in self.studio.queue.jobs(limit=5):
             self.studio.queue.wait(job.id, 10)
         self.engine.go_on()
+        self.engine.step_seconds = STEP_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models.save(paths.embeddings / "soft (v2).safetensors", models.EMBEDDING)
     models.save(paths.embeddings / "xl" / "grand.safetensors", models.EMBEDDING_XL)
     models.save(paths.embeddings / f"{EVIL}.pt", {})
-    engine = PaintingEngine(step_seconds=0.01)
+    engine = PaintingEngine(step_seconds=STEP_SECONDS)
     studio = build(Settings(sd_model_checkpoint="oak"), paths, engine=engine)
     with serving(studio, lambda app: mount_page(app, studio)) as url:
         yield Server(url, studio, engine)

@@ -180,10 +180,12 @@ def test_a_newer_change_stops_what_is_painted(page: Page, server: Server) -> Non
 
 def test_steps_of_a_slow_picture_are_shown(page: Page, server: Server) -> None:
     switch_on(page)
+    server.engine.step_seconds = 1.0  # steps of a quick picture are not shown
     server.engine.hold(before=3)
     page.locator(PROMPT).fill("a slow sun")
     expect(page.locator(".ls-livecover.rough img")).to_be_visible()
-    expect(page.locator(WORDS)).to_contain_text("step ")
+    expect(page.locator(WORDS)).to_contain_text("step 2 / 6")
+    server.engine.step_seconds = 0.01
     server.engine.go_on()
     expect(page.locator(".ls-livecover.rough")).to_have_count(0)
     expect(picture(page)).to_be_visible()
