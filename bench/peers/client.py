@@ -12,11 +12,9 @@ from typing import Any
 from bench.peers.contender import COMFYUI
 from studio.paths import REPOSITORY
 
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",  # as the program's worker does
-}
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""As the program's worker does."""
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **PASSIVE}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 _TAIL = 400
 _PATIENCE = 30.0
@@ -28,9 +26,12 @@ class ContenderFailed(Exception):
 
 
 class Process:
-    """One contender in a process of its own, one thread. It begins to load at once, also before it is asked anything. Close it."""
+    """One contender in a process of its own. It begins to load at once, also before it is asked anything. Close it.
 
-    def __init__(self, name: str, root: Path, checkout: Path | None) -> None:
+    On the `device` cpu it has one thread, beside a card as many as there are cores.
+    """
+
+    def __init__(self, name: str, root: Path, checkout: Path | None, device: str = "cpu") -> None:
         self.name = name
         self._log = root / f"{name}.log"
         python, extra = sys.executable, []
@@ -39,9 +40,9 @@ class Process:
             python, extra = find_python(checkout), [str(checkout)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, "-m", "bench.peers.worker", name, str(root), *extra],
+                [python, "-m", "bench.peers.worker", name, str(root), device, *extra],
                 cwd=REPOSITORY,
-                env={**os.environ, **THREADS, **_OFFLINE},
+                env={**os.environ, **(THREADS if device == "cpu" else PASSIVE), **_OFFLINE},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bench._machine import load, machine
+from bench.peers import card_command
 from bench.peers.client import ContenderFailed
-from bench.peers.contender import COMFYUI, CONTENDERS, STUDIO
+from bench.peers.contender import CARD_PEERS, COMFYUI, CONTENDERS, STUDIO
 from bench.peers.preview import first_preview
 from bench.peers.report import conditions, figures, save, table
 from bench.peers.runner import Plan, make_files, measure
-from bench.peers.workloads import WORKLOADS
+from bench.peers.workloads import CARD_WORKLOADS, WORKLOADS
 from studio import __version__
 from studio.errors import StudioError
 
@@ -37,14 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--comfyui", type=_checkout, metavar="PATH", help="a checkout of ComfyUI, to measure it too")
     group.add_argument(
-        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="what is painted (default: all)"
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: on a graphics card, with workloads and contenders of its own (default: %(default)s)",
+    )
+    group.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=(*WORKLOADS, *CARD_WORKLOADS),
+        help="what is painted (default: all of the device; G are a card's)",
     )
     group.add_argument(
         "--contenders",
         nargs="+",
-        choices=PEERS,
-        default=list(PEERS),
-        help="who is measured beside the program (default: all)",
+        choices=(*PEERS, *CARD_PEERS),
+        help="who is measured beside the program (default: all of the device)",
     )
     group.add_argument(
         "--rounds",
@@ -53,6 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         default=ROUNDS,
         help="each runs 2N times (default: %(default)s)",
+    )
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="on a card: write the result here after every round; a later run leaves out what it finds there",
+    )
+    group.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: show, and with --save keep, what --out has written",
     )
 
 
@@ -65,8 +86,14 @@ def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> 
     if quick and options.save:
         print("bench generate: --quick only shows that it runs; it has no figures to --save", file=sys.stderr)
         return 2
-    workloads = [WORKLOADS[name] for name in options.workloads]
-    peers = [name for name in options.contenders if name != COMFYUI or options.comfyui]
+    names = options.workloads or list(WORKLOADS)
+    if options.device != "cpu" or options.report or not WORKLOADS.keys() >= {*names}:
+        return card_command.run(options, versions(None))
+    if problem := _unfit(options):
+        print(f"bench generate: {problem}", file=sys.stderr)
+        return 2
+    workloads = [WORKLOADS[name] for name in names]
+    peers = [name for name in options.contenders or PEERS if name != COMFYUI or options.comfyui]
     plan = Plan(
         [each.tiny() for each in workloads] if quick else workloads,
         peers,
@@ -97,6 +124,14 @@ def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> 
         for path in save(result, text, f"{now:%Y%m%dT%H%M%SZ}"):
             print(f"wrote {path}", file=sys.stderr)
     return int(incomplete(result))
+
+
+def _unfit(options: argparse.Namespace) -> str:
+    """What was asked for and belongs to a card only; empty if nothing was."""
+    if options.out:
+        return "--out is for a graphics card (--device cuda): on the processor --save keeps the result."
+    foreign = [name for name in options.contenders or () if name not in PEERS]
+    return f"--contenders {' '.join(foreign)}: only on a graphics card. Here: {', '.join(PEERS)}." if foreign else ""
 
 
 def _part(measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.peers.workloads import Job
 
@@ -14,6 +14,10 @@ STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR = "studio", "diffusers-bf16", "di
 CONTENDERS = (STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR)
 REFERENCE = PLAIN_FP32
 """Whose pictures the others are compared with."""
+PLAIN, COMPILED = "diffusers", "studio-compiled"
+CARD_PEERS = (PLAIN, COMPILED)
+"""Who is beside the program on a card: diffusers in the number format that the program chooses there, and the program with `--compile`."""
+_FORMATS = {PLAIN_BF16: "bf16", PLAIN_FP32: "fp32", PLAIN: "auto"}
 
 
 class Contender(Protocol):
@@ -38,21 +42,30 @@ class Contender(Protocol):
         ...
 
 
+@runtime_checkable
+class Bare(Protocol):
+    """A contender that can make the model calls of a job and nothing between them."""
+
+    def bare(self, job: Job) -> None:
+        """Make them; on a card, hand them over."""
+        ...
+
+
 class MissingDependency(Exception):
     """A contender cannot run here; the message says what it lacks."""
 
 
-def create(name: str, root: Path, checkout: Path | None) -> Contender:
-    """The contender `name` on the model files below `root`. Raises `MissingDependency`."""
+def create(name: str, root: Path, device: str, checkout: Path | None) -> Contender:
+    """The contender `name` on the model files below `root`, painting on `device` (cpu, cuda). Raises `MissingDependency`."""
     if name == COMFYUI:
         from bench.peers.comfyui import ComfyUI
 
         assert checkout is not None, "asked for without a checkout"
         return ComfyUI(root, checkout)
-    if name in (PLAIN_BF16, PLAIN_FP32):
+    if name in _FORMATS:
         from bench.peers.plain import Plain
 
-        return Plain(root, "bfloat16" if name == PLAIN_BF16 else "float32")
+        return Plain(root, _FORMATS[name], device)
     from bench.peers.ours import Floor, Ours
 
-    return Floor(root) if name == FLOOR else Ours(root)
+    return Floor(root) if name == FLOOR else Ours(root, device, compiled=name == COMPILED)

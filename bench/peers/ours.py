@@ -10,8 +10,9 @@ import torch
 
 from bench.peers.forwards import Forwards
 from bench.peers.requests import ENGINE, Models, asked
-from bench.peers.tensors import as_array, probe, start_noise
+from bench.peers.tensors import as_array, probe, probe_added, start_noise
 from bench.peers.workloads import Job
+from studio.engine.hardware import DeviceName
 from studio.engine.loading import LoadedModel
 from studio.engine.lora import LoraWeights
 from studio.engine.runner import DiffusersEngine
@@ -22,10 +23,10 @@ from studio.schema.events import ImageReady, Progress
 class Ours:
     """`DiffusersEngine.run` with everything a user gets: prompts taken apart, a preview at every step, PNGs with their infotext."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, device: DeviceName = "cpu", *, compiled: bool = False) -> None:
         self._models = Models(root)
-        self._engine = DiffusersEngine(**ENGINE)
-        self._forwards = Forwards()
+        self._engine = DiffusersEngine(**{**ENGINE, "device": device, "compiled": compiled})
+        self._forwards = Forwards() if device == "cpu" else None  # a card works while the processor goes on
 
     @property
     def dtype(self) -> str:
@@ -35,7 +36,7 @@ class Ours:
     @property
     def model_seconds(self) -> float | None:
         """See `Contender`."""
-        return self._forwards.seconds
+        return self._forwards and self._forwards.seconds
 
     def paint(self, job: Job) -> list[bytes]:
         """See `Contender`."""
@@ -50,9 +51,20 @@ class Ours:
         loaded.loras.apply([LoraWeights.of(use) for use in request.loras])
         model = loaded.model
         dtype, width = next(model.unet.parameters()).dtype, int(model.unet.config.cross_attention_dim)
-        latents, timesteps, states = probe(model.latent.channels, job.side // model.latent.scale, width)
+        latents, timesteps, states = (
+            each.to(model.unet.device) for each in probe(model.latent.channels, job.side // model.latent.scale, width)
+        )
+        added = probe_added(model.unet, job.side)
         with torch.inference_mode():
-            return as_array(model.unet(latents.to(dtype), timesteps, states.to(dtype), return_dict=False)[0])
+            return as_array(
+                model.unet(latents.to(dtype), timesteps, states.to(dtype), added_cond_kwargs=added, return_dict=False)[
+                    0
+                ]
+            )
+
+    def bare(self, job: Job) -> None:
+        """Only the model calls of `job`, on the modules that `paint` uses; see `Floor`."""
+        _bare_calls(self._engine.load(self._models.checkpoint(job.model)).model, job)
 
 
 class Floor(Ours):
@@ -76,15 +88,20 @@ class Floor(Ours):
 
 @torch.inference_mode()
 def _bare_calls(model: LoadedModel, job: Job) -> None:
+    """On a card they are handed over, not waited for."""
+    device = model.unet.device
     dtype, vae_dtype = (next(part.parameters()).dtype for part in (model.unet, model.vae))
-    tokens = torch.full((1, 77), 49407)
+    tokens = torch.full((1, 77), 49407, device=device)
     for _ in ("prompt", "negative prompt"):
-        model.text_encoders[0](input_ids=tokens)
+        for encoder in model.text_encoders:
+            encoder(input_ids=tokens)
     side, rows = job.side // model.latent.scale, 2 * job.batch_size
-    latents = start_noise(range(rows), model.latent.channels, side)
-    states = torch.zeros(rows, 77, int(model.unet.config.cross_attention_dim), dtype=dtype)
+    latents = start_noise(range(rows), model.latent.channels, side).to(device)
+    states = torch.zeros(rows, 77, int(model.unet.config.cross_attention_dim), dtype=dtype, device=device)
+    added = probe_added(model.unet, job.side, rows)
     for _ in job.batches:
         for _ in range(job.steps):
-            model.unet(latents.to(dtype), torch.full((rows,), 500.0), states, return_dict=False)
+            timesteps = torch.full((rows,), 500.0, device=device)
+            model.unet(latents.to(dtype), timesteps, states, added_cond_kwargs=added, return_dict=False)
         for row in latents[: job.batch_size]:
             model.vae.decode(row[None].to(vae_dtype), return_dict=False)

@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from bench.peers.tensors import as_array, probe, start_noise
-from bench.peers.workloads import CHECKPOINTS, GUIDANCE, LORA_FILES, SPROUT, Job
+from bench.peers.tensors import as_array, probe, probe_added, start_noise
+from bench.peers.workloads import CARD_SDXL, CHECKPOINTS, GUIDANCE, LORA_FILES, SPROUT, Job
+from studio.engine.hardware import DeviceName, PrecisionName, choose_hardware
 from studio.paths import REPOSITORY
 
 
 class Plain:
-    """`StableDiffusionPipeline`: holds one checkpoint, another one is loaded in its place; LoRAs are adapters that are switched.
+    """`StableDiffusionPipeline`, or that of SDXL: holds one checkpoint, another one is loaded in its place; LoRAs are adapters that are switched.
 
     Its scheduler is the one that equals Euler on Uniform, its latents are those of `start_noise`. Pictures are saved as PNG by Pillow.
+    `precision` as for the program, whose choice `auto` is; in float32, the reference, a card rounds nothing to TF32.
     """
 
-    def __init__(self, root: Path, dtype: str) -> None:
+    def __init__(self, root: Path, precision: PrecisionName, device: DeviceName = "cpu") -> None:
         self._root = root
-        self._dtype = getattr(torch, dtype)
-        self.dtype = dtype
+        hardware = choose_hardware(device, precision=precision)
+        self._device, self._dtype, self.dtype = hardware.device, hardware.dtype, hardware.dtype_label
+        if self._dtype == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False
         self.model_seconds = None
         self._name = ""
         self._pipeline: Any = None
@@ -37,7 +41,7 @@ class Plain:
         for seeds in job.batches:
             made = pipeline(
                 job.prompt, negative_prompt=job.negative, num_inference_steps=job.steps, guidance_scale=GUIDANCE, height=job.side,
-                width=job.side, num_images_per_prompt=len(seeds), latents=start_noise(seeds, channels, side).to(self._dtype),
+                width=job.side, num_images_per_prompt=len(seeds), latents=start_noise(seeds, channels, side).to(self._device, self._dtype),
             )  # fmt: skip
             pictures += [_png(picture) for picture in made.images]
         return pictures
@@ -46,11 +50,15 @@ class Plain:
         """See `Contender`."""
         pipeline = self._loaded(job)
         unet = pipeline.unet
-        latents, timesteps, states = probe(
-            unet.config.in_channels, job.side // pipeline.vae_scale_factor, unet.config.cross_attention_dim
+        side, dtype = job.side // pipeline.vae_scale_factor, self._dtype
+        latents, timesteps, states = (
+            each.to(self._device) for each in probe(unet.config.in_channels, side, unet.config.cross_attention_dim)
         )
+        added = probe_added(unet, job.side)
         with torch.no_grad():
-            return as_array(unet(latents.to(self._dtype), timesteps, states.to(self._dtype), return_dict=False)[0])
+            return as_array(
+                unet(latents.to(dtype), timesteps, states.to(dtype), added_cond_kwargs=added, return_dict=False)[0]
+            )
 
     def _loaded(self, job: Job) -> Any:
         if self._name != job.model:
@@ -66,7 +74,13 @@ class Plain:
 
     def _load(self, name: str) -> Any:
         folder = (REPOSITORY if name == SPROUT else self._root) / CHECKPOINTS / name
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=self._dtype, local_files_only=True)
+        if name == CARD_SDXL:
+            pipeline = StableDiffusionXLPipeline.from_pretrained(
+                folder, dtype=self._dtype, local_files_only=True, add_watermarker=False
+            )
+        else:
+            pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=self._dtype, local_files_only=True)
+        pipeline.to(self._device)
         pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

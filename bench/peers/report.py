@@ -24,7 +24,7 @@ def table(result: Result) -> str:
     for name, found in result["workloads"].items():
         title = f"{name}: {found['workload']['title']}"
         if "error" in found:
-            lines.append(f"| {title} | {STUDIO} | not measured: {_cell(found['error'])} | | | | | | |")
+            lines.append(f"| {title} | {STUDIO} | not measured: {cell(found['error'])} | | | | | | |")
             continue
         for contender, entry in found["contenders"].items():
             lines.append(f"| {title} | {_row(contender, entry, found['studio_against'].get(contender, {}))} |")
@@ -34,7 +34,7 @@ def table(result: Result) -> str:
 
 def _row(contender: str, entry: Result, versus: Result) -> str:
     if reason := entry.get("error") or entry.get("skipped"):
-        return f"{contender} | {'not measured' if 'error' in entry else 'left out'}: {_cell(reason)} | | | | | |"
+        return f"{contender} | {'not measured' if 'error' in entry else 'left out'}: {cell(reason)} | | | | | |"
     cpu, wall = entry["cpu_seconds_a_picture"], entry["wall_seconds_a_picture"]
     seconds = f"{cpu['median']:.2f} ({cpu['min']:.2f} to {cpu['max']:.2f}, {cpu['runs']})"
     if "overhead_percent_cpu" in versus:
@@ -51,18 +51,19 @@ def _row(contender: str, entry: Result, versus: Result) -> str:
         f"{wall['median']:.2f}",
         ratio,
         peak,
-        _shown(entry["unet_rel_l2"]),
+        shown(entry["unet_rel_l2"]),
         picture,
     )
     return " | ".join(cells)
 
 
-def _shown(number: float) -> str:
+def shown(number: float) -> str:
     """Two digits; 0 as what it is."""
     return "0" if number == 0 else f"{number:.1e}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """On one line, and in one cell of a table."""
     return " ".join(text.split()).replace("|", "/")
 
 
@@ -116,12 +117,13 @@ def section(result: Result, chart: str) -> str:
     return "\n".join((conditions(result), picture, "", table(result), figures(result)))
 
 
-def rewritten(page: str, section: str) -> str:
+def rewritten(page: str, section: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The text of `page` with `section` between its two marks. Raises `ValueError` when they are not there."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page must hold {BEGIN} and {END} once each")
-    head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{section}\n{END}{rest.split(END)[1]}"
+    begin, end = marks
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page must hold {begin} and {end} once each")
+    head, rest = page.split(begin)
+    return f"{head}{begin}\n\n{section}\n{end}{rest.split(end)[1]}"
 
 
 def save(result: Result, text: str, stamp: str, root: Path = REPOSITORY) -> list[Path]:

@@ -115,7 +115,7 @@ class _Comparison:
             process.close()
 
     def _prove(self, process: Process) -> Proof:
-        _tell(f"{self._workload.name}: {process.name} loads and paints once")
+        tell(f"{self._workload.name}: {process.name} loads and paints once")
         file = self._root / f"{process.name}.npz"
         answer = process.ask(do="prove", job=asdict(self._workload.proof()), out=str(file))
         return Proof.read(answer["dtype"], file)
@@ -153,7 +153,7 @@ class _Comparison:
                         f"{process.name} made {answer['pictures']} pictures of {self._workload.pictures}"
                     )
                 runs[process.name].add(answer)
-                _tell(
+                tell(
                     f"{self._workload.name}: {process.name} {answer['cpu']:.2f} s of the processor, {answer['wall']:.2f} s, load {load()}"
                 )
         return runs[ours.name], runs[other.name]
@@ -163,8 +163,8 @@ class _Comparison:
             return {"error": "no peer could be measured beside it"}
         return {
             **facts,
-            "cpu_seconds_a_picture": _summary(runs.cpu, self._workload.pictures),
-            "wall_seconds_a_picture": _summary(runs.wall, self._workload.pictures),
+            "cpu_seconds_a_picture": summary(runs.cpu, self._workload.pictures),
+            "wall_seconds_a_picture": summary(runs.wall, self._workload.pictures),
             "peak_gib": runs.peak and round(runs.peak / 2**30, 2),
             **({"percent_beyond_model_calls": beyond(runs.cpu, runs.models)} if runs.models else {}),
         }
@@ -192,7 +192,8 @@ def beyond(cpu: Sequence[float], models: Sequence[float]) -> float:
     return round(statistics.median(100 * (whole / inside - 1) for whole, inside in zip(cpu, models, strict=True)), 2)
 
 
-def _summary(seconds: Sequence[float], pictures: int) -> dict[str, Any]:
+def summary(seconds: Sequence[float], pictures: int) -> dict[str, Any]:
+    """Of runs that made `pictures` pictures each: seconds a picture."""
     each = [value / pictures for value in seconds]
     return {
         "median": round(statistics.median(each), 4),
@@ -202,5 +203,6 @@ def _summary(seconds: Sequence[float], pictures: int) -> dict[str, Any]:
     }
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """How far it is."""
     print(line, file=sys.stderr, flush=True)  # so that a run that is broken off leaves something

@@ -12,6 +12,7 @@ FIRST_SEED = 1000
 SD15 = ("sd15-a", "sd15-b")
 LORAS = ("lora-a", "lora-b")
 SPROUT = "sprout-v1"
+CARD_SD15, CARD_SDXL = "card-sd15", "card-sdxl"
 CHECKPOINTS, SINGLE_FILES, LORA_FILES = "checkpoints", "single", "loras"
 """Folders of the model files."""
 SINGLE = "single"
@@ -100,3 +101,16 @@ WORKLOADS = {
         Workload("W7", "sprout-v1, 128 px, 20 steps", 128, 20, models=(SPROUT,)),
     )
 }
+
+CARD_WORKLOADS = {
+    each.name: each
+    for each in (
+        Workload("G1", "Stable Diffusion 1.5, 512 px, 20 steps", 512, 20, models=(CARD_SD15,)),
+        Workload(
+            "G2", "Stable Diffusion 1.5, 512 px, 20 steps, batch of 4", 512, 20, batch_size=4, models=(CARD_SD15,)
+        ),
+        Workload("G3", "SDXL, 1024 px, 20 steps", 1024, 20, models=(CARD_SDXL,)),
+        Workload("G4", "SDXL, 1024 px, 20 steps, batch of 4", 1024, 20, batch_size=4, models=(CARD_SDXL,)),
+    )
+}
+"""What is painted on a graphics card. Each has one model, which its contenders hold all at once."""
