@@ -54,11 +54,12 @@ def make(root: Path, names: list[str], device: torch.device, *, tiny: bool) -> N
     """Write the checkpoints `names` of `FAMILIES` below `root`."""
     for seed, (name, family) in enumerate(FAMILIES.items()):
         if name in names:
-            write_checkpoint(root / CHECKPOINTS / name, family, device, _THIN[name] if tiny else {}, seed=seed)
+            changes = _THIN[name] if tiny else {}
+            write_checkpoint(root / CHECKPOINTS / name, family, device, changes, seed=seed, shard_bytes=SHARD_BYTES)
 
 
 def write_checkpoint(
-    folder: Path, family: str, device: torch.device, changes: Changes, *, seed: int = 0, shard_bytes: int = SHARD_BYTES
+    folder: Path, family: str, device: torch.device, changes: Changes, *, seed: int, shard_bytes: int
 ) -> None:
     """A diffusers folder of the family's shapes that the program and diffusers' own pipeline load; `changes` as in `random_sd15`.
 

@@ -51,11 +51,12 @@ class Ours:
         loaded.loras.apply([LoraWeights.of(use) for use in request.loras])
         model = loaded.model
         dtype, width = next(model.unet.parameters()).dtype, int(model.unet.config.cross_attention_dim)
-        latents, timesteps, states = (
-            each.to(model.unet.device) for each in probe(model.latent.channels, job.side // model.latent.scale, width)
-        )
-        added = probe_added(model.unet, job.side)
-        with torch.inference_mode():
+        side = job.side // model.latent.scale
+        with torch.inference_mode():  # also for what is made here: a compiled graph tells such tensors from others
+            latents, timesteps, states = (
+                each.to(model.unet.device) for each in probe(model.latent.channels, side, width)
+            )
+            added = probe_added(model.unet, job.side)
             return as_array(
                 model.unet(latents.to(dtype), timesteps, states.to(dtype), added_cond_kwargs=added, return_dict=False)[
                     0

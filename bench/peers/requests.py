@@ -21,11 +21,13 @@ class Models(OneModel):
     """A library of the comparison's models."""
 
     def __init__(self, root: Path) -> None:
-        self._checkpoints = {SPROUT: find_model(SPROUT), **_found(root / CHECKPOINTS, "checkpoint")}
+        self._checkpoints = _found(root / CHECKPOINTS, "checkpoint")
         self._loras = _found(root / LORA_FILES, "lora")
 
     def checkpoint(self, name: str | None) -> ModelInfo:
         """By its name."""
+        if name == SPROUT and name not in self._checkpoints:  # an installation without it can measure the others
+            self._checkpoints[name] = find_model(name)
         return self._checkpoints[name or ""]
 
     def lora(self, name: str) -> ModelInfo:
