@@ -38,6 +38,10 @@ class Given:
     latents: Tensor
     result: Future[Image.Image | None]
 
+    def picture(self) -> Image.Image | None:
+        """The result, waited for. Raises what went wrong."""
+        return self.result.result()
+
 
 class Finishing:
     """The thread, and what it was given, in the order of the pictures. Everything here is called by the thread that denoises.
@@ -70,7 +74,7 @@ class Finishing:
     def done(self) -> Iterator[tuple[int, Image.Image]]:
         """The pictures that are decoded by now, taken out, without waiting; none behind one that was left undone. Raises what went wrong."""
         while self._given and self._given[0].result.done():
-            picture = self.picture(self._given[0])
+            picture = self._given[0].picture()
             if picture is None:
                 return
             yield self._given.popleft().index, picture
@@ -78,14 +82,6 @@ class Finishing:
     def first(self) -> Given | None:
         """The first that was given and not taken out."""
         return self._given[0] if self._given else None
-
-    def picture(self, given: Given) -> Image.Image | None:
-        """Its picture, waited for; None where it was left undone. Raises what went wrong, and what was given is forgotten then."""
-        try:
-            return given.result.result()
-        except Exception:
-            self._given.clear()
-            raise
 
     def drop(self) -> None:
         """Take the first out."""

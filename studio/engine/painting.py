@@ -187,7 +187,7 @@ class Painting:
     def _late(self) -> Iterator[Event]:
         """The pictures that were to be decoded beside the batch, waited for. What memory ran out for is decoded again."""
         while (given := self._finishing.first()) is not None:
-            picture = self._finishing.picture(given)
+            picture = given.picture()
             if picture is not None:
                 self._write(given.index, picture, tiled=False)
             else:

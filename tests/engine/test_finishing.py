@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,13 +165,13 @@ def part_painted(folder: Path) -> dict[str, Any]:
     return {"source": source, "mask": MaskPlan(**{**Mask().model_dump(), "image": area})}
 
 
-@pytest.mark.parametrize("kind", ["many", "part", "tiling"])
+@pytest.mark.parametrize("kind", ["many", "part"])
 def test_what_comes_is_what_one_thing_after_the_other_gives(
     engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
     """The same pictures to the byte, steps and words, each in the same order; only when a picture comes is another matter."""
     many = {"batch_size": 2, "batch_count": 3, "preview_every": 1}
-    changes = many if kind == "many" else part_painted(tmp_path) if kind == "part" else {"tiling": True}
+    changes = many if kind == "many" else {**part_painted(tmp_path), "tiling": True}
     plain = paint(engine, **changes)
     size, count = changes.get("batch_size", 1), len(pictures(plain))
     assert vae.apart == [False] * count
@@ -212,7 +214,7 @@ def test_a_picture_comes_between_the_steps_of_the_next_batch(
         seen.append(event)
         if is_at(event, 1, 2):
             gate.open_once_reached()
-            assert taken[0] is not None and taken[0].result.result(PATIENCE)
+            assert taken[0] is not None and taken[0].picture()
     order = [(event.type, getattr(event, "step", 0)) for event in seen if isinstance(event, Progress | ImageReady)]
     assert order[4:] == [("progress", 1), ("progress", 2), ("image", 0), ("progress", 3), ("progress", 4), ("image", 0)]
 
@@ -332,14 +334,14 @@ def test_a_pass_that_memory_ran_out_for_is_begun_again_without_decoding_beside_i
 ) -> None:
     plain = pictures(paint(engine, batch_size=2))
     monkeypatch.setattr(Hardware, "overlaps", True)
-    begun, seen, gate = len(vae.apart), [], Gate()
+    begun, seen, gate, wait = len(vae.apart), [], Gate(), finishing.wait
     vae.before = gate
+    monkeypatch.setattr(finishing, "wait", lambda given: (gate.opened.set(), wait(given)))
     with failing_unet(engine, {3}):  # the second batch's second step
         for event in engine.run(request(batch_size=2), CancelToken()):
             seen.append(event)
-            if is_at(event, 1, 1) and not gate.opened.is_set():
+            if is_at(event, 1, 1):
                 assert gate.reached.wait(PATIENCE)
-                threading.Timer(0.1, gate.opened.set).start()
     assert pictures(seen) == plain
     assert vae.apart[begun:] == [True] + [False] * 3
     assert said(seen, ALONE) == said(seen, "Too little memory") == 1
@@ -420,12 +422,20 @@ def test_a_batch_stopped_before_its_decoding_has_no_pictures(
 
 
 def test_closing_waits_for_the_picture_being_decoded_and_no_other(
-    engine: DiffusersEngine, vae: WatchedVae, gate: Gate, beside: None
+    engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, beside: None
 ) -> None:
+    gate = Gate()
+
+    class Opens(ThreadPoolExecutor):
+        def shutdown(self, *arguments: Any, **more: Any) -> None:
+            gate.opened.set()
+            super().shutdown(*arguments, **more)
+
+    monkeypatch.setattr(finishing, "ThreadPoolExecutor", Opens)
+    vae.before = lambda number: (gate(number), time.sleep(0.1))[0]
     events = engine.run(request(batch_size=3), CancelToken())
     assert any(is_at(event, 1, 1) for event in events)
     assert gate.reached.wait(PATIENCE)
-    threading.Timer(0.2, gate.opened.set).start()
     events.close()  # type: ignore[attr-defined]
     assert (vae.apart, vae.finished) == ([True], 1)
     assert engine.info().state == "ready"
@@ -464,7 +474,7 @@ def test_on_a_card_the_thread_works_on_a_stream_of_its_own_behind_the_steps(monk
         work = Finishing(Hardware(card, torch.float16, torch.float32, "sdpa"))
         work.take(5, [Latents("one")], lambda latents: calls.append("decoded") or Image.new("RGB", (1, 1)))  # type: ignore[list-item]
         given = work.first()
-        assert given is not None and work.picture(given) is not None
+        assert given is not None and given.picture() is not None
         assert [index for index, _ in work.done()] == [5]
         work.close()
         assert calls == [("mark", "record", "the steps'"), *new, *own]
