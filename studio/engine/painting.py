@@ -164,11 +164,10 @@ class Painting:
 
     def _goes_on_beside(self, number: int) -> bool:
         """Whether the pictures of a batch are decoded while the next one is denoised: with plain passes of one checkpoint, which leave the VAE
-        alone, while no memory needs to be saved."""
+        alone, while no memory needs to be saved. Tiles are decoded by then, and a branch has no next batch."""
         resolved = self._resolved
-        plain = isinstance(self.painter, DenoisingPass) and not (resolved.refiner or resolved.hires or self._restore)
         return (
-            plain
+            not (resolved.refiner or resolved.hires or self._restore)
             and number + 1 < resolved.batch_count
             and self._saving == Saving()
             and self._finishing.has_room(resolved.width, resolved.height, resolved.batch_size)

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from studio.engine import finishing
+from studio.engine import finishing, runner
 from studio.engine.faces.restore import FaceKeeper
 from studio.engine.finishing import DENOISED_CHANNELS, Finishing, Given
 from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.painting import ALONE
 from studio.engine.runner import DiffusersEngine
-from studio.engine.saving import DECODED_CHANNELS
+from studio.engine.saving import DECODED_CHANNELS, Saving
 from studio.errors import EngineError, OutOfMemory
 from studio.infotext import encode_png
 from studio.library.init_images import InitImages
@@ -35,7 +35,7 @@ from tests.engine.test_tiles import noise
 from tests.engine.test_upscale import plan_of
 from tests.tiny_models import tiny_info
 
-PATIENCE = 60
+PATIENCE = 10
 """Seconds after which a test that waits for another thread fails instead of hanging."""
 
 
@@ -89,6 +89,7 @@ class WatchedVae:
 
         def watched(*arguments: Any) -> Any:
             self.apart.append(in_a_thread())
+            assert torch.is_inference_mode_enabled()
             self.before(len(self.apart) - 1)
             decoded = decode(*arguments)
             self.finished += 1
@@ -285,10 +286,15 @@ def test_only_where_memory_is_enough_for_both(monkeypatch: pytest.MonkeyPatch, b
     assert not work.has_room(64, 64, 1)
 
 
-def test_not_while_memory_is_saved(engine: DiffusersEngine, vae: WatchedVae, beside: None) -> None:
-    with failing_unet(engine, {0}):
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_not_while_memory_is_saved(
+    engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, beside: None, from_the_start: bool
+) -> None:
+    if from_the_start:
+        monkeypatch.setattr(runner, "Saving", lambda: Saving(split=True))
+    with failing_unet(engine, set() if from_the_start else {0}):
         events = paint(engine)
-    assert said(events, "prompts one after the other") == 1
+    assert said(events, "prompts one after the other") == (0 if from_the_start else 1)
     assert [picture.index for picture in pictures(events)] == [0, 1]
     assert vae.apart and not any(vae.apart)
 
@@ -332,18 +338,18 @@ def test_when_nothing_helps_it_is_said(engine: DiffusersEngine, vae: WatchedVae,
 def test_a_pass_that_memory_ran_out_for_is_begun_again_without_decoding_beside_it(
     engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = pictures(paint(engine, batch_size=2))
+    plain = pictures(paint(engine, batch_count=3, batch_size=2))
     monkeypatch.setattr(Hardware, "overlaps", True)
     begun, seen, gate, wait = len(vae.apart), [], Gate(), finishing.wait
     vae.before = gate
     monkeypatch.setattr(finishing, "wait", lambda given: (gate.opened.set(), wait(given)))
     with failing_unet(engine, {3}):  # the second batch's second step
-        for event in engine.run(request(batch_size=2), CancelToken()):
+        for event in engine.run(request(batch_count=3, batch_size=2), CancelToken()):
             seen.append(event)
             if is_at(event, 1, 1):
                 assert gate.reached.wait(PATIENCE)
     assert pictures(seen) == plain
-    assert vae.apart[begun:] == [True] + [False] * 3
+    assert vae.apart[begun:] == [True] + [False] * 5
     assert said(seen, ALONE) == said(seen, "Too little memory") == 1
 
 
