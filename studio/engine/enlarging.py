@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 
 from studio.engine.esrgan import load_upscaler
-from studio.engine.tiles import Patchwork, Size, Values, pixel_values
+from studio.engine.tiles import Patchwork, Size
 from studio.errors import EngineError
 from studio.schema.events import Status
 from studio.schema.models import ModelInfo
@@ -56,20 +57,21 @@ class UpscalerModel:
         pieces = Patchwork(picture.size, (TILE, TILE), OVERLAP, self._times)
         boxes = pieces.boxes
         for number, box in enumerate(boxes):
-            pieces.add(self._tile(pixel_values(picture.crop(box))))
+            pieces.add(self._tile(picture.crop(box)))
             yield Enlarging(number + 1, len(boxes), self._name)
         return pieces.picture
 
     @torch.inference_mode()
-    def _tile(self, values: Values) -> Values:
-        pixels = torch.tensor(values / 255).permute(2, 0, 1)[None].to(self._device)
-        large: torch.Tensor = self._module(pixels)[0]
+    def _tile(self, tile: Image.Image) -> Image.Image:
+        """Models are shown blue first and red last, whatever they were trained with, and so is their answer read: as in A1111."""
+        values = np.asarray(tile.convert("RGB"), np.float32)[..., ::-1] / 255
+        large: torch.Tensor = self._module(torch.from_numpy(values).permute(2, 0, 1)[None].to(self._device))[0]
         if not bool(torch.isfinite(large).all()):
             raise EngineError(
                 f"Upscaler {self._name} gave no numbers (NaN). Its file may be damaged: choose another one."
             )
-        found: Values = (large.clamp(0, 1) * 255).permute(1, 2, 0).cpu().numpy()
-        return found
+        pixels = (large.clamp(0, 1) * 255).round().to(torch.uint8).flip(0).permute(1, 2, 0)
+        return Image.fromarray(pixels.cpu().numpy())
 
 
 def enlarged_picture(

@@ -18,7 +18,7 @@ from studio.engine.enlarging import Enlarging, Work, enlarged_picture
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass
 from studio.engine.preview import JPEG_QUALITY, preview_size
-from studio.engine.tiles import Box, Patchwork, pixel_values
+from studio.engine.tiles import Box, Patchwork
 from studio.engine.upscale import Load
 from studio.library.init_images import open_init_image
 from studio.samplers.types import Step
@@ -95,7 +95,7 @@ class TiledPasses:
             done += last.index + 1
             for box, latents in zip(boxes, current.settled(last.x), strict=True):
                 tile = self._decode(latents, current.painter)
-                pieces.add(pixel_values(tile))
+                pieces.add(tile)
                 self._paste(self._preview, tile, box)
         self.picture = pieces.picture
 

@@ -1,12 +1,12 @@
 """A picture in overlapping tiles, and the way back: for models that take a small picture at a time. Sizes are (width, height) in pixels.
 
-Where they lie says `studio.upscalers.tile_starts`. As in A1111, over the overlap a tile goes linearly from what was there before, at its left (upper) edge, to its own pixels.
+Where they lie says `studio.upscalers.tile_starts`. They are put together as A1111 does it, to the pixel: over the overlap a tile comes in linearly from its left (upper) edge,
+with shares that are whole numbers of 255, and each join is rounded to 8 bits.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from studio.upscalers import tile_starts
@@ -14,12 +14,10 @@ from studio.upscalers import tile_starts
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; the last two outside."""
-Values = npt.NDArray[np.float32]
-"""Pixels [h, w, 3], 0 to 255."""
 
 
 class Patchwork:
-    """The tiles of a picture, in reading order, and what is put together of their successors.
+    """The tiles of a picture, in reading order, and what is put together of their successors, RGB.
 
     Args:
         size: of the picture.
@@ -32,9 +30,10 @@ class Patchwork:
         self._tile = min(tile[0], size[0]), min(tile[1], size[1])
         self._times, self._overlap = times, overlap * times
         self._across, self._down = (tile_starts(size[i], self._tile[i], overlap) for i in (0, 1))
-        self._whole = np.zeros((size[1] * times, size[0] * times, 3), np.uint8)
-        self._row = np.zeros((self._tile[1] * times, size[0] * times, 3), np.float32)
+        self._row = Image.new("RGB", (size[0] * times, self._tile[1] * times))
         self._done = 0
+        self.picture = Image.new("RGB", (size[0] * times, size[1] * times))
+        """The whole, as far as it has come."""
 
     @property
     def boxes(self) -> list[Box]:
@@ -42,36 +41,23 @@ class Patchwork:
         width, height = self._tile
         return [(left, top, left + width, top + height) for top in self._down for left in self._across]
 
-    def add(self, tile: Values) -> None:
+    def add(self, tile: Image.Image) -> None:
         """Put in what the next tile has become, `times` as large."""
         row, column = divmod(self._done, len(self._across))
         self._done += 1
-        left = self._across[column] * self._times
-        part = self._row[:, left : left + tile.shape[1]]
-        _laid_over(part, tile, self._overlap if column else 0, axis=1)
+        left, top = self._across[column] * self._times, self._down[row] * self._times
+        self._row.paste(tile, (left, 0), _coming_in(tile.size, self._overlap if column else 0, across=True))
         if column + 1 == len(self._across):
-            top = self._down[row] * self._times
-            strip = self._whole[top : top + len(self._row)].astype(np.float32)
-            _laid_over(strip, self._row, self._overlap if row else 0, axis=0)
-            self._whole[top : top + len(self._row)] = np.rint(strip).clip(0, 255)
-
-    @property
-    def picture(self) -> Image.Image:
-        """The whole, as far as it has come."""
-        return Image.fromarray(self._whole)
+            self.picture.paste(
+                self._row, (0, top), _coming_in(self._row.size, self._overlap if row else 0, across=False)
+            )
 
 
-def pixel_values(picture: Image.Image) -> Values:
-    """A picture to be put in."""
-    return np.asarray(picture.convert("RGB"), np.float32)
-
-
-def _laid_over(below: Values, above: Values, overlap: int, axis: int) -> None:
-    """Write `above` over `below`; along `axis` its first `overlap` pixels come in linearly, from nothing on."""
-    shape = [1, 1, 1]
-    shape[axis] = overlap
-    ramp = (np.arange(overlap, dtype=np.float32) / max(overlap, 1)).reshape(shape)
-    soft = tuple(slice(0, overlap) if i == axis else slice(None) for i in range(3))
-    hard = tuple(slice(overlap, None) if i == axis else slice(None) for i in range(3))
-    below[soft] += (above[soft] - below[soft]) * ramp
-    below[hard] = above[hard]
+def _coming_in(size: Size, overlap: int, *, across: bool) -> Image.Image | None:
+    """How much of a tile of `size` there is at each pixel, of 255: from none on over the first `overlap` pixels, then all of it. None is all of it everywhere."""
+    if not overlap:
+        return None
+    shares = np.full(size[0] if across else size[1], 255, np.uint8)
+    shares[:overlap] = np.arange(overlap, dtype=np.float32)[: len(shares)] * 255 / overlap
+    whole = np.broadcast_to(shares if across else shares[:, None], (size[1], size[0]))
+    return Image.fromarray(np.ascontiguousarray(whole))

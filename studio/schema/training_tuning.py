@@ -26,6 +26,10 @@ class NetworkPart(Part):
         description="Layers of the U-Net that learn: queries, keys, values and outputs of attention; all linear layers and projections of "
         "the transformers; those and the residual blocks (LoCon)",
     )
+    cross_attention: bool = Field(
+        True,
+        description="Whether the layers that listen to the prompt are among them; without them words call what they called before, which suits a style",
+    )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the difference a layer can learn")
     alpha: float | None = Field(
         None, gt=0, le=4096, description="The difference is scaled by alpha / rank; left out: the rank"

@@ -41,6 +41,7 @@ _BESIDE = 2
 _CHECKPOINTED = 0.3
 """Share of the activations that gradient checkpointing leaves, roughly."""
 _ATTENTION = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)\.weight$")
+_CROSS = ".attn2."
 _TRANSFORMER = re.compile(r"\.(ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)\.weight$")
 _CONVOLUTION = re.compile(
     r"\.(conv1|conv2|conv_shortcut|time_emb_proj|(down|up)samplers\.0\.conv|in_layers\.2|out_layers\.3|skip_connection|emb_layers\.1|0\.op|[12]\.conv)\.weight$"
@@ -120,6 +121,8 @@ def _learning(method: TuningMethod, unet: Shapes, text: Shapes) -> int:
     if isinstance(method, LoraMethod):
         convolutions = network.convolutions[0]
         for key, shape in unet.items():
+            if _CROSS in key and not network.cross_attention:
+                continue
             if _ATTENTION.search(key) or ("feed-forward" in network.layers and _TRANSFORMER.search(key)):
                 total += _adapter(shape, network.rank, network.kind)
             elif "conv" in network.layers and _CONVOLUTION.search(key):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from studio.app import Studio
 from studio.building import build
@@ -32,6 +32,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 EVIL = "<img src=x onerror=window.hit=1>"
 READY = "html[data-ready=yes]"
+STEP_SECONDS = 0.01
+expect.set_options(timeout=20_000)  # a busy machine is slow; what never comes true fails all the same
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,13 +79,14 @@ class Server:
         """The jobs of earlier tests that failed: a new visitor has put them aside."""
         return [job.id for job in self.studio.queue.jobs(limit=1000) if job.status in ("failed", "interrupted")]
 
-    def settle(self, slow: float = 0.0) -> None:
-        """Nothing runs or waits any more, and a step takes `slow` seconds from now on."""
+    def settle(self) -> None:
+        """Nothing runs, waits or is held any more."""
         for job in self.studio.queue.jobs(active=True):
             self.studio.queue.cancel(job.id)
         for job in self.studio.queue.jobs(limit=5):
             self.studio.queue.wait(job.id, 10)
-        self.engine.step_seconds = slow
+        self.engine.go_on()
+        self.engine.step_seconds = STEP_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models.save(paths.embeddings / "soft (v2).safetensors", models.EMBEDDING)
     models.save(paths.embeddings / "xl" / "grand.safetensors", models.EMBEDDING_XL)
     models.save(paths.embeddings / f"{EVIL}.pt", {})
-    engine = PaintingEngine(step_seconds=0.01)
+    engine = PaintingEngine(step_seconds=STEP_SECONDS)
     studio = build(Settings(sd_model_checkpoint="oak"), paths, engine=engine)
     with serving(studio, lambda app: mount_page(app, studio)) as url:
         yield Server(url, studio, engine)
@@ -151,9 +154,9 @@ def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iter
         page.wait_for_selector(READY, state="attached")
         return page
 
-    server.settle(0.01)
+    server.settle()
     yield opened
-    server.settle(0.01)
+    server.settle()
     for page, complaints, expected in visits:
         page.close()
         if page.context is not profile:

@@ -25,7 +25,26 @@ Pixels = NDArray[np.float64]
 
 
 class PaintingEngine(FakeEngine):
-    """A `FakeEngine` with something to see. A prompt with the word "fail" fails."""
+    """A `FakeEngine` with something to see. A prompt with the word "fail" fails.
+
+    What a test wants to see halfway is held there until the test says go on: a slow machine cannot be too late for it.
+    """
+
+    _held_before = 0
+    _held_prompt = ""
+
+    def hold(self, before: int, prompt: str = "") -> None:
+        """From now on a run waits before this step of each batch, if `prompt` is in its prompt, until it is cancelled."""
+        self._held_before, self._held_prompt = before, prompt
+
+    def go_on(self) -> None:
+        """Nothing is held any more."""
+        self._held_before = 0
+
+    def _wait(self, resolved: ResolvedRequest, step: int, cancel: CancelToken) -> None:
+        time.sleep(self.step_seconds)
+        while 0 < self._held_before <= step and self._held_prompt in resolved.positive.text and cancel.mode == "none":
+            time.sleep(0.005)
 
     def run(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes = b"") -> Iterator[Event]:
         self.runs.append(resolved)
@@ -43,7 +62,7 @@ class PaintingEngine(FakeEngine):
                 width, height = resolved.final_size if step > resolved.steps else (resolved.width, resolved.height)
                 if step in (first + 1, resolved.steps + 1):
                     scenes = [scene(width, height, resolved.seeds[place]) for place in places]
-                time.sleep(self.step_seconds)
+                self._wait(resolved, step, cancel)
                 if cancel.mode != "none":
                     break
                 done_before, of = (

@@ -167,11 +167,10 @@ def test_a_late_picture_is_not_shown_over_a_newer(page: Page) -> None:
 
 def test_a_newer_change_stops_what_is_painted(page: Page, server: Server) -> None:
     first = switch_on(page)
-    server.engine.step_seconds = 0.4
+    server.engine.hold(before=2, prompt="stopped")
     bodies = asked(page)
     page.locator(PROMPT).fill("stopped")
     expect(page.locator("#ls_live .ls-dot")).to_have_class("ls-dot busy")
-    server.engine.step_seconds = 0.01
     page.locator(PROMPT).fill("newest")
     another(page, first)
     page.wait_for_timeout(300)
@@ -181,11 +180,13 @@ def test_a_newer_change_stops_what_is_painted(page: Page, server: Server) -> Non
 
 def test_steps_of_a_slow_picture_are_shown(page: Page, server: Server) -> None:
     switch_on(page)
-    server.engine.step_seconds = 0.5
+    server.engine.step_seconds = 1.0  # steps of a quick picture are not shown
+    server.engine.hold(before=3)
     page.locator(PROMPT).fill("a slow sun")
     expect(page.locator(".ls-livecover.rough img")).to_be_visible()
-    expect(page.locator(WORDS)).to_contain_text("step ")
+    expect(page.locator(WORDS)).to_contain_text("step 2 / 6")
     server.engine.step_seconds = 0.01
+    server.engine.go_on()
     expect(page.locator(".ls-livecover.rough")).to_have_count(0)
     expect(picture(page)).to_be_visible()
 
@@ -193,11 +194,11 @@ def test_steps_of_a_slow_picture_are_shown(page: Page, server: Server) -> None:
 def test_generate_paints_the_whole_picture_and_it_stays(page: Page, server: Server) -> None:
     first = switch_on(page)
     seed = number(page, "seed").input_value()
-    server.engine.step_seconds = 0.1
+    server.engine.hold(before=7)
     page.locator(PROMPT).fill("kept")
     page.get_by_role("button", name="keep").click()
     expect(page.locator(LIVE)).to_be_hidden()
-    server.engine.step_seconds = 0.01
+    server.engine.go_on()
     done(page, server)
     newest = server.studio.queue.jobs(limit=1)[0]
     assert (newest.request.prompt, newest.request.steps, str(newest.request.seed)) == ("kept", 20, seed)
@@ -210,13 +211,13 @@ def test_generate_paints_the_whole_picture_and_it_stays(page: Page, server: Serv
 
 def test_live_waits_while_a_job_runs(page: Page, server: Server) -> None:
     switch_on(page)
-    server.engine.step_seconds = 0.2
+    server.engine.hold(before=7)
     page.locator(GENERATE).click()
     expect(page.locator(STAGE)).to_have_attribute("data-status", "running")
     page.locator(PROMPT).fill("a moon")
     expect(page.locator(WORDS)).to_have_text("waits for the queue")
     expect(page.locator(LIVE)).to_be_hidden()
-    server.engine.step_seconds = 0.01
+    server.engine.go_on()
     another(page, "")
     assert [run.positive.text for run in server.engine.runs[-2:]] == ["a sun", "a moon"]
 

@@ -17,13 +17,13 @@ def test_every_tab(open_page: Open, server: Server, device: str) -> None:
     page = open_page(theme=theme, width=width, height=height)
     page.locator(NEGATIVE).fill("blurry")
     set_number(page, "batch_size", 4)
-    server.engine.step_seconds = 0.2
+    server.engine.hold(before=6)
     generate(page, "a (red fox:1.2) on a beach at sunset, flat colours <lora:duotone:0.8>")
     generate(page, "a castle at night")
     generate(page, "fail to paint this")
     expect(page.locator(".ls-cell.now")).to_contain_text("5")
     look(page, device, "1-painting")
-    server.engine.step_seconds = 0.0
+    server.engine.go_on()
     done(page, server, "failed")
     page.locator(".ls-recent .ls-tile").nth(1).click()
     expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("fox")

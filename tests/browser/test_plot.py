@@ -116,7 +116,7 @@ def test_a_plot_shows_its_pictures_and_its_sheet(page: Page, server: Server) -> 
 
 
 def test_one_that_waits_is_a_plot_and_one_that_runs_has_its_number_of_pictures(page: Page, server: Server) -> None:
-    server.engine.step_seconds = 1.0
+    server.engine.hold(before=3)
     unfold(page, PLOT)
     axis(page, "x", "Steps", "8, 9")
     generate(page, "a fox")

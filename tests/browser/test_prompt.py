@@ -15,7 +15,7 @@ from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number
 @pytest.fixture(scope="module")
 def page(profile: BrowserContext, server: Server) -> Iterator[Page]:
     """One page for all tests here: they leave nothing behind but text."""
-    server.settle(0.01)
+    server.settle()
     opened = profile.new_page()
     opened.set_viewport_size({"width": 1440, "height": 960})
     forget(opened, server.url)
@@ -136,7 +136,7 @@ def test_embedding_cards_put_words_in_and_out(page: Page) -> None:
 
 
 def test_an_embedding_of_another_family_is_told(page: Page, server: Server) -> None:
-    server.settle(0.0)
+    server.settle()
     generate(page, "a grand fox, soft \\(v2\\)")
     grand, soft = (page.locator(".ls-embedding", has_text=name) for name in ("grand", "soft"))
     expect(soft).to_have_attribute("aria-pressed", "true")
@@ -146,8 +146,8 @@ def test_an_embedding_of_another_family_is_told(page: Page, server: Server) -> N
 
 
 def test_keys(page: Page, server: Server) -> None:
-    server.settle(0.1)
-    set_number(page, "steps", 40)
+    server.settle()
+    server.engine.hold(before=7)
     set_number(page, "batch_count", 2)
     page.locator(PROMPT).fill("by keys")
     page.locator(PROMPT).press("Control+Enter")
@@ -160,12 +160,13 @@ def test_keys(page: Page, server: Server) -> None:
     assert server.studio.queue.running() is not None, "Escape closes the list first"
     page.locator(PROMPT).press("Escape")
     done(page, server, "cancelled")
+    server.engine.go_on()
     expect(page).to_have_title("Latent Studio")
     page.locator(PROMPT).press("Escape")
 
 
 def test_the_enlarged_picture(page: Page, server: Server) -> None:
-    server.settle(0.0)
+    server.settle()
     set_number(page, "steps", 2)
     set_number(page, "batch_count", 1)
     set_number(page, "batch_size", 2)

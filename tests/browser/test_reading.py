@@ -29,7 +29,7 @@ from tests.browser.steps import (
 @pytest.fixture(scope="module")
 def picture(profile: BrowserContext, server: Server) -> Path:
     """The second picture of a batch, made with as little left at its default as a form allows."""
-    server.settle(0.0)
+    server.settle()
     page = profile.new_page()
     forget(page, server.url)
     page.goto(server.url)

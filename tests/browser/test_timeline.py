@@ -161,13 +161,13 @@ def test_a_branched_picture_brings_its_branch_along(page: Page, server: Server) 
 
 
 def test_an_interrupted_picture_can_be_branched_from(page: Page, server: Server) -> None:
-    server.engine.step_seconds = 0.15
+    server.engine.hold(before=7)
     set_number(page, "steps", 30)
     generate(page, "a slow tide")
     expect(page.locator(".ls-cell:not(.empty)").nth(4)).to_be_visible()
     page.locator("#txt2img_interrupt").click()
     done(page, server, "cancelled")
-    server.engine.step_seconds = 0.01
+    server.engine.go_on()
     at_step(page, 3)
     page.get_by_role("button", name="branch from here").click()
     expect(page.locator(CHIP)).to_contain_text("Branch from step 3 of “a slow tide”")

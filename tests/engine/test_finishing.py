@@ -35,7 +35,7 @@ from tests.engine.test_tiles import noise
 from tests.engine.test_upscale import plan_of
 from tests.tiny_models import tiny_info
 
-PATIENCE = 10
+PATIENCE = 60
 """Seconds after which a test that waits for another thread fails instead of hanging."""
 
 

@@ -132,7 +132,7 @@ def test_tiles_go_over_into_each_other(engine: DiffusersEngine, desk: Desk) -> N
     found = pictures(paint(engine, resolved))[0]
     left = pictures(paint(engine, asked(desk, whole.crop((0, 0, 64, 64)))))[0]
     right = pictures(paint(engine, asked(desk, whole.crop((32, 0, 96, 64)), seed=8)))[0]
-    ramp = (np.arange(16) / 16)[None, :, None]
+    ramp = (np.arange(16) * 255 // 16 / 255)[None, :, None]
     soft = left[:, 32:48] * (1 - ramp) + right[:, :16] * ramp
     assert np.array_equal(found[:, :32], left[:, :32])
     assert np.abs(found[:, 32:48] - soft).max() <= 0.5

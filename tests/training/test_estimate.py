@@ -37,11 +37,11 @@ def size(family: str, *names: str) -> int:
 
 @pytest.mark.parametrize("family", ["sprout", "sd1", "sd2", "sdxl"])
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_it_counts_what_the_adapters_have(family: str, layers: Any, kind: Any) -> None:
-    network = {"kind": kind, "rank": 3, "conv_rank": 2, "layers": layers}
-    unet = copy.deepcopy(tiny_components(family)["unet"])
-    real = add_adapter(unet, "unet", unet_layers(unet, layers), NetworkPart(**network), 1, BatchPlace())
+@pytest.mark.parametrize("kind, listens", [("lora", True), ("dora", True), ("lora", False)])
+def test_it_counts_what_the_adapters_have(family: str, layers: Any, kind: Any, listens: bool) -> None:
+    network = {"kind": kind, "rank": 3, "conv_rank": 2, "layers": layers, "cross_attention": listens}
+    unet, part = copy.deepcopy(tiny_components(family)["unet"]), NetworkPart.model_validate(network)
+    real = add_adapter(unet, "unet", unet_layers(unet, part), part, 1, BatchPlace())
     for source in [tiny_folder(family)] + ([tiny_file(family)] if family != "sprout" else []):
         assert asked(source, network=network).learning_numbers == numbers(real), source.name
 

@@ -248,10 +248,8 @@ def test_the_events_tell_every_step_and_validation(finished: tuple[Path, RunFold
 @pytest.mark.parametrize("family", ["sd2", "sdxl", "sprout"])
 def test_every_family_and_layout_trains(family: str, tmp_path: Path) -> None:
     root = studio(tmp_path / "s", family, model=tiny_file(family) if family != "sprout" else None)
-    run = run_in(
-        root,
-        settings(text_encoder=family == "sdxl", steps=2, network={"rank": 2, "layers": "attention+feed-forward+conv"}),
-    )
+    network = {"rank": 2, "layers": "attention+feed-forward+conv", "cross_attention": family != "sd2"}
+    run = run_in(root, settings(text_encoder=family == "sdxl", steps=2, network=network))
     path = train(run)
     header = read_header(path)
     meta = header["__metadata__"]
@@ -262,6 +260,8 @@ def test_every_family_and_layout_trains(family: str, tmp_path: Path) -> None:
     if family == "sdxl":
         assert "lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_q.lora_down.weight" in tensors
         assert {"lora_te1", "lora_te2"} <= {key.partition("_text")[0] for key in tensors}
+    assert any("_attn2_" in key for key in tensors) == (family != "sd2")
+    assert json.loads(meta["ss_network_args"]).get("cross_attention") == (None if family != "sd2" else "False")
     if family == "sd2":
         assert meta["modelspec.prediction_type"] == "v" and meta["ss_v_parameterization"] == "True"
         assert len(meta["ss_sd_model_hash"]) == 8 and len(meta["ss_new_sd_model_hash"]) == 64

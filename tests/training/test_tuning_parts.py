@@ -209,9 +209,9 @@ def test_the_layers_are_those_of_sd_scripts() -> None:
 
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(shipped_config("sd1", "unet"))
-    attention, none = unet_layers(unet, "attention")
-    inner, _ = unet_layers(unet, "attention+feed-forward")
-    same, blocks = unet_layers(unet, "attention+feed-forward+conv")
+    attention, none = unet_layers(unet, NetworkPart(layers="attention"))
+    inner, _ = unet_layers(unet, NetworkPart(layers="attention+feed-forward"))
+    same, blocks = unet_layers(unet, NetworkPart(layers="attention+feed-forward+conv"))
     assert (len(attention), len(none), len(inner)) == (128, 0, 192)
     assert attention < inner == same and not blocks & inner
     assert (
@@ -219,6 +219,9 @@ def test_the_layers_are_those_of_sd_scripts() -> None:
         and "up_blocks.0.upsamplers.0.conv" in blocks
         and "conv_in" not in blocks
     )
+    deaf, others = unet_layers(unet, NetworkPart(layers="attention+feed-forward+conv", cross_attention=False))
+    assert len(deaf) == 192 - 64 and others == blocks
+    assert {name for name in inner if ".attn2." in name} == inner - deaf
     encoder = tiny_components("sd1")["text_encoder"]
     assert len(text_layers(encoder)) == 6 * 3
 
@@ -231,14 +234,19 @@ def test_an_adapter_changes_nothing_before_it_has_learned_and_only_it_learns() -
     with torch.no_grad():
         before = unet(x, 3, text).sample
         layers = add_adapter(
-            unet, "unet", unet_layers(unet, "attention"), NetworkPart(rank=2, alpha=6), 1, BatchPlace()
+            unet,
+            "unet",
+            unet_layers(unet, part := NetworkPart(rank=2, alpha=6, layers="attention")),
+            part,
+            1,
+            BatchPlace(),
         )
         assert torch.equal(unet(x, 3, text).sample, before)
     learning = [name for name, value in unet.named_parameters() if value.requires_grad]
     assert len(learning) == 2 * len(layers) and all("lora_" in name for name in learning)
     assert {layer.alpha for layer in layers} == {6.0} and {layer.down.dtype for layer in layers} == {torch.float32}
     other = copy.deepcopy(tiny_components("sprout")["unet"]).to(torch.bfloat16)
-    again = add_adapter(other, "unet", unet_layers(other, "attention"), NetworkPart(rank=2, alpha=6), 1, BatchPlace())
+    again = add_adapter(other, "unet", unet_layers(other, part), part, 1, BatchPlace())
     assert all(torch.equal(left.down, right.down) for left, right in zip(layers, again, strict=True))
 
 

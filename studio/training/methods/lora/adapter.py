@@ -18,10 +18,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from studio.families.lora_keys import LoraPart
-from studio.schema.training_tuning import LayerChoice, NetworkPart
+from studio.schema.training_tuning import NetworkPart
 
 _ADAPTER = "default"
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
+_CROSS = ".attn2."
 _TEXT = re.compile(r"\.(self_attn|mlp)\.\w+$")
 
 
@@ -70,17 +71,19 @@ class PlacedDropout(nn.Module):
         return x * kept.to(x.dtype) / (1 - self._share)
 
 
-def unet_layers(unet: nn.Module, choice: LayerChoice) -> tuple[set[str], set[str]]:
-    """Names of the layers to learn: those of transformers, and those of residual blocks (with conv only).
+def unet_layers(unet: nn.Module, network: NetworkPart) -> tuple[set[str], set[str]]:
+    """Names of the layers of `network` to learn: those of transformers, and those of residual blocks (with conv only).
 
     Without "attention" alone these are the layers that sd-scripts calls LoRA (all linear layers and 1x1 convolutions of transformers) and
     LoCon (the residual blocks and resamplers too).
     """
     transformers = set(_layers_in(unet, (Transformer2DModel,)))
-    if choice == "attention":
+    if not network.cross_attention:
+        transformers = {name for name in transformers if _CROSS not in name}
+    if network.layers == "attention":
         return {name for name in transformers if _ATTENTION.search(name)}, set()
     blocks = (ResnetBlock2D, Downsample2D, Upsample2D)
-    return transformers, set(_layers_in(unet, blocks)) if choice == "attention+feed-forward+conv" else set()
+    return transformers, set(_layers_in(unet, blocks)) if network.layers == "attention+feed-forward+conv" else set()
 
 
 def text_layers(encoder: nn.Module) -> set[str]:

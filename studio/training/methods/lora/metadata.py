@@ -150,6 +150,8 @@ def tag_frequency(dataset: Dataset) -> dict[str, int]:
 def _network(facts: Facts) -> dict[str, object]:
     network = facts.network
     arguments: dict[str, object] = {"layers": network.layers} if "unet" in facts.learns else {}
+    if not network.cross_attention and "unet" in facts.learns:
+        arguments["cross_attention"] = "False"
     if network.layers.endswith("conv") and "unet" in facts.learns:
         rank, alpha = network.convolutions
         arguments |= {"conv_dim": str(rank), "conv_alpha": str(alpha)}

@@ -63,7 +63,7 @@ def train_adapters(
 
 
 def _in_unet(base: Base, network: NetworkPart, seed: int, place: BatchPlace) -> list[Trained]:
-    return add_adapter(base.unet, "unet", unet_layers(base.unet, network.layers), network, seed, place)
+    return add_adapter(base.unet, "unet", unet_layers(base.unet, network), network, seed, place)
 
 
 def _in_encoders(base: Base, network: NetworkPart, seed: int, place: BatchPlace) -> list[Trained]:
