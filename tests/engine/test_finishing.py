@@ -351,6 +351,8 @@ def test_a_pass_that_memory_ran_out_for_is_begun_again_without_decoding_beside_i
     assert pictures(seen) == plain
     assert vae.apart[begun:] == [True] + [False] * 5
     assert said(seen, ALONE) == said(seen, "Too little memory") == 1
+    before_the_last = seen[: next(i for i, event in enumerate(seen) if is_at(event, 2, 1))]
+    assert [picture.index for picture in pictures(before_the_last)] == [0, 1, 2, 3], "nothing waits for the next batch"
 
 
 # -- when something fails ----------------------------------------------------------------------------------------------
