@@ -46,7 +46,7 @@ from studio.paths import REPOSITORY, Paths, atomic_write
 TRAIN_SEED, PICTURES, SIDE = 77, 24, 128
 CHOICE_SEED, CHOICE_FIRST = 4711, 5000
 """Of the scenes on which settings are compared (`--choose`), and of their first picture."""
-REPORT_SEED, REPORT_FIRST = 2027, 20_000
+REPORT_SEED, REPORT_FIRST = 2028, 30_000
 """Of the scenes that are reported, on which nothing was chosen, and of their first picture."""
 STEPS, WEIGHT, CFG = 240, 1.0, 2.5
 """Of the training, of the LoRA in the prompt, and of all painting: at 4 guidance drives colours beyond what a faded print has."""
@@ -63,7 +63,7 @@ model = "sprout-v1"
 steps = {steps}
 batch = 4
 data = {{ path = {folder}, resolution = 128, flip = true, caption_dropout = 0.1 }}
-network = {{ rank = 8, layers = "attention+feed-forward+conv" }}
+network = {{ rank = 8, layers = "attention+feed-forward+conv", cross_attention = false }}
 optimizer = {{ learning_rate = 2e-3 }}
 rate = {{ name = "cosine" }}
 loss = {{ min_snr_gamma = 0, snr_mean = -1.5, snr_deviation = 2.0 }}
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     parser.add_argument(
-        "--seeds", type=int, default=96, help="held-out prompts, each with a seed of its own (default: %(default)s)"
+        "--seeds", type=int, default=192, help="held-out prompts, each with a seed of its own (default: %(default)s)"
     )
     parser.add_argument(
         "--weight", type=float, default=WEIGHT, help="weight of the LoRA in the prompt (default: %(default)s)"

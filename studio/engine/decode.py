@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MARGIN = 16
 """Latents from beyond an edge that decide what is decoded before it."""
 log = logging.getLogger(__name__)
+_turn = threading.Lock()
+"""One picture at a time: wrapping, tiles and number format are states of a VAE that two threads may decode with."""
 
 
 class Decoder:
@@ -41,6 +44,10 @@ class Decoder:
 
     def picture(self, latents: Tensor) -> Image.Image:
         """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
+        with _turn:
+            return Image.fromarray(to_pixels(self._numbers(latents)).numpy())
+
+    def _numbers(self, latents: Tensor) -> Tensor:
         sample = self._decode(latents)
         if _is_lost(sample) and self._module.dtype != torch.float32:
             log.warning("the VAE gave NaN or black in %s; using float32 from now on", self._module.dtype)
@@ -50,7 +57,7 @@ class Decoder:
             raise EngineError(
                 "The VAE gave no numbers (NaN) for a finished picture, in float32 as well. The VAE file may be damaged: choose another one."
             )
-        return Image.fromarray(to_pixels(sample).numpy())
+        return sample
 
     def _decode(self, latents: Tensor) -> Tensor:
         if not (self._wraps and self._tiled):

@@ -66,6 +66,15 @@ class Hardware:
         parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
         return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether two threads get more out of the device than one: a card, which works on two CUDA streams at once.
+
+        Other devices are busy with one. FlashAttention is held to by switches of the whole process, which two threads would leave set
+        for each other, and a U-Net may be compiled in the middle of a job: with these one thing is done at a time.
+        """
+        return self.device.type == "cuda" and self.attention != "flash" and not self.compiled
+
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
         if self.device.type == "cuda":

@@ -16,9 +16,11 @@ from torch import Tensor
 from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
+from studio.engine.decode import Decoder
 from studio.engine.enlarging import Enlarging, Teller
 from studio.engine.faces.restore import Restore
 from studio.engine.failure import is_out_of_memory
+from studio.engine.finishing import Finishing
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
 from studio.engine.keeper import LoadedCheckpoint
@@ -36,6 +38,7 @@ from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.resolved import ResolvedRequest
 
+ALONE = "Too little memory: once more, without decoding beside it"
 Painter = DenoisingPass | BranchPass | TwoPasses | TiledPasses
 
 
@@ -79,34 +82,52 @@ class Painting:
         self._saving = saving
         self._canvas = canvas
         self._restore = restore
+        self._finishing = Finishing(hardware)
         self._decoded: set[int] = set()
         self._files: deque[Future[ImageReady]] = deque()
         self._writer = ThreadPoolExecutor(1, "png")
 
     def batch(self, number: int) -> Iterator[Event]:
-        """Paint batch `number`, from 0; ends early when the job is skipped or interrupted.
+        """Paint batch `number`, from 0; ends early when the job is skipped or interrupted. Its pictures may come during the next one, or with `rest`.
 
-        Raises what goes wrong; when memory runs out, after the ways to save some are used up. Pictures of a first attempt stay.
+        Raises what goes wrong; when memory runs out, after the ways to save some are used up. Pictures of a first attempt stay, and those of
+        the batches before come first.
         """
+        try:
+            yield from self._insist(partial(self._attempt, number))
+        except Exception:
+            yield from self.rest()
+            raise
+
+    def rest(self) -> Iterator[Event]:
+        """The pictures that are still being decoded, or whose files are still being made. Raises as `batch`."""
+        try:
+            yield from self._insist(self._late)
+        except Exception:
+            yield from self._written()
+            raise
+        yield from self._written()
+
+    def close(self) -> None:
+        """Wait for the picture being decoded, as its checkpoint may be put away next, and for nothing else; the writer ends with its last file."""
+        self._finishing.close()
+        self._writer.shutdown(wait=False)
+
+    def _insist(self, attempt: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+        """What `attempt` does, once more with less memory each time that it runs out."""
         while True:
             try:
-                yield from self._attempt(number)
+                yield from attempt()
                 return
             except Exception as error:
-                if not is_out_of_memory(error) or not (message := self._saving.more(self._hardware.device)):
+                if not is_out_of_memory(error):
+                    raise
+                message = ALONE if self._finishing.stop() else self._saving.more(self._hardware.device)
+                if not message:
                     raise
                 traceback.clear_frames(error.__traceback__)  # or they hold what there is too little of
             self._hardware.free()
             yield Status(message=message)
-
-    def rest(self) -> Iterator[Event]:
-        """The pictures whose files are still being made."""
-        while self._files:
-            yield self._files.popleft().result()
-
-    def close(self) -> None:
-        """Wait for nothing; the writer ends with its last file."""
-        self._writer.shutdown(wait=False)
 
     def _attempt(self, number: int) -> Iterator[Event]:
         if self._left():
@@ -120,18 +141,63 @@ class Painting:
             if self._restore is not None:
                 yield Status(message="Restoring faces")
                 picture = self._restore(picture)
-            self._write(number, picture, self._resolved.width, self._resolved.height)
+            tiled = self._saving.decodes_in_tiles(self._hardware, self._resolved.width, self._resolved.height)
+            self._write(number, picture, tiled=tiled)
             yield from self._ready()
             return
         yield Status(message="Decoding" if self._restore is None else "Decoding and restoring faces")
+        yield from self._insist(self._late)
+        first, settled = number * self._resolved.pictures_at_once, self.painter.settled(last.x)
+        if self._left():
+            return
+        if self._goes_on_beside(number):
+            self._finishing.take(first, settled, self._apart())
+            return
         checkpoint = self.painter.painter
         vae = self._vae(checkpoint)
         with self._saving.only("vae", checkpoint, self._hardware):
-            for offset, latents in enumerate(self.painter.settled(last.x)):
+            for index, latents in enumerate(settled, first):
                 if self._left():
                     return
-                yield from self._finish(number * self._resolved.pictures_at_once + offset, latents, vae)
+                yield from self._finish(index, latents, vae)
                 yield from self._ready()
+
+    def _goes_on_beside(self, number: int) -> bool:
+        """Whether the pictures of a batch are decoded while the next one is denoised: with plain passes of one checkpoint, which leave the VAE
+        alone, while no memory needs to be saved. Tiles are decoded by then, and a branch has no next batch."""
+        resolved = self._resolved
+        return (
+            not (resolved.refiner or resolved.hires or self._restore)
+            and number + 1 < resolved.batch_count
+            and self._saving == Saving()
+            and self._finishing.has_room(resolved.width, resolved.height, resolved.batch_size)
+        )
+
+    def _apart(self) -> Callable[[Tensor], Image.Image]:
+        """What makes a picture of latents without this object, whose thread is another."""
+        decoder, canvas = Decoder(self._vae(self.painter.painter), wraps=self._resolved.tiling), self._canvas
+
+        def decode(latents: Tensor) -> Image.Image:
+            picture = decoder.picture(latents)
+            return picture if canvas is None else canvas.finished(picture)
+
+        return decode
+
+    def _late(self) -> Iterator[Event]:
+        """The pictures that were to be decoded beside the batch, waited for. What memory ran out for is decoded again."""
+        while (given := self._finishing.first()) is not None:
+            picture = given.picture()
+            if picture is not None:
+                self._write(given.index, picture, tiled=False)
+            else:
+                if self._finishing.stop():
+                    self._hardware.free()
+                    yield Status(message=ALONE)
+                checkpoint = self.painter.painter
+                with self._saving.only("vae", checkpoint, self._hardware):
+                    yield from self._finish(given.index, given.latents, self._vae(checkpoint))
+            self._finishing.drop()
+            yield from self._ready()
 
     def _denoise(self, number: int) -> Generator[Event, None, Step | None]:
         """All steps of a batch; gives the last one back, None when the job was left."""
@@ -216,13 +282,12 @@ class Painting:
         picture = decoded if self._restore is None else self._restore(decoded)
         if self._canvas is not None:
             picture = self._canvas.finished(picture)
-        self._write(index, picture, width, height)
+        self._write(index, picture, tiled=tiled)
 
-    def _write(self, index: int, picture: Image.Image, width: int, height: int) -> None:
-        """Have the file made of a picture that was decoded in parts of `width` x `height`, unless an attempt before did."""
+    def _write(self, index: int, picture: Image.Image, *, tiled: bool) -> None:
+        """Have the file made of a picture, that was decoded in tiles or not, unless an attempt before did."""
         if index in self._decoded:
             return
-        tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
         backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
         infotext = write_infotext(self._resolved, index, __version__, backend)
 
@@ -242,5 +307,12 @@ class Painting:
 
     def _ready(self) -> Iterator[Event]:
         """Pictures whose files are done. On the CPU they are waited for: there the next step would only take the time away."""
+        for index, picture in self._finishing.done():
+            self._write(index, picture, tiled=False)
         while self._files and (self._hardware.device.type == "cpu" or self._files[0].done()):
+            yield self._files.popleft().result()
+
+    def _written(self) -> Iterator[Event]:
+        """Pictures whose files were begun, waited for."""
+        while self._files:
             yield self._files.popleft().result()
