@@ -128,6 +128,7 @@ def test_one_that_fails_leaves_the_others_and_is_tried_again(
     assert generate.main(asked) == 1
     entries = json.loads(out.read_text())["workloads"]["G1"]["contenders"]
     assert entries["studio-compiled"] == {"error": "studio-compiled: out of memory"}
+    assert Here.asked.count(("studio-compiled", "bare")) == 1, "who failed is not asked again"
     assert entries["studio"]["wall_seconds_a_run"]["runs"] == 2
     assert "not measured: studio-compiled: out of memory" in capsys.readouterr().err
     Here.dies = {("diffusers-fp32", "prove")}
