@@ -21,7 +21,7 @@ from bench.peers.workloads import CARD_WORKLOADS
 from studio.paths import atomic_write
 
 NAME = "generate --peers --device"
-_SAME = ("device", "quick", "rounds", "card", "versions")
+_SAME = ("device", "quick", "rounds", "versions")
 """What must be equal for two parts to make one result."""
 Result = dict[str, Any]
 
@@ -117,12 +117,15 @@ def _read(file: Path) -> Result:
 
 
 def _resumed(before: Result, now: Result, file: Path) -> Result:
-    """The result that was begun, to be gone on with. Raises `NotTogether` when it is another machine's."""
-    for key in _SAME:
-        if before[key] != now[key]:
-            raise NotTogether(
-                f"{file} was measured with {key} {before[key]}, and this is {now[key]}. Name another file for --out."
-            )
+    """The result that was begun, to be gone on with. Drivers may differ, and both are told. Raises `NotTogether` for another card."""
+    pairs = {key: (before[key], now[key]) for key in _SAME}
+    pairs["card"] = (before["card"].get("name"), now["card"].get("name"))
+    for key, (old, new) in pairs.items():
+        if old != new:
+            raise NotTogether(f"{file} was measured with {key} {old}, and this is {new}. Name another file for --out.")
+    drivers = [card["driver_version"] for card in (before["card"], now["card"]) if "driver_version" in card]
+    if len(set(drivers)) > 1 and drivers[1] not in drivers[0].split(" and "):
+        before["card"]["driver_version"] = " and ".join(drivers)
     return before
 
 

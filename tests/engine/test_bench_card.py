@@ -216,17 +216,35 @@ def test_a_report_is_shown_and_measures_nothing(tmp_path: Path, capsys: pytest.C
     assert json.loads(shown.out) == json.loads(json.dumps(result())) and card_report.table(result()) in shown.err
 
 
-@pytest.mark.parametrize("changed", ["rounds", "versions", "card"])
-def test_parts_of_two_machines_make_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: str
-) -> None:
-    file = tmp_path / "card.json"
-    file.write_text(json.dumps(result() | {changed: "other"}))
-    asked = ["--peers", "--device", "cuda", "--workloads", "G2", "--contenders", "diffusers", "--out", str(file)]
+@pytest.fixture
+def again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A file that `--out` has written, and what asks for it to be gone on with on the same machine."""
     monkeypatch.setattr(card_command, "machine_card", lambda: result()["card"])
     monkeypatch.setattr(command, "versions", lambda checkout: result()["versions"])
+    file = tmp_path / "card.json"
+    return file, ["--peers", "--device", "cuda", "--workloads", "G2", "--contenders", "diffusers", "--out", str(file)]
+
+
+@pytest.mark.parametrize("changes", [{"rounds": 5}, {"versions": {"torch": "1"}}, {"card": {"name": "Another"}}])
+def test_parts_of_two_machines_make_no_result(
+    again: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+) -> None:
+    file, asked = again
+    file.write_text(json.dumps(result() | changes))
     assert generate.main(asked) == 2
-    assert f"measured with {changed} other, and this is" in capsys.readouterr().err
+    (changed,) = changes
+    assert f"measured with {changed} " in capsys.readouterr().err
+    assert json.loads(file.read_text()) == json.loads(json.dumps(result() | changes))
+
+
+def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    file, asked = again
+    before = result()
+    before["card"]["driver_version"] = "570.2"
+    before["workloads"]["G2"]["contenders"].pop("studio-compiled")  # it failed, and is not asked for
+    file.write_text(json.dumps(before))
+    assert generate.main(asked) == 0
+    assert "driver 570.2 and 580.1," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
