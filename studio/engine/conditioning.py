@@ -81,7 +81,7 @@ class Conditioner:
         self, text: WeightedText, clip_skip: int, emphasis: Emphasis, embeddings: LoadedEmbeddings
     ) -> TextStates:
         chunks = chunk_prompt(text, self._tokenizer, embeddings=embeddings.names)
-        device = next(self._model.unet.parameters()).device
+        device = next(self._model.text_encoders[0].parameters()).device
         tokens = torch.tensor([chunk.tokens for chunk in chunks], device=device)
         weights = torch.tensor([chunk.weights for chunk in chunks], device=device)
         encoded = encode_tokens(self._model, tokens, clip_skip, embeddings.placed(chunks))

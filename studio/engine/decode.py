@@ -38,13 +38,14 @@ class Decoder:
 
     def __init__(self, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> None:
         self._module = vae.module
+        self._stage = vae.stage
         self._latent = vae.latent
         self._tiled = tiled
         self._wraps = wraps
 
     def picture(self, latents: Tensor) -> Image.Image:
         """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
-        with _turn:
+        with _turn, self._stage.of(self._module):
             return Image.fromarray(to_pixels(self._numbers(latents)).numpy())
 
     def _numbers(self, latents: Tensor) -> Tensor:

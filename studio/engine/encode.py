@@ -27,8 +27,8 @@ def encoded(picture: Image.Image | Tensor, vae: LoadedVae, *, tiled: bool = Fals
     latent, module = vae.latent, vae.module
     set_wrapping(module, wraps)
     sample = picture if isinstance(picture, Tensor) else to_samples(picture)
-    sample = sample[None].to(module.device, module.dtype)
-    with tiling(module) if tiled else nullcontext():
+    with vae.stage.of(module), tiling(module) if tiled else nullcontext():
+        sample = sample[None].to(module.device, module.dtype)
         codes = _codes(module, sample).float()
         if not bool(torch.isfinite(codes).all()) and module.dtype != torch.float32:
             module.to(dtype=torch.float32)

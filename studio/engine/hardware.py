@@ -67,6 +67,11 @@ class Hardware:
         return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
     @property
+    def has_own_memory(self) -> bool:
+        """Whether the device's memory is another than the machine's, which Apple's graphics share: else nothing is won by waiting there."""
+        return self.device.type not in ("cpu", "mps")
+
+    @property
     def overlaps(self) -> bool:
         """Whether two threads get more out of the device than one: a card, which works on two CUDA streams at once.
 

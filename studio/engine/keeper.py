@@ -7,22 +7,25 @@ time. Room for another one is made before it is loaded, by putting away those wh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from studio.engine.conditioning import Conditioner
 from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
-from studio.engine.hardware import Hardware
+from studio.engine.failure import is_out_of_memory
+from studio.engine.hardware import Hardware, available_bytes
 from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.lora import LoraStack, LoraWeights
+from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, Stage, offload_notes
 from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import InvalidRequest, NotFound
@@ -33,8 +36,6 @@ from studio.samplers.noise_table import NoiseTable
 from studio.schema.models import ModelInfo, PredictionType
 from studio.schema.request import AskedPrediction, NoiseSchedule
 
-WORKING_MEMORY = 3 * 2**30
-"""Bytes that stay free for painting when a checkpoint is loaded beside others."""
 KEPT_VAES = 2
 """Separate VAEs that stay loaded: one for each pass."""
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -43,7 +44,11 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 @dataclass(eq=False)
 class LoadedCheckpoint:
-    """A checkpoint with what belongs to it and lives as long."""
+    """A checkpoint with what belongs to it and lives as long.
+
+    What of it waits outside of its device, as its `offload` says, comes when it is its turn on the `stage`. `notes` are what the user has not been
+    told of it.
+    """
 
     model: LoadedModel
     loras: LoraStack
@@ -53,14 +58,28 @@ class LoadedCheckpoint:
     table: NoiseTable
     fingerprint: Fingerprint
     text: TextEncoders
+    stage: Stage
     storage: Storage = PLAIN
+    offload: Offload = Offload.NONE
+    notes: tuple[str, ...] = ()
+    parked: bool = False
+    """Whether all of it waits outside until the next job, because this one ran out of memory."""
 
     @property
     def bytes(self) -> int:
         """Memory of its weights on its device."""
-        modules = (self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting)
-        beside: int = sum(half_bytes(module) for module in modules if self.model.unet.device.type == "cpu")
-        return beside + sum(int(weight.nbytes) for module in modules for weight in module.parameters())
+        kind = self.stage.device.type
+        beside: int = sum(half_bytes(module) for module in self._modules if kind == "cpu")
+        weights = (weight for module in self._modules for weight in module.parameters())
+        return beside + sum(int(weight.nbytes) for weight in weights if weight.device.type == kind)
+
+    @property
+    def visitor(self) -> int:
+        """Bytes of the largest that comes at a time, if it waits outside of its device."""
+        if self.offload == Offload.NONE:
+            return 0
+        unet = (self.model.unet,) if self.offload == Offload.NETWORKS else ()
+        return max(map(_bytes, (unet, (self.model.vae,), self.model.text_encoders)))
 
     @property
     def mapped_bytes(self) -> int:
@@ -76,8 +95,34 @@ class LoadedCheckpoint:
         if self.text.wants(text_encoders):
             self.loras.apply(())
             self.text.use(text_encoders)
-            self.loras = LoraStack(self.model)
+            self.loras = LoraStack(self.model, self.stage.device)
         self.loras.apply(loras)
+
+    def park(self) -> None:
+        """Put outside what lies on the device, all of it, until `gather`."""
+        if self.offload == Offload.NONE and not self.parked:
+            self.parked = True
+            for module in self._modules:
+                module.to("cpu")
+
+    def gather(self) -> None:
+        """Bring in again what was parked; if there is too little memory for it, it stays where it is."""
+        if not self.parked:
+            return
+        try:
+            for module in self._modules:
+                module.to(self.stage.device)
+            self.parked = False
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            for module in self._modules:
+                module.to("cpu")
+
+    def told(self) -> tuple[str, ...]:
+        """Its `notes`, once."""
+        notes, self.notes = self.notes, ()
+        return notes
 
     def text_key(self) -> Hashable:
         """Equal exactly while prompts are read by the same weights; for caches of encoded prompts."""
@@ -86,6 +131,10 @@ class LoadedCheckpoint:
     def release(self) -> None:
         """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
         del self.model, self.loras, self.embeddings, self.conditioner, self.text
+
+    @property
+    def _modules(self) -> tuple[torch.nn.Module, ...]:
+        return self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting
 
     def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
         """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
@@ -106,10 +155,15 @@ class ModelKeeper:
         hardware: where to.
         limit: how many checkpoints may be loaded at once, 1 at least; those of one job count as one.
         copies: where converted copies of checkpoints are kept on disk; None keeps none.
+        whole: what is loaded lies on the device as a whole, even if it does not seem to fit, as training needs it.
     """
 
-    def __init__(self, hardware: Hardware, limit: int = 1, copies: Copies | None = None) -> None:
+    def __init__(
+        self, hardware: Hardware, limit: int = 1, copies: Copies | None = None, *, whole: bool = False
+    ) -> None:
+        self.stage = Stage(hardware.device, hardware.free)
         self._hardware = hardware
+        self._whole = whole
         self._copies = copies
         self._limit = limit
         self._tokenizer = shipped_tokenizer()
@@ -136,7 +190,7 @@ class ModelKeeper:
         """Whether it can be loaded without putting one of `beside` away: by the size of the file, which is taken for 16-bit."""
         stay = {fingerprint(other) for other in beside}
         others = [held for held in self._held if held.fingerprint not in stay]
-        return self.has(info, storage) or self._fits(info, others, storage)
+        return self.has(info, storage) or self._fits(info, others, storage, stay)
 
     def holds(self, loaded: LoadedCheckpoint) -> bool:
         """Whether `loaded` can still be painted with."""
@@ -150,28 +204,30 @@ class ModelKeeper:
         Stored otherwise it takes the place of itself. Raises `NotFound`, `InvalidRequest` where the device has no such numbers, and what
         `load_checkpoint` raises; then it is not loaded.
         """
-        current = fingerprint(info)
+        current, stay = fingerprint(info), {fingerprint(other) for other in beside}
         found = self._find(current, storage)
         if found is None:
             self._refuse(storage)
-            self._make_room(info, {fingerprint(other) for other in beside}, storage)
-            found = self._loaded(info, current, storage)
+            self._make_room(info, stay, storage)
+            found = self._loaded(info, current, storage, stay)
         else:
             self._held.remove(found)
+            if wanted := found.visitor:
+                self._clear(stay, lambda held: not held.offload and self._hardware.free_memory() < wanted + UNET_ROOM)
         self._held.append(found)
         return found
 
     def vae(self, info: ModelInfo | None, loaded: LoadedCheckpoint) -> LoadedVae:
         """The separate VAE `info`, or the checkpoint's own. Raises `NotFound` and what `load_vae` raises."""
         if info is None:
-            return LoadedVae(loaded.model.vae, loaded.model.latent)
+            return LoadedVae(loaded.model.vae, loaded.model.latent, self.stage)
         current = (fingerprint(info), loaded.model.family.name, loaded.model.latent)  # it is built to fit these
         if current not in self._vaes:
             while len(self._vaes) >= KEPT_VAES:
                 self._vaes.popitem(last=False)
             vae = load_vae(info, loaded.model, self._hardware.vae_dtype, self._hardware.layout)
             self._hardware.prepare(vae.module)
-            self._vaes[current] = vae
+            self._vaes[current] = replace(vae, stage=self.stage)
         self._vaes.move_to_end(current)
         return self._vaes[current]
 
@@ -183,7 +239,8 @@ class ModelKeeper:
         except OSError:
             raise NotFound(f"{file} is gone. Put it back, or choose Full.", field=f"vae_{half}") from None
         if half not in self._tiny or self._tiny[half][0] != current:
-            self._tiny[half] = (current, load_tiny_vae(Path(file), half, loaded.model, self._hardware.vae_dtype))
+            vae = load_tiny_vae(Path(file), half, loaded.model, self._hardware.vae_dtype)
+            self._tiny[half] = (current, replace(vae, stage=self.stage))
         return self._tiny[half][1]
 
     def upscaler(self, info: ModelInfo) -> UpscalerModel:
@@ -194,30 +251,53 @@ class ModelKeeper:
             self._upscaler = (current, UpscalerModel(info, self._hardware.device))
         return self._upscaler[1]
 
-    def _loaded(self, info: ModelInfo, current: Fingerprint, storage: Storage) -> LoadedCheckpoint:
+    def gather(self) -> None:
+        """Bring in what a job before had to put outside of the device, as far as there is room."""
+        for held in self._held:
+            held.gather()
+
+    def _loaded(
+        self, info: ModelInfo, current: Fingerprint, storage: Storage, beside: Set[Fingerprint]
+    ) -> LoadedCheckpoint:
         hardware = self._hardware
-        model = load_checkpoint(
-            info,
-            hardware.device,
-            hardware.dtype,
-            vae_dtype=hardware.vae_dtype,
-            layout=hardware.layout,
-            packs=hardware.packs,
-            copies=self._copies,
-            storage=storage,
-        )
+        placing = Placing(hardware, self._visitor(beside), whole=self._whole)
+        model = self._read(info, storage, placing)
         hardware.prepare(model.unet, model.vae)
         return LoadedCheckpoint(
             model,
-            LoraStack(model),
+            LoraStack(model, hardware.device),
             EmbeddingVectors(model, self._tokenizer),
             Conditioner(model, self._tokenizer),
             self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,
             TextEncoders(model, hardware.dtype, hardware.layout, storage),
+            self.stage,
             storage,
+            placing.offload,
+            (*model.notes, *offload_notes(placing.offload, info.name, hardware.device_label)),
         )
+
+    def _read(self, info: ModelInfo, storage: Storage, placing: Placing) -> LoadedModel:
+        """Load it where it is to lie; again, with more of it outside of the device, when memory runs out in spite of that."""
+        hardware = self._hardware
+        try:
+            return load_checkpoint(
+                info,
+                hardware.device,
+                hardware.dtype,
+                vae_dtype=hardware.vae_dtype,
+                layout=hardware.layout,
+                packs=hardware.packs,
+                copies=self._copies,
+                storage=storage,
+                place=placing,
+            )
+        except Exception as error:
+            if not placing.once_more(error):
+                raise
+        hardware.free()
+        return self._read(info, storage, placing)
 
     def _refuse(self, storage: Storage) -> None:
         if storage.eight_bit and self._hardware.device.type == "mps":
@@ -229,16 +309,38 @@ class ModelKeeper:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
         self._put_away([held for held in self._held if held.model.info.path == info.path])
         first = [held for held in self._held if held.fingerprint not in beside]
-        while first and (len(first) >= self._limit or not self._fits(info, (), storage)):
-            self._put_away([first.pop(0)])
-        while self._held and not self._fits(info, (), storage):
-            self._put_away(self._held[:1])
+        self._put_away(first[: max(0, len(first) + 1 - self._limit)])
+        self._clear(beside, lambda held: self._is_in_the_way(held, info, storage, beside))
 
-    def _fits(self, info: ModelInfo, without: Iterable[LoadedCheckpoint], storage: Storage) -> bool:
-        """Whether there is memory for `info` once `without` are put away."""
-        wanted = info.size * storage.bytes_each(self._hardware.dtype, self._hardware.device) // 2
+    def _clear(self, beside: Set[Fingerprint], is_in_the_way: Callable[[LoadedCheckpoint], bool]) -> None:
+        """Put away what is in the way, asked one after the other: by last use, those of `beside` last."""
+        for held in sorted(self._held, key=lambda held: held.fingerprint in beside):
+            if is_in_the_way(held):
+                self._put_away([held])
+
+    def _is_in_the_way(
+        self, held: LoadedCheckpoint, info: ModelInfo, storage: Storage, beside: Set[Fingerprint]
+    ) -> bool:
+        """Whether `info` needs memory that `held` has: of the device, or of the machine where both would wait outside."""
+        if self._fits(info, (), storage, beside):
+            return False
+        return held.offload == Offload.NONE or available_bytes() < self._wanted(info, storage) + WORKING_MEMORY
+
+    def _fits(
+        self, info: ModelInfo, without: Iterable[LoadedCheckpoint], storage: Storage, beside: Set[Fingerprint]
+    ) -> bool:
+        """Whether the device has memory for `info` once `without` are put away, and for what comes of `beside` meanwhile."""
+        wanted = self._wanted(info, storage) + self._visitor(beside)
         free = self._hardware.free_memory() - sum(held.mapped_bytes for held in self._held)
         return free + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
+
+    def _wanted(self, info: ModelInfo, storage: Storage) -> int:
+        """Bytes of its weights, by the size of the file, which is taken for 16-bit."""
+        return info.size * storage.bytes_each(self._hardware.dtype, self._hardware.device) // 2
+
+    def _visitor(self, among: Set[Fingerprint]) -> int:
+        """Bytes of the largest network that may come to the device."""
+        return max((held.visitor for held in self._held if held.fingerprint in among), default=0)
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""
@@ -261,6 +363,10 @@ class ModelKeeper:
             self._upscaler = None
             self._tiny.clear()
         self._hardware.free()
+
+
+def _bytes(modules: Iterable[torch.nn.Module]) -> int:
+    return sum(int(weight.nbytes) for module in modules for weight in module.parameters())
 
 
 def _table(model: LoadedModel, alphas: Tensor, *, downcast: bool = False) -> NoiseTable:

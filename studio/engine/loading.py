@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from studio.engine.eight_bit import PLAIN, Storage
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import alphas_cumprod
 from studio.engine.loading_weights import Chooser, Filling, Weights, empty, listed
+from studio.engine.offload import Stage
 from studio.errors import IncompatibleFile, NotFound
 from studio.families.configs import Config, shipped_config, text_config, unet_config, vae_config
 from studio.families.folder import BadFolder, component_files, describe_folder, read_folder
@@ -59,6 +60,10 @@ Layout = Callable[[torch.dtype], torch.memory_format]
 """How the weights of convolutions are to lie in memory, by number format."""
 
 
+Place = Callable[[Mapping[Part, int]], torch.device]
+"""Where a checkpoint is to lie, by the bytes of its networks, asked before the first weight is read."""
+
+
 def in_order(dtype: torch.dtype) -> torch.memory_format:
     """The `Layout` of the file."""
     return torch.contiguous_format
@@ -82,6 +87,8 @@ class LoadedVae:
 
     module: AutoencoderKL | AutoencoderTiny
     latent: LatentFacts
+    stage: Stage = field(default_factory=lambda: Stage(torch.device("cpu")))
+    """Where it works if it waits outside of the device."""
 
 
 @dataclass
@@ -162,8 +169,9 @@ def load_checkpoint(
     packs: bool = False,
     copies: Copies | None = None,
     storage: Storage = PLAIN,
+    place: Place | None = None,
 ) -> LoadedModel:
-    """Load a checkpoint onto `device`, on the CPU from its copy in `copies`, which is made if need be.
+    """Load a checkpoint onto `device`, on the CPU from its copy in `copies`, which is made if need be; or where `place` says.
 
     `vae_dtype` None is `dtype`; `layout` says how weights of convolutions are to lie in memory, `packs` whether large ones of the U-Net
     are packed, which training cannot use (see `packing`). In eight bits, by `storage`, nothing is packed and no copy is used. What the model predicts is what
@@ -189,12 +197,12 @@ def load_checkpoint(
         )
         for part, component in plan.components.items()
     }
+    where = place({part: filling.bytes for part, filling in fillings.items()}) if place else device
     copy = copies.copy(fillings) if copies and device.type == "cpu" and not storage.eight_bit else None
     modules = {
-        part: filling.from_copy(copy.state(part, filling), copy.release) if copy else filling.from_file(device)
+        part: filling.from_copy(copy.state(part, filling), copy.release) if copy else filling.from_file(where)
         for part, filling in fillings.items()
     }
-    used = frozenset[str]().union(*(filling.used for filling in fillings.values()))
     predicted, note = _prediction(plan, info)
     return LoadedModel(
         info=info,
@@ -209,7 +217,7 @@ def load_checkpoint(
         inpaint=plan.signature.variant == "inpaint",
         edit=plan.signature.variant == "edit",
         mapped=copy is not None,
-        notes=(*note, *_left_over(plan, used)),
+        notes=(*note, *_left_over(plan, fillings.values())),
     )
 
 
@@ -349,8 +357,9 @@ def _latent_facts(vae: AutoencoderKL, preview: PreviewFactors) -> LatentFacts:
     )
 
 
-def _left_over(plan: _Plan, used: frozenset[str]) -> tuple[str, ...]:
+def _left_over(plan: _Plan, fillings: Iterable[Filling]) -> tuple[str, ...]:
     """Account for the file's other keys. Raises `IncompatibleFile` for U-Net weights that nothing would use."""
+    used = frozenset[str]().union(*(filling.used for filling in fillings))
     everything = {key for component in plan.components.values() for key in component.weights.shapes}
     rest = sorted(key for key in everything - used if not _idle(key))
     foreign = [key for key in rest if key.startswith(UNET_PREFIX)]

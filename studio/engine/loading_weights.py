@@ -145,6 +145,12 @@ class Filling:
         """The keys of the file that the parameters come from."""
         return frozenset(source.key for source in self.sources.values())
 
+    @property
+    def bytes(self) -> int:
+        """What the parameters take once they are loaded, without copies that are kept beside them."""
+        count = {key: math.prod(self.shapes[key]) for key in self.keys}
+        return sum(number * (1 if key in self._rounding else self.dtype.itemsize) for key, number in count.items())
+
     def layout(self, key: str) -> torch.memory_format:
         """How a parameter lies in memory; before it is packed with channels last, which is what oneDNN starts from."""
         return torch.channels_last if key in self._packing else self._layout

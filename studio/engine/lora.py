@@ -55,10 +55,14 @@ class _Loaded:
 
 
 class LoraStack:
-    """The LoRAs in one model. Nothing else may change the model's weights while any is active."""
+    """The LoRAs in one model. Nothing else may change the model's weights while any is active.
 
-    def __init__(self, model: LoadedModel) -> None:
+    Weights may wait outside of the `device` that they are computed with: sums are made there nevertheless, as rounding differs between devices.
+    """
+
+    def __init__(self, model: LoadedModel, device: torch.device | None = None) -> None:
         self._model = model
+        self._device = device
         self._table = targets(model)
         self._base: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._files: dict[FileStamp, _Loaded] = {}
@@ -113,7 +117,12 @@ class LoraStack:
             layer = changes[0][0].target.layer
             if isinstance(layer, PackedConv2d):  # a parameter shows packed tensors or ordinary ones, not both in turn
                 layer.pack()
-        return {weight: self._change(weight, _merged(self._aside(weight), plan[weight], weight)) for weight in plan}
+        return {
+            weight: self._change(
+                weight, _merged(self._aside(weight), plan[weight], weight, self._device or weight.device)
+            )
+            for weight in plan
+        }
 
     def _show(self, merged: dict[torch.nn.Parameter, torch.Tensor]) -> dict[torch.nn.Parameter, torch.Tensor]:
         """Show weights that were computed before; nothing is copied."""
@@ -144,7 +153,7 @@ class LoraStack:
 
     def _keep(self, asked: _Asked, merged: dict[torch.nn.Parameter, torch.Tensor]) -> None:
         """Remember what is shown now, and forget what was shown longest ago where there is no room for it."""
-        if not merged or next(iter(merged)).device.type != "cpu":
+        if not merged or any(weight.device.type != "cpu" for weight in merged):
             return
         self._kept[asked] = merged
         self._kept.move_to_end(asked)
@@ -175,22 +184,24 @@ def _planned(asked: _Asked, files: dict[FileStamp, _Loaded]) -> _Plan:
     return plan
 
 
-def _merged(base: torch.Tensor, changes: list[tuple[Change, float]], weight: torch.nn.Parameter) -> torch.Tensor:
-    """`base` with the changes, computed in float32 on the weight's device, in its number format and memory layout.
+def _merged(
+    base: torch.Tensor, changes: list[tuple[Change, float]], weight: torch.nn.Parameter, device: torch.device
+) -> torch.Tensor:
+    """`base` with the changes, computed in float32 on `device`, where the weight is, in its number format and memory layout.
 
     Of a weight in eight bits it is the copy in half precision that is changed, where there is one.
     """
     layer = changes[0][0].target.layer
     exact = unrounded(layer)
-    base = unpacked(base if exact is None else exact).to(weight.device, torch.float32)
+    base = unpacked(base if exact is None else exact).to(device, torch.float32)
     merged = base.clone()
     for change, strength in changes:
         if change.factors.magnitude is None:
-            difference = change.factors.difference(weight.device).reshape(merged.shape)
+            difference = change.factors.difference(device).reshape(merged.shape)
             merged.add_(difference, alpha=strength * change.scale)
         else:  # each of the weight as loaded, whatever else is merged in
             merged.add_(change.factors.dora_difference(base, change.scale), alpha=strength)
-    merged = rounded(merged) if weight.dtype == FLOAT8 else merged.to(weight.dtype)
+    merged = (rounded(merged) if weight.dtype == FLOAT8 else merged.to(weight.dtype)).to(weight.device)
     return layer.packed(merged) if isinstance(layer, PackedConv2d) else merged
 
 

@@ -153,21 +153,20 @@ class Painting:
         if self._goes_on_beside(number):
             self._finishing.take(first, settled, self._apart())
             return
-        checkpoint = self.painter.painter
-        vae = self._vae(checkpoint)
-        with self._saving.only("vae", checkpoint, self._hardware):
-            for index, latents in enumerate(settled, first):
-                if self._left():
-                    return
-                yield from self._finish(index, latents, vae)
-                yield from self._ready()
+        vae = self._vae(self.painter.painter)
+        for index, latents in enumerate(settled, first):
+            if self._left():
+                return
+            yield from self._finish(index, latents, vae)
+            yield from self._ready()
 
     def _goes_on_beside(self, number: int) -> bool:
         """Whether the pictures of a batch are decoded while the next one is denoised: with plain passes of one checkpoint, which leave the VAE
         alone, while no memory needs to be saved. Tiles are decoded by then, and a branch has no next batch."""
-        resolved = self._resolved
+        resolved, vae = self._resolved, self._vae(self.painter.painter)
         return (
-            not (resolved.refiner or resolved.hires or self._restore)
+            not vae.stage.is_outside(vae.module)
+            and not (resolved.refiner or resolved.hires or self._restore)
             and number + 1 < resolved.batch_count
             and self._saving == Saving()
             and self._finishing.has_room(resolved.width, resolved.height, resolved.batch_size)
@@ -193,9 +192,7 @@ class Painting:
                 if self._finishing.stop():
                     self._hardware.free()
                     yield Status(message=ALONE)
-                checkpoint = self.painter.painter
-                with self._saving.only("vae", checkpoint, self._hardware):
-                    yield from self._finish(given.index, given.latents, self._vae(checkpoint))
+                yield from self._finish(given.index, given.latents, self._vae(self.painter.painter))
             self._finishing.drop()
             yield from self._ready()
 
@@ -217,6 +214,8 @@ class Painting:
             if info.path != named:
                 named = info.path
                 yield Status(message=f"{'Painting' if named in begin else 'Refining'} with {info.name}")
+                for note in self.painter.painter.told():
+                    yield Status(message=note)
             yield from self._ready()
             shown.append(partial(self._progress, number, bring(step), named, latent))
             if len(shown) > lag(self._hardware.device):

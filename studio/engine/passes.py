@@ -95,14 +95,15 @@ class DenoisingPass:
         wanted = guided or resolved.padding == "chunks"  # the prompt becomes as long as the negative one
         steps = lift.steps(resolved.steps) if lift else resolved.steps
         self._skipping = NegativeSkip.of(resolved.sampler_options, self._plan.sampler, steps)
-        with torch.inference_mode():
+        with torch.inference_mode(), saving.only("text", loaded):
             positive = [self._timeline(branch) for branch in branches]
             negative = self._timeline(resolved.negative.branches[0], is_negative=True) if wanted else None
             empty = self._condition(EMPTY, False).states if resolved.padding == "chunks" else None
             self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
             self._concat = source.channels if source else None
             if self._concat is None and loaded.model.inpaint:
-                self._concat = blank_inpaint_channels(loaded.model, self._shape, resolved.tiling)
+                with loaded.stage.of(loaded.model.vae):
+                    self._concat = blank_inpaint_channels(loaded.model, self._shape, resolved.tiling)
             if self._concat is None and loaded.model.edit:
                 self._concat = torch.zeros(1, *self._shape, device=hardware.device)
 
@@ -138,10 +139,10 @@ class DenoisingPass:
         The caller's code runs outside inference mode. Raises `EngineError` when the latents are no numbers any more, looked
         for after the first step (a damaged model shows at once) and the last.
         """
-        with torch.inference_mode():
-            running = self._running(seeds, subseeds, start, init)
         last: Step | None = None
-        with self._saving.only("unet", self.loaded, self._hardware):
+        with self._saving.only("unet", self.loaded):
+            with torch.inference_mode():
+                running = self._running(seeds, subseeds, start, init)
             while (step := _advance(running)) is not None:
                 if last is None:
                     self._refuse_nan(step, seeds)

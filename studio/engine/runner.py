@@ -139,7 +139,7 @@ class DiffusersEngine:
             threading.Thread(target=self._warm, args=(model,), name="warm-up", daemon=True).start()
 
     def load(self, model: ModelInfo) -> LoadedCheckpoint:
-        """The checkpoint, loaded if need be, for those who want its modules: benchmarks, evaluation. Raises as `run`."""
+        """The checkpoint, loaded if need be, for those who want its modules: benchmarks, evaluation (on its `stage`). Raises as `run`."""
         with self._turn:
             loaded = self._keeper.checkpoint(model)
             self._model_name = model.name
@@ -163,6 +163,7 @@ class DiffusersEngine:
                 self._activity = ""
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
+        self._keeper.gather()
         loads = any(not self._keeper.has(one, Storage.of(resolved, one)) for one in resolved.checkpoints)
         if resolved.faces is None and loads:
             self._faces.release()  # a checkpoint may need the room
@@ -172,10 +173,9 @@ class DiffusersEngine:
             self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         for model in resolved.upscaler_models:
             self._keeper.upscaler(model)
-        self._activity, self._saving = "", Saving()
-        size = (resolved.width, resolved.height)
+        self._activity, self._saving = "", Saving(loaded.offload)
         given = resolved.source if resolved.sd_upscale is None else None
-        canvas = prepare(given, resolved.mask, size) if given else None
+        canvas = prepare(given, resolved.mask, (resolved.width, resolved.height)) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
         decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
@@ -244,11 +244,10 @@ class DiffusersEngine:
 
     def _load(self, model: ModelInfo, job: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         storage = Storage.of(job, model)
-        fresh = not self._keeper.has(model, storage)
-        if fresh:
+        if not self._keeper.has(model, storage):
             yield self._status(f"Loading {model.name}")
         loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
-        for note in loaded.model.notes if fresh else ():
+        for note in loaded.told():
             yield self._status(note)
         return loaded
 
@@ -271,6 +270,7 @@ class DiffusersEngine:
         self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
         """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
+        self._keeper.stage.change()  # what has painted until now makes room
         loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
@@ -279,7 +279,9 @@ class DiffusersEngine:
         finishing = resolved.model_copy(
             update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
         )
-        return loaded, DenoisingPass(loaded, finishing, self._hardware, self._saving)
+        painting = DenoisingPass(loaded, finishing, self._hardware, self._saving)
+        self._saving.hand_over(loaded)
+        return loaded, painting
 
     def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...], storage: Storage) -> LoadedCheckpoint:
         """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
@@ -355,14 +357,14 @@ class DiffusersEngine:
             device=hardware.device,
             tiled=self._saving.decodes_in_tiles(hardware, *begins[0].picture.size),
         )
-        with torch.inference_mode(), self._saving.only("vae", loaded, hardware):
+        with torch.inference_mode():
             return together([encode(canvas) for canvas in begins])
 
     def _decoded(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
         """The picture of a tile's latents [C, h, w]."""
         tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
         decoder = Decoder(self._coder("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
-        with torch.inference_mode(), self._saving.only("vae", painter, self._hardware):
+        with torch.inference_mode():
             return decoder.picture(latents)
 
     def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:

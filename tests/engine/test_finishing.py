@@ -291,7 +291,7 @@ def test_not_while_memory_is_saved(
     engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, beside: None, from_the_start: bool
 ) -> None:
     if from_the_start:
-        monkeypatch.setattr(runner, "Saving", lambda: Saving(split=True))
+        monkeypatch.setattr(runner, "Saving", lambda *_: Saving(split=True))
     with failing_unet(engine, set() if from_the_start else {0}):
         events = paint(engine)
     assert said(events, "prompts one after the other") == (0 if from_the_start else 1)

@@ -15,6 +15,7 @@ from studio.engine.decode import Decoder
 from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
+from studio.engine.offload import Offload
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
 from studio.errors import OutOfMemory
@@ -136,35 +137,17 @@ def test_tiles_are_taken_where_a_whole_picture_would_not_fit(monkeypatch: pytest
     assert saving.decodes_in_tiles(hardware, 2048, 2048) is True
 
 
-def test_networks_that_do_not_work_wait_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No second device is here, so the moves are written down."""
-    hardware = choose_hardware("cpu", precision="fp32")
-    keeper = ModelKeeper(hardware)
-    loaded = keeper.checkpoint(tiny_info("sdxl"))
-    names = {id(loaded.model.unet): "unet", id(loaded.model.vae): "vae"}
-    moves: list[str] = []
+def test_on_a_processor_there_is_nothing_else_to_save() -> None:
+    saving, cpu = Saving(), torch.device("cpu")
+    assert "one after the other" in saving.more(cpu)
+    assert saving.more(cpu) == ""
 
-    def written(self: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-        moves.append(f"{names.get(id(self), 'text')} {device}")
-        return self
 
-    monkeypatch.setattr(torch.nn.Module, "to", written)
-    monkeypatch.setattr(type(loaded.model.unet), "to", written)
-    monkeypatch.setattr(type(loaded.model.vae), "to", written)
-    for module in loaded.model.text_encoders:
-        monkeypatch.setattr(type(module), "to", written, raising=False)
-    card = Hardware(torch.device("meta"), torch.float16, torch.float32, "sdpa")
-    saving = Saving()
-    with saving.only("unet", loaded, card):
-        assert moves == []
-    assert "prompts one after the other" in saving.more(card.device)
-    assert "out of the device" in saving.more(card.device)
-    assert not saving.streamed
-    with saving.only("unet", loaded, card):
-        assert moves == ["vae cpu", "text cpu", "text cpu"]
-    assert moves[3:] == ["vae meta", "text meta", "text meta"]
-    moves.clear()
-    with saving.only("vae", loaded, card):
-        assert moves == ["unet cpu", "text cpu", "text cpu"]
-    monkeypatch.undo()
-    keeper.drop()
+def test_on_a_card_networks_wait_outside_then_blocks() -> None:
+    saving, card = Saving(), torch.device("cuda")
+    said = [saving.more(card) for _ in range(4)]
+    assert all(
+        words in text for words, text in zip(("tiles", "out of the device", "block by block"), said, strict=False)
+    )
+    assert said[3] == ""
+    assert saving.offload is Offload.BLOCKS

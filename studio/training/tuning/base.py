@@ -77,4 +77,4 @@ def load_base(context: TrainingContext, name: str, *, frozen_unet: bool) -> Base
     info, identity = find_base(context.paths, name)
     short = torch.bfloat16 if context.config.precision == "bf16" and frozen_unet else torch.float32
     hardware = Hardware(context.device, short, torch.float32, "sdpa")
-    return Base(info, identity, ModelKeeper(hardware).checkpoint(info), hardware)
+    return Base(info, identity, ModelKeeper(hardware, whole=True).checkpoint(info), hardware)
