@@ -48,6 +48,8 @@ class Ours:
         """See `Contender`."""
         request = asked(job, self._models)
         loaded = self._engine.load(request.model)  # outside of inference mode: weights made in it could not take a LoRA
+        if loaded.offload:
+            raise RuntimeError("the card has no room for it beside the others: name fewer --contenders")
         loaded.loras.apply([LoraWeights.of(use) for use in request.loras])
         model = loaded.model
         dtype, width = next(model.unet.parameters()).dtype, int(model.unet.config.cross_attention_dim)

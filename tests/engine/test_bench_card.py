@@ -7,11 +7,15 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors import safe_open
+
+from studio.engine.offload import Offload
+from studio.engine.runner import DiffusersEngine
 
 generate = importlib.import_module("bench.generate")
 card, card_command, card_files, card_report, card_runner, client, command, contender, report, worker, workloads = (
@@ -134,6 +138,18 @@ def test_one_that_fails_leaves_the_others_and_is_tried_again(
     Here.dies = {("diffusers-fp32", "prove")}
     assert generate.main(asked) == 1
     assert json.loads(out.read_text())["workloads"]["G1"]["error"] == "diffusers-fp32: out of memory"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_checkpoint_that_is_not_wholly_on_the_card_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its networks would wait in the processor's memory, and the bare calls be made there."""
+    monkeypatch.setattr(DiffusersEngine, "load", lambda self, model: SimpleNamespace(offload=Offload.NETWORKS))
+    card_files.main([str(tmp_path), "tiny", "cpu", "card-sd15"])
+    ours = contender.create("studio", tmp_path, "cpu", None)
+    with pytest.raises(RuntimeError, match="name fewer --contenders"):
+        ours.unet(workloads.CARD_WORKLOADS["G1"].tiny().proof())
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
