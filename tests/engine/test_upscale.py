@@ -133,7 +133,8 @@ def test_a_model_enlarges_the_picture_and_what_is_missing_is_lanczos(vae: Loaded
     for latents, result in zip(x, through(x, plan, vae), strict=True):
         picture = np.asarray(Decoder(vae).picture(latents)) / np.float32(255)
         for _ in range(2):  # 64 pixels, 128, 256
-            large = module(torch.tensor(picture).permute(2, 0, 1)[None])[0].clamp(0, 1).permute(1, 2, 0).numpy()
+            blue_first = torch.tensor(picture[..., ::-1].copy()).permute(2, 0, 1)[None]
+            large = module(blue_first)[0].clamp(0, 1).permute(1, 2, 0).numpy()[..., ::-1]
             picture = np.rint(large * 255) / np.float32(255)
         final = Image.fromarray((picture * 255).round().astype(np.uint8)).resize((160, 192), Image.Resampling.LANCZOS)
         pixels = torch.tensor(np.asarray(final)).permute(2, 0, 1)[None] / 127.5 - 1
