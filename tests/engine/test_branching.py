@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,6 @@ SINGLE_STEP = ("Euler", "Euler a", "Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM+
 BASE = GenerationRequest(
     prompt="a [red:blue:0.6] fox", sampler="Euler", schedule="Uniform", steps=8, width=64, height=64, seed=3
 )
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 class Library:

@@ -39,13 +39,6 @@ PATIENCE = 60
 """Seconds after which a test that waits for another thread fails instead of hanging."""
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
-
-
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this device compute two things at once."""

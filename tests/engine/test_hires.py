@@ -6,7 +6,6 @@ import gc
 import io
 import math
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +57,6 @@ PLAIN: dict[str, Any] = {
     "seed": 7,
 }
 """Random weights amplify rounding; at a small scale the same picture stays the same."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 class Library:

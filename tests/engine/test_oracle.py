@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_components, tiny_folder, tiny_info
 
 TOKENIZER = Path(__file__).parents[2] / "studio" / "families" / "data" / "clip_tokenizer"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 def tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:

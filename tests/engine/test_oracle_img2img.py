@@ -85,13 +85,6 @@ def asked(pipeline: Any, **more: Any) -> np.ndarray[Any, Any]:
     return np.asarray(found.images[0]) * 255
 
 
-@pytest.fixture(scope="module")
-def engine() -> Any:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 def test_it_is_diffusers_own_img2img(engine: DiffusersEngine, tmp_path: Path) -> None:
     expected = asked(pipeline_of("StableDiffusionImg2ImgPipeline", "sd1"))

@@ -7,7 +7,7 @@ import io
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ from tests.tiny_models import tiny_embedding, tiny_file, tiny_info, tiny_lora, t
 
 ACCEPTED = 2
 """8-bit levels between a picture of a batch and the same one alone: kernels sum in another order for another batch size."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,6 @@ from studio.schema.engine import CancelToken
 from studio.schema.events import Event, Finished, ImageReady, Status
 from tests.engine.samples import resolved_request
 from tests.tiny_models import tiny_info
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 def run(engine: DiffusersEngine, **changes: Any) -> list[Event]:

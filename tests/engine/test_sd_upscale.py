@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,6 @@ from tests.engine.test_tiles import noise
 PLAIN: dict[str, Any] = {
     "prompt": "a fox", "sampler": "Euler", "schedule": "Uniform", "steps": 4, "cfg_scale": 2, "seed": 7, "width": 64, "height": 64,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 class Desk(Library):

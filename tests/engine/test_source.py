@@ -47,13 +47,6 @@ class Desk(Library):
         return self.kept.find(name)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Desk.kept = InitImages(folder := tmp_path_factory.mktemp("init-images"), folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +151,6 @@ def test_what_does_not_fit_is_refused(folder: Path, loaded: LoadedCheckpoint, ha
     sprout = ModelKeeper(HARDWARE).checkpoint(tiny_info("sprout")).model
     with pytest.raises(IncompatibleFile, match="Choose Full"):
         load_tiny_vae(folder / f"taesd_{half}.safetensors", half, sprout, torch.float32)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 def painted(engine: DiffusersEngine, family: str = "sd1", **changes: Any) -> tuple[np.ndarray[Any, Any], str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -177,13 +176,6 @@ def test_compiled_blocks_notice_it() -> None:
     block.compile(backend="eager", dynamic=True, fullgraph=True)
     assert all(torch.equal(one, two) for one, two in zip(outputs(), expected, strict=True))
     assert len({one.sum().item() for one in expected}) == 3
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 def paint(engine: DiffusersEngine, family: str = "sd1", **changes: Any) -> tuple[list[ImageReady], list[str]]:

@@ -82,13 +82,6 @@ def test_a_later_picture_does_not_know_of_it(keeper: ModelKeeper) -> None:
     assert not torch.allclose(before, tiled)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
-
-
 def pixels(png: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> FacePlan:
     folder = tmp_path_factory.mktemp("face_restoration")
     file, detector = made_file(folder, "GFPGAN", "GFPGAN"), blind_detector(folder)
     return FacePlan(name="GFPGAN", architecture="GFPGAN", file=str(file), detector=str(detector))
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DiffusersEngine]:
-    painter = DiffusersEngine("cpu", precision="fp32")
-    yield painter
-    painter.close()
 
 
 @pytest.fixture
