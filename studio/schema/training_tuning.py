@@ -28,7 +28,7 @@ class NetworkPart(Part):
     )
     cross_attention: bool = Field(
         True,
-        description="Whether the layers that listen to the prompt are among them; without them words call what they called before, which suits a style",
+        description="Whether the layers that listen to the prompt are among them; without them words are read as before, which suits a style",
     )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the difference a layer can learn")
     alpha: float | None = Field(
