@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from bench._machine import load, machine
 from bench.peers.card import machine_card
@@ -17,17 +16,13 @@ from bench.peers.card_report import conditions, figures, save, table
 from bench.peers.card_runner import CardPlan, make_files, measure
 from bench.peers.client import ContenderFailed
 from bench.peers.contender import CARD_PEERS, STUDIO
+from bench.peers.kept import NotTogether, Result, check_same, read
 from bench.peers.workloads import CARD_WORKLOADS
 from studio.paths import atomic_write
 
-NAME = "generate --peers --device"
+NAMES = {device: f"generate --peers --device {device}" for device in ("cuda", "cpu")}
 _SAME = ("device", "quick", "rounds", "versions")
 """What must be equal for two parts to make one result."""
-Result = dict[str, Any]
-
-
-class NotTogether(Exception):
-    """Options that do not go together, or not with a file; the message says which, and what would."""
 
 
 def run(options: argparse.Namespace, versions: dict[str, str]) -> int:
@@ -37,7 +32,7 @@ def run(options: argparse.Namespace, versions: dict[str, str]) -> int:
     """
     now = datetime.now(timezone.utc)
     try:
-        result = _read(options.report) if options.report else _measured(options, versions, now)
+        result = read(options.report, *NAMES.values()) if options.report else _measured(options, versions, now)
     except NotTogether as error:
         print(f"bench generate: {error}", file=sys.stderr)
         return 2
@@ -59,11 +54,11 @@ def run(options: argparse.Namespace, versions: dict[str, str]) -> int:
 def _measured(options: argparse.Namespace, versions: dict[str, str], now: datetime) -> Result:
     plan = _plan(options)
     result: Result = {
-        "bench": f"{NAME} {plan.device}", "device": plan.device, "quick": plan.quick, "date": f"{now:%Y-%m-%d}", "machine": machine(),
+        "bench": NAMES[plan.device], "device": plan.device, "quick": plan.quick, "date": f"{now:%Y-%m-%d}", "machine": machine(),
         "card": machine_card() if plan.device == "cuda" else {}, "versions": versions, "rounds": plan.rounds, "workloads": {},
     }  # fmt: skip
     if options.out and options.out.exists():
-        result = _resumed(_read(options.out), result, options.out)
+        result = _resumed(read(options.out, NAMES[plan.device]), result, options.out)
     found = result["workloads"]
     wanted = (STUDIO, *plan.peers)
     left = [each for each in plan.workloads if not _complete(found.get(each.name, {}), plan.rounds, wanted)]
@@ -105,24 +100,11 @@ def _refuse(flag: str, names: Iterable[str], known: Iterable[str]) -> None:
         raise NotTogether(f"{flag} {' '.join(foreign)}: not on a graphics card. There: {', '.join(known)}.")
 
 
-def _read(file: Path) -> Result:
-    """Raises `NotTogether` for what `--out` has not written, and OSError."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        if str(found["bench"]).startswith(NAME):
-            return dict(found)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise NotTogether(f"{file} is no result that --out has written.")
-
-
 def _resumed(before: Result, now: Result, file: Path) -> Result:
     """The result that was begun, to be gone on with. Drivers may differ, and both are told. Raises `NotTogether` for another card."""
     pairs = {key: (before[key], now[key]) for key in _SAME}
     pairs["card"] = (before["card"].get("name"), now["card"].get("name"))
-    for key, (old, new) in pairs.items():
-        if old != new:
-            raise NotTogether(f"{file} was measured with {key} {old}, and this is {new}. Name another file for --out.")
+    check_same(file, pairs)
     drivers = [card["driver_version"] for card in (before["card"], now["card"]) if "driver_version" in card]
     if len(set(drivers)) > 1 and drivers[1] not in drivers[0].split(" and "):
         before["card"]["driver_version"] = " and ".join(drivers)

@@ -7,7 +7,8 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +18,20 @@ from bench._machine import load, machine
 from bench.peers import card_command
 from bench.peers.client import ContenderFailed
 from bench.peers.contender import CARD_PEERS, COMFYUI, CONTENDERS, STUDIO
+from bench.peers.kept import NotTogether, Result, check_same, read
 from bench.peers.preview import first_preview
 from bench.peers.report import conditions, figures, save, table
 from bench.peers.runner import Plan, make_files, measure
 from bench.peers.workloads import CARD_WORKLOADS, WORKLOADS
 from studio import __version__
 from studio.errors import StudioError
+from studio.paths import atomic_write
 
 ROUNDS = 3
 PEERS = tuple(name for name in CONTENDERS if name != STUDIO)
+NAME = "generate --peers"
+_SAME = ("quick", "rounds", "versions")
+"""What must be equal, beside the machine, for two parts to make one result."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--contenders",
         nargs="+",
         choices=(*PEERS, *CARD_PEERS),
-        help="who is measured beside the program (default: all of the device)",
+        help="who is measured beside the program (default: all of the device, on the processor float32 only in W1 and W7)",
     )
     group.add_argument(
         "--rounds",
@@ -67,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="on a card: write the result here after every round; a later run leaves out what it finds there",
+        help="write the result here after every workload (on a card: every round); a later run leaves out what it finds there",
     )
     group.add_argument(
         "--report",
@@ -92,31 +98,22 @@ def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> 
     if problem := _unfit(options):
         print(f"bench generate: {problem}", file=sys.stderr)
         return 2
-    workloads = [WORKLOADS[name] for name in names]
-    peers = [name for name in options.contenders or PEERS if name != COMFYUI or options.comfyui]
-    plan = Plan(
-        [each.tiny() for each in workloads] if quick else workloads,
-        peers,
-        1 if quick else options.rounds,
-        quick,
-        options.comfyui,
-    )
+    plan = _plan(options, names)
     now = datetime.now(timezone.utc)
-    result: dict[str, Any] = {
-        "bench": "generate --peers", "quick": quick, "date": f"{now:%Y-%m-%d}", "machine": machine(), "versions": versions(options.comfyui),
-        "rounds": plan.rounds,
+    result: Result = {
+        "bench": NAME, "quick": quick, "date": f"{now:%Y-%m-%d}", "machine": machine(), "versions": versions(options.comfyui),
+        "rounds": plan.rounds, "workloads": {},
     }  # fmt: skip
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
-            make_files(plan, Path(folder))
-            result["workloads"] = measure(plan, Path(folder))
-            result["first_preview"] = _part(lambda: first_preview(Path(folder), quick=quick))
+        if options.out and options.out.exists():
+            result = _resumed(read(options.out, NAME), result, options.out)
+        _measure(plan, result, options.out, page)
+    except NotTogether as error:
+        print(f"bench generate: {error}", file=sys.stderr)
+        return 2
     except (ContenderFailed, OSError) as error:
         print(f"bench generate: {error}", file=sys.stderr)
         return 1
-    if not quick:  # the part `page` can be checked by itself
-        result["page"] = _part(lambda: page(quick))
-    result["load_at_end"] = load()
     text = json.dumps(result, indent=2)
     print(text)
     print(f"\n{conditions(result)}\n{table(result)}\n{figures(result)}", file=sys.stderr)
@@ -126,10 +123,56 @@ def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> 
     return int(incomplete(result))
 
 
+def _plan(options: argparse.Namespace, names: Sequence[str]) -> Plan:
+    workloads = [WORKLOADS[name] for name in names]
+    return Plan(
+        [each.tiny() for each in workloads] if options.quick else workloads,
+        [name for name in options.contenders or PEERS if name != COMFYUI or options.comfyui],
+        1 if options.quick else options.rounds,
+        options.quick,
+        options.comfyui,
+        sparing=not options.contenders,
+    )
+
+
+def _measure(plan: Plan, result: Result, out: Path | None, page: Callable[[bool], dict[str, Any]]) -> None:
+    """Add to `result` what it lacks of `plan`, and write it to `out` as it grows. Raises `ContenderFailed` and `OSError`."""
+    found = result["workloads"]
+    left = [each for each in plan.workloads if not {*plan.beside(each)} <= _measured(found.get(each.name, {}))]
+
+    def keep(**parts: Any) -> None:
+        result.update(parts, load_at_end=load(), workloads=dict(sorted(found.items())))
+        if out:
+            atomic_write(out, json.dumps(result, indent=2).encode() + b"\n")
+
+    missing = [part for part in ("first_preview", "page") if "error" in result.get(part, {"error": "not measured"})]
+    with tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
+        if left or "first_preview" in missing:
+            make_files(replace(plan, workloads=left), Path(folder))
+        if "first_preview" in missing:
+            keep(first_preview=_part(lambda: first_preview(Path(folder), quick=plan.quick)))
+        for workload in left:
+            found |= measure(replace(plan, workloads=[workload]), Path(folder))
+            keep()
+    if "page" in missing and not plan.quick:  # it can be checked by itself
+        keep(page=_part(lambda: page(plan.quick)))
+
+
+def _measured(found: Result) -> set[str]:
+    """Of one workload, the peers that have figures or cannot take part; none when it failed as a whole."""
+    return {name for name, entry in found.get("contenders", {}).items() if "error" not in entry}
+
+
+def _resumed(before: Result, now: Result, file: Path) -> Result:
+    """The result that was begun, to be gone on with. Raises `NotTogether` for another machine or other versions."""
+    pairs = {key: (before[key], now[key]) for key in _SAME}
+    pairs |= {key: (before["machine"][key], now["machine"][key]) for key in now["machine"] if key != "load_at_start"}
+    check_same(file, pairs)
+    return before
+
+
 def _unfit(options: argparse.Namespace) -> str:
     """What was asked for and belongs to a card only; empty if nothing was."""
-    if options.out:
-        return "--out is for a graphics card (--device cuda): on the processor --save keeps the result."
     foreign = [name for name in options.contenders or () if name not in PEERS]
     return f"--contenders {' '.join(foreign)}: only on a graphics card. Here: {', '.join(PEERS)}." if foreign else ""
 

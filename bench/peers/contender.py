@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR = "studio", "diffusers-bf16", "diffusers-fp32", "comfyui", "floor"
 CONTENDERS = (STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR)
+SLOW = (PLAIN_FP32, COMFYUI)
+"""Those that compute in float32 on a processor, and so take three to four times as long as the others."""
 REFERENCE = PLAIN_FP32
 """Whose pictures the others are compared with."""
 PLAIN, COMPILED = "diffusers", "studio-compiled"

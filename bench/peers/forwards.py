@@ -1,4 +1,4 @@
-"""Processor seconds that this process spends in the models themselves, taken from outside of the program that calls them."""
+"""Processor seconds that a program spends in the models themselves, taken from outside of it. For processes with one thread a model (`client.THREADS`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ CALLS = (
 
 
 class Forwards:
-    """From its making on, every call of `CALLS` adds its seconds to `seconds`, those of all threads. A call within a call counts once."""
+    """From its making on, every call of `CALLS` adds its seconds to `seconds`. A call within a call counts once.
+
+    Those of the thread that calls: what other threads do meanwhile, say pack a preview, is not the model's.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -32,11 +35,11 @@ class Forwards:
         def timed(*arguments: Any, **options: Any) -> Any:
             if self._inside:
                 return call(*arguments, **options)
-            self._inside, began = True, time.process_time()
+            self._inside, began = True, time.thread_time()
             try:
                 return call(*arguments, **options)
             finally:
                 self._inside = False
-                self.seconds += time.process_time() - began
+                self.seconds += time.thread_time() - began
 
         return timed

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench._machine import load
 from bench.peers.client import THREADS, ContenderFailed, Process
-from bench.peers.contender import COMFYUI, FLOOR, REFERENCE, STUDIO
+from bench.peers.contender import COMFYUI, FLOOR, REFERENCE, SLOW, STUDIO
 from bench.peers.parity import Proof, Unequal, compare
 from bench.peers.workloads import SD15, SINGLE, SPROUT, Workload
 from studio.paths import REPOSITORY
@@ -23,13 +23,21 @@ from studio.paths import REPOSITORY
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: `workloads` by the program beside each of `peers`, 2 * `rounds` runs of both. `quick` takes tiny models."""
+    """What is measured: `workloads` by the program beside each of `peers`, 2 * `rounds` runs of both. `quick` takes tiny models.
+
+    `sparing` leaves the float32 peers out of long workloads, where they would take hours to say what they say in the others.
+    """
 
     workloads: Sequence[Workload]
     peers: Sequence[str]
     rounds: int
     quick: bool = False
     checkout: Path | None = None
+    sparing: bool = False
+
+    def beside(self, workload: Workload) -> list[str]:
+        """The peers of one workload."""
+        return [name for name in self.peers if not (self.sparing and workload.long and name in SLOW)]
 
 
 @dataclass
@@ -80,6 +88,7 @@ class _Comparison:
     def __init__(self, plan: Plan, workload: Workload, root: Path) -> None:
         self._plan = plan
         self._workload = workload
+        self._peers = plan.beside(workload)
         self._root = root
         self._numbers = count(1)
         self._entries: dict[str, dict[str, Any]] = {}
@@ -89,7 +98,7 @@ class _Comparison:
     def measure(self) -> dict[str, Any]:
         """Proofs first, then the pairs; the reference's process is also the first peer, where it is one."""
         began = load()
-        peers = sorted(self._plan.peers, key=lambda name: name != REFERENCE)
+        peers = sorted(self._peers, key=lambda name: name != REFERENCE)
         with contextlib.ExitStack() as stack:
             reference, ours = stack.enter_context(self._process(REFERENCE)), stack.enter_context(self._process(STUDIO))
             try:
@@ -102,7 +111,7 @@ class _Comparison:
                     reference.close()  # its memory is needed
                 self._pair(name, reference, ours, wanted)
         self._entries[STUDIO] = self._entry(facts, self._ours)
-        named = {name: self._entries[name] for name in (STUDIO, *self._plan.peers)}
+        named = {name: self._entries[name] for name in (STUDIO, *self._peers)}
         return {"workload": self._workload.facts(), "contenders": named, "studio_against": self._against,
                 "load": [began, load()]}  # fmt: skip
 

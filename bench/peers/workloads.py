@@ -64,6 +64,11 @@ class Workload:
         """How many pictures one run makes."""
         return self.turns * len(self.models) * len(self.loras) * self.batch_size * self.batch_count
 
+    @property
+    def long(self) -> bool:
+        """Whether it paints more than the first workload, counted in steps times pixels: float32 takes hours for it."""
+        return self.pictures * self.steps * self.side**2 > 8 * 256**2
+
     def jobs(self, number: int) -> list[Job]:
         """Run `number`: its prompts are its own, so that no run finds those of another encoded. Within a run they are equal."""
         job = Job(

@@ -276,7 +276,6 @@ def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.Ca
             "--contenders floor: not on a graphics card. There: diffusers, studio-compiled.",
         ),
         (["--contenders", "studio-compiled"], "only on a graphics card"),
-        (["--out", "x.json"], "--out is for a graphics card"),
         (["--report", __file__], "is no result that --out has written"),
     ],
 )

@@ -13,9 +13,20 @@ import numpy as np
 import pytest
 
 generate = importlib.import_module("bench.generate")
-chart, client, command, forwards, parity, report, requests, runner, workloads = (
+chart, client, command, contender, forwards, parity, report, requests, runner, workloads = (
     importlib.import_module(f"bench.peers.{name}")
-    for name in ("chart", "client", "command", "forwards", "parity", "report", "requests", "runner", "workloads")
+    for name in (
+        "chart",
+        "client",
+        "command",
+        "contender",
+        "forwards",
+        "parity",
+        "report",
+        "requests",
+        "runner",
+        "workloads",
+    )
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -171,6 +182,15 @@ def test_one_that_paints_something_else_has_an_error_and_no_time(tmp_path: Path)
     assert found["contenders"]["diffusers-fp32"]["picture_max_difference"] == 0
 
 
+def test_float32_is_spared_where_much_is_painted_unless_it_is_asked_for() -> None:
+    names = contender.CONTENDERS[1:]
+    plan = runner.Plan(list(workloads.WORKLOADS.values()), names, 1, sparing=True)
+    beside = {each.name: tuple(plan.beside(each)) for each in plan.workloads}
+    few = ("diffusers-bf16", "floor")
+    assert beside == {"W1": names, "W2": few, "W3": few, "W4": few, "W5": few, "W6": few, "W7": names}
+    assert runner.Plan(plan.workloads, names, 1).beside(workloads.WORKLOADS["W4"]) == list(names)
+
+
 @pytest.mark.usefixtures("fakes")
 def test_one_that_makes_too_few_pictures_is_not_measured(tmp_path: Path) -> None:
     found = runner.measure(runner.Plan([workloads.WORKLOADS["W4"]], ("diffusers-fp32",), 1), tmp_path)["W4"]
@@ -190,7 +210,7 @@ def test_seconds_in_models_are_those_of_the_outermost_calls(monkeypatch: pytest.
 
     now = [0.0]
     monkeypatch.setattr(forwards, "CALLS", ((Model, "encode"), (Model, "forward")))
-    monkeypatch.setattr(forwards.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(forwards.time, "thread_time", lambda: now[0])
     counted = forwards.Forwards()
     assert Model().encode(3) == 3
     now[0] += 10
@@ -280,6 +300,44 @@ def test_what_comfyui_lacks_is_named(tmp_path: Path) -> None:
             process.ask(do="run", jobs=[])
     finally:
         process.close()
+
+
+@pytest.fixture
+def cut_off(monkeypatch: pytest.MonkeyPatch, fakes: None, tmp_path: Path) -> list[str]:
+    """What asks for a run to be gone on with, after its first workload was written."""
+    monkeypatch.setattr(command, "make_files", lambda plan, root: None)
+    monkeypatch.setattr(command, "first_preview", lambda root, quick: {})
+    asked = ["--peers", "--quick", "--contenders", "floor", "--out", str(tmp_path / "peers.json")]
+    assert generate.main([*asked, "--workloads", "W2"]) == 0
+    return [*asked, "--workloads", "W2", "W6"]
+
+
+def test_a_run_goes_on_where_it_was_cut_off(cut_off: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Fake.asked.clear()
+    capsys.readouterr()
+    assert generate.main(cut_off) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["workloads"]) == {"W2", "W6"} and Fake.asked == ["studio", "floor", "floor", "studio"]
+    assert json.loads(Path(cut_off[5]).read_text()) == found
+    Fake.asked.clear()
+    assert generate.main(cut_off) == 0 and Fake.asked == [], "all of it is there"
+    assert generate.main([*cut_off, "--contenders", "diffusers-bf16", "floor"]) == 0
+    assert Fake.asked.count("diffusers-bf16") == 4, "who was missing is measured, and the whole workload with it"
+
+
+def test_a_run_does_not_go_on_elsewhere(
+    cut_off: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = command.machine()
+    monkeypatch.setattr(command, "machine", lambda: {**here, "cores": 99})
+    assert generate.main(cut_off) == 2
+    assert f"measured with cores {here['cores']}, and this is 99" in capsys.readouterr().err
+
+
+def test_a_cards_result_is_not_gone_on_with(cut_off: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path(cut_off[5]).write_text('{"bench": "generate --peers --device cuda"}')
+    assert generate.main(cut_off) == 2
+    assert "no result that --out has written" in capsys.readouterr().err
 
 
 @pytest.mark.slow
