@@ -72,9 +72,10 @@ class Settings(BaseModel):
         group="Server",
         http=False,
     )
-    compile: bool = _setting(
-        False,
-        "Compile the U-Net's transformer blocks (CUDA): the first picture of a size takes longer, all others less",
+    compile: Literal["off", "blocks", "graphs"] = _setting(
+        "off",
+        "Compile the U-Net's transformer blocks (CUDA): the first picture of a size takes longer, all others less; "
+        "graphs also records them as CUDA graphs, which spares the processor and takes more memory",
         group="Server",
         http=False,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.peers.contender import COMPILED, STUDIO
+from bench.peers.contender import COMPILING, STUDIO
 from bench.peers.report import cell, rewritten, shown
 from studio.paths import REPOSITORY, atomic_write
 
@@ -58,7 +58,7 @@ def figures(result: Result) -> str:
     lines = []
     for name, found in result["workloads"].items():
         faster, entries = found.get("times_as_fast_as_diffusers", {}), found.get("contenders", {})
-        for contender in (STUDIO, COMPILED):
+        for contender in (STUDIO, *COMPILING):
             if contender in faster:
                 lines.append(
                     f"- {name}: {contender} is {faster[contender]:.2f} times as fast as plain diffusers (goal: {GOAL_TIMES})"

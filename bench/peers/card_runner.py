@@ -16,7 +16,7 @@ from typing import Any
 
 from bench._machine import load
 from bench.peers.client import PASSIVE, THREADS, ContenderFailed, Process
-from bench.peers.contender import COMPILED, PLAIN, REFERENCE, STUDIO
+from bench.peers.contender import COMPILING, PLAIN, REFERENCE, STUDIO
 from bench.peers.parity import Proof, Unequal, compare
 from bench.peers.runner import summary, tell
 from bench.peers.workloads import Workload
@@ -166,7 +166,7 @@ class _Group:
 
 def _asked(name: str) -> tuple[str, ...]:
     """What a contender is asked in turn: the program also for its model calls alone."""
-    return ("run", "bare") if name in (STUDIO, COMPILED) else ("run",)
+    return ("run", "bare") if name in (STUDIO, *COMPILING) else ("run",)
 
 
 def figures(workload: Workload, facts: dict[str, dict[str, Any]], runs: dict[str, _Runs]) -> dict[str, Any]:

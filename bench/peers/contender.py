@@ -10,15 +10,19 @@ from bench.peers.workloads import Job
 if TYPE_CHECKING:
     import numpy as np
 
+    from studio.engine.hardware import CompileName
+
 STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR = "studio", "diffusers-bf16", "diffusers-fp32", "comfyui", "floor"
 CONTENDERS = (STUDIO, PLAIN_BF16, PLAIN_FP32, COMFYUI, FLOOR)
 SLOW = (PLAIN_FP32, COMFYUI)
 """Those that compute in float32 on a processor, and so take three to four times as long as the others."""
 REFERENCE = PLAIN_FP32
 """Whose pictures the others are compared with."""
-PLAIN, COMPILED = "diffusers", "studio-compiled"
-CARD_PEERS = (PLAIN, COMPILED)
-"""Who is beside the program on a card: diffusers in the number format that the program chooses there, and the program with `--compile`."""
+PLAIN = "diffusers"
+COMPILING: dict[str, CompileName] = {"studio-compiled": "blocks", "studio-graphs": "graphs"}
+"""The program with `--compile`."""
+CARD_PEERS = (PLAIN, *COMPILING)
+"""Who is beside the program on a card: diffusers in the number format that the program chooses there, and the program compiled."""
 _FORMATS = {PLAIN_BF16: "bf16", PLAIN_FP32: "fp32", PLAIN: "auto"}
 
 
@@ -70,4 +74,4 @@ def create(name: str, root: Path, device: str, checkout: Path | None) -> Contend
         return Plain(root, _FORMATS[name], device)
     from bench.peers.ours import Floor, Ours
 
-    return Floor(root) if name == FLOOR else Ours(root, device, compiled=name == COMPILED)
+    return Floor(root) if name == FLOOR else Ours(root, device, compiled=COMPILING.get(name, "off"))

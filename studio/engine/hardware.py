@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 AttentionName = Literal["auto", "sdpa", "chunked", "flash", "xformers"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+CompileName = Literal["off", "blocks", "graphs"]
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -46,7 +47,7 @@ class Hardware:
     vae_dtype: torch.dtype
     attention: KernelName
     note: str = ""
-    compiled: bool = False
+    compiled: CompileName = "off"
     packs: bool = False
     """Whether weights of large convolutions are packed (see `packing`); they have no gradients then."""
 
@@ -64,7 +65,8 @@ class Hardware:
     def backend(self) -> str:
         """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
         parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
-        return ", ".join([*parts, "compiled"] if self.compiled else parts)
+        compiled = {"off": [], "blocks": ["compiled"], "graphs": ["compiled, CUDA graphs"]}[self.compiled]
+        return ", ".join([*parts, *compiled])
 
     @property
     def has_own_memory(self) -> bool:
@@ -78,7 +80,7 @@ class Hardware:
         Other devices are busy with one. FlashAttention is held to by switches of the whole process, which two threads would leave set
         for each other, and a U-Net may be compiled in the middle of a job: with these one thing is done at a time.
         """
-        return self.device.type == "cuda" and self.attention != "flash" and not self.compiled
+        return self.device.type == "cuda" and self.attention != "flash" and self.compiled == "off"
 
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
@@ -114,30 +116,32 @@ class Hardware:
         """Install the kernel, and compile where that was chosen."""
         install(self.attention, *modules)
         for module in modules:
-            if self.compiled and isinstance(module, _unet_class()):
-                # The transformer blocks are compiled once for all places where they stand: seconds instead of minutes.
-                module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
+            if self.compiled != "off" and isinstance(module, _unet_class()):
+                _compile(module, graphs=self.compiled == "graphs")
 
 
 def choose_hardware(
     device: DeviceName = "auto",
     attention: AttentionName = "auto",
     precision: PrecisionName = "auto",
-    compiled: bool = False,
+    compiled: CompileName = "off",
 ) -> Hardware:
     """Device `auto` is the first of cuda, mps, cpu that is there; for the rest see the table above.
 
     Raises `SettingsError` for a device that is not there, as painting on another one could take a hundred times as long, and for a
     format that the device cannot compute in. Attention is a matter of speed only, so a kernel that cannot be used
-    falls back to SDPA with a `note`; `compiled` (torch.compile) acts on CUDA only.
+    falls back to SDPA with a `note`; `compiled` (torch.compile, with `graphs` also CUDA graphs) acts on CUDA only.
     """
     found = _find_device(device)
     dtype = _choose_dtype(precision, found)
     kernel, note = _choose_attention(attention, found, dtype)
-    if compiled and found.type != "cuda":
-        note = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip()
+    if compiled not in get_args(CompileName):
+        known = ", ".join(get_args(CompileName))
+        raise SettingsError(f"Compile {compiled!r} is not known. Allowed: {known}.", field="compile")
+    if compiled != "off" and found.type != "cuda":
+        note, compiled = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip(), "off"
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
-    return Hardware(found, dtype, vae_dtype, kernel, note, compiled and found.type == "cuda", _packs(found, dtype))
+    return Hardware(found, dtype, vae_dtype, kernel, note, compiled, _packs(found, dtype))
 
 
 def use_all_cores() -> None:
@@ -175,6 +179,18 @@ def available_bytes() -> int:
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         pass
     return max(0, min(limits))
+
+
+def _compile(unet: UNet2DConditionModel, *, graphs: bool) -> None:
+    """The transformer blocks, once for all places where they stand: seconds instead of minutes.
+
+    With `graphs` PyTorch records what each launches and replays it in one go. What a block returns then lies where its next replay writes; PyTorch
+    keeps it for as long as a pass goes on if it is told where passes begin. `conv_in` is the first layer of any, also of DeepCache's short ones.
+    Weights must stay where they are: PyTorch records anew when they have moved.
+    """
+    unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")  # type: ignore[operator]
+    if graphs:
+        unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
 
 
 def _unet_class() -> type[torch.nn.Module]:

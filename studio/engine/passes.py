@@ -214,9 +214,9 @@ class DenoisingPass:
             calls=calls,
             skip=self._skips,
             split=self._saving.split,
-            projections=None
-            if self._hardware.compiled
-            else TextProjections(),  # a graph would be compiled anew with each
+            projections=TextProjections()
+            if self._hardware.compiled == "off"
+            else None,  # a graph would be compiled anew with each
             image_scale=self._image_scale,
         )
 

@@ -23,7 +23,7 @@ from studio.engine.eight_bit import Storage
 from studio.engine.enlarging import Work
 from studio.engine.faces.restore import FaceKeeper
 from studio.engine.failure import explain, is_device_lost
-from studio.engine.hardware import AttentionName, DeviceName, PrecisionName, choose_hardware
+from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.hypernetwork import acts_in
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
@@ -58,7 +58,7 @@ class DiffusersEngine:
         device: `auto` takes cuda, mps or cpu, in that order. Raises `SettingsError` for one that is not there.
         attention: a kernel of `engine/attention.py`; see `choose_hardware` for `auto`.
         precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
-        compiled: compile the U-Net's blocks, on CUDA.
+        compiled: compile the U-Net's blocks, and record them as CUDA graphs; both on CUDA only.
         checkpoints: how many may stay loaded, as far as the memory goes.
         copies: where converted copies of checkpoints are kept on disk; None keeps none.
     """
@@ -68,7 +68,7 @@ class DiffusersEngine:
         device: DeviceName = "auto",
         attention: AttentionName = "auto",
         precision: PrecisionName = "auto",
-        compiled: bool = False,
+        compiled: CompileName = "off",
         *,
         checkpoints: int = 4,
         copies: Copies | None = None,

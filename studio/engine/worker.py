@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--compiled", default="off")
     parser.add_argument("--checkpoints", type=int, default=4)
     parser.add_argument("--copies", type=Path, help="folder of converted copies of checkpoints")
     parser.add_argument("--copies-bytes", type=int, default=0)

@@ -49,7 +49,7 @@ class WorkerEngine:
         device: str = "auto",
         attention: str = "auto",
         precision: str = "auto",
-        compiled: bool = False,
+        compiled: str = "off",
         checkpoints: int = 4,
         *,
         copies: tuple[Path, int] | None = None,

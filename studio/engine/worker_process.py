@@ -166,14 +166,16 @@ class WorkerProcess:
 
 
 def worker_command(
-    device: str, attention: str, precision: str, compiled: bool, checkpoints: int, copies: tuple[Path, int] | None
+    device: str, attention: str, precision: str, compiled: str, checkpoints: int, copies: tuple[Path, int] | None
 ) -> list[str]:
     """The real worker, on this Python."""
-    options = {"device": device, "attention": attention, "precision": precision, "checkpoints": str(checkpoints)}
+    options = {
+        "device": device, "attention": attention, "precision": precision, "compiled": compiled, "checkpoints": str(checkpoints)
+    }  # fmt: skip
     if copies:
         options |= {"copies": str(copies[0].absolute()), "copies-bytes": str(copies[1])}
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [sys.executable, "-m", "studio.engine.worker", *flags, *(["--compiled"] if compiled else [])]
+    return [sys.executable, "-m", "studio.engine.worker", *flags]
 
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ OptimizerName = Literal["adamw", "adamw-8bit", "lion", "adafactor", "prodigy"]
 RateName = Literal["constant", "linear", "cosine", "cosine-restarts"]
 NumberFormat = Literal["fp16", "bf16", "fp32"]
 Layout = Literal["file", "folder", "both"]
-LayerChoice = Literal["attention", "attention+feed-forward", "attention+feed-forward+conv"]
+LayerChoice = Literal["attention", "attention+feed-forward", "attention+feed-forward+conv", "attention+conv"]
 
 
 class NetworkPart(Part):
@@ -24,7 +24,7 @@ class NetworkPart(Part):
     layers: LayerChoice = Field(
         "attention+feed-forward",
         description="Layers of the U-Net that learn: queries, keys, values and outputs of attention; all linear layers and projections of "
-        "the transformers; those and the residual blocks (LoCon)",
+        "the transformers; those and the residual blocks (LoCon); all of these but the feed-forward layers",
     )
     cross_attention: bool = Field(
         True,

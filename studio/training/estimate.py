@@ -30,11 +30,12 @@ PROCESS = 600 << 20
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", ("cond_stage_model.", "conditioner.")
 _OPTIMIZER = {"adamw": 8, "adamw-8bit": 2, "lion": 4, "adafactor": 1, "prodigy": 16}
 """Bytes of state for each learning number."""
+_CHOICES = ("attention", "attention+feed-forward", "attention+feed-forward+conv", "attention+conv")
 _ACTIVATIONS: dict[str, tuple[float, dict[str, int]]] = {
-    "sprout": (10.9e6, {"attention": 6_800, "attention+feed-forward": 7_700, "attention+feed-forward+conv": 11_800}),
-    "sd1": (860e6, {"attention": 297_000, "attention+feed-forward": 378_000, "attention+feed-forward+conv": 429_000}),
-    "sd2": (866e6, {"attention": 241_000, "attention+feed-forward": 264_000, "attention+feed-forward+conv": 314_000}),
-    "sdxl": (2567e6, {"attention": 695_000, "attention+feed-forward": 834_000, "attention+feed-forward+conv": 889_000}),
+    "sprout": (10.9e6, dict(zip(_CHOICES, (6_800, 7_700, 11_800, 11_100), strict=True))),
+    "sd1": (860e6, dict(zip(_CHOICES, (297_000, 378_000, 429_000, 372_000), strict=True))),
+    "sd2": (866e6, dict(zip(_CHOICES, (241_000, 264_000, 314_000, 257_000), strict=True))),
+    "sdxl": (2567e6, dict(zip(_CHOICES, (695_000, 834_000, 889_000, 761_000), strict=True))),
 }
 """Of known U-Nets: how many numbers they have, and bytes a latent pixel by what learns. A whole U-Net and text encoders take what attention takes."""
 _BESIDE = 2
@@ -42,7 +43,8 @@ _CHECKPOINTED = 0.3
 """Share of the activations that gradient checkpointing leaves, roughly."""
 _ATTENTION = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)\.weight$")
 _CROSS = ".attn2."
-_TRANSFORMER = re.compile(r"\.(ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)\.weight$")
+_FEED_FORWARD = re.compile(r"\.ff\.net\.(0\.proj|2)\.weight$")
+_PROJECTION = re.compile(r"\.proj_(in|out)\.weight$")
 _CONVOLUTION = re.compile(
     r"\.(conv1|conv2|conv_shortcut|time_emb_proj|(down|up)samplers\.0\.conv|in_layers\.2|out_layers\.3|skip_connection|emb_layers\.1|0\.op|[12]\.conv)\.weight$"
 )
@@ -120,10 +122,13 @@ def _learning(method: TuningMethod, unet: Shapes, text: Shapes) -> int:
     total = 0
     if isinstance(method, LoraMethod):
         convolutions = network.convolutions[0]
+        kinds = [_ATTENTION]
+        kinds += [_PROJECTION] if network.layers != "attention" else []
+        kinds += [_FEED_FORWARD] if "feed-forward" in network.layers else []
         for key, shape in unet.items():
             if _CROSS in key and not network.cross_attention:
                 continue
-            if _ATTENTION.search(key) or ("feed-forward" in network.layers and _TRANSFORMER.search(key)):
+            if any(kind.search(key) for kind in kinds):
                 total += _adapter(shape, network.rank, network.kind)
             elif "conv" in network.layers and _CONVOLUTION.search(key):
                 total += _adapter(shape, convolutions, network.kind)

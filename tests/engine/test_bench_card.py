@@ -109,10 +109,11 @@ def test_all_paint_the_same_and_take_turns_forward_and_back(capsys: pytest.Captu
     found = json.loads(capsys.readouterr().out)
     assert json.loads(out.read_text()) == found
     entries = found["workloads"]["G3"]["contenders"]
-    assert entries.keys() == {"studio", "diffusers", "studio-compiled"}
+    assert entries.keys() == {"studio", "diffusers", "studio-compiled", "studio-graphs"}
     assert all(entry["picture_max_difference"] <= entry["picture_max_allowed"] for entry in entries.values())
     assert all(entry["wall_seconds_a_run"]["runs"] == 2 for entry in entries.values())
-    each = ["studio run", "studio bare", "diffusers run", "studio-compiled run", "studio-compiled bare"]
+    each = ["studio run", "studio bare", "diffusers run"]
+    each += ["studio-compiled run", "studio-compiled bare", "studio-graphs run", "studio-graphs bare"]
     turns = [f"{name} {kind}" for name, kind in Here.asked if kind != "prove"]
     assert turns == [*each, *reversed(each)]
 
@@ -273,7 +274,7 @@ def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.Ca
         ),
         (
             ["--device", "cuda", "--contenders", "floor"],
-            "--contenders floor: not on a graphics card. There: diffusers, studio-compiled.",
+            "--contenders floor: not on a graphics card. There: diffusers, studio-compiled, studio-graphs.",
         ),
         (["--contenders", "studio-compiled"], "only on a graphics card"),
         (["--report", __file__], "is no result that --out has written"),

@@ -490,4 +490,4 @@ def test_which_devices_compute_two_things_at_once() -> None:
     assert overlaps("cuda") and overlaps("cuda", "xformers")
     assert not overlaps("mps") and not choose_hardware("cpu").overlaps
     assert not overlaps("cuda", "flash")
-    assert not overlaps("cuda", compiled=True)
+    assert not overlaps("cuda", compiled="blocks")

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from studio.engine import hardware
+from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.failure import error_text, explain, is_device_lost, is_out_of_memory
-from studio.engine.hardware import choose_hardware, usable_cores
+from studio.engine.hardware import Hardware, choose_hardware, usable_cores
 from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
 from tests.engine.samples import resolved_request
@@ -47,19 +48,45 @@ def test_a_precision_that_is_asked_for_is_taken() -> None:
 
 
 def test_compiling_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = choose_hardware("cpu", compiled=True)
-    assert here.compiled is False
+    here = choose_hardware("cpu", compiled="graphs")
+    assert here.compiled == "off"
     assert "gains nothing on cpu" in here.note
+    with pytest.raises(SettingsError, match=r"'all' is not known\. Allowed: off, blocks, graphs"):
+        choose_hardware("cpu", compiled="all")  # type: ignore[arg-type]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
-    there = choose_hardware("cuda", compiled=True)
-    assert there.backend.endswith("card, bfloat16, sdpa, compiled")
-    compiled: list[str] = []
+    blocks, graphs = choose_hardware("cuda", compiled="blocks"), choose_hardware("cuda", compiled="graphs")
+    assert blocks.backend.endswith("card, bfloat16, sdpa, compiled")
+    assert graphs.backend.endswith("card, bfloat16, sdpa, compiled, CUDA graphs")
+    compiled: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, mode, **_: compiled.append((type(self).__name__, mode))
+    )
+    for each in (blocks, graphs):
+        each.prepare(copy.deepcopy(tiny_components("sd1")["unet"]))
+    half = len(compiled) // 2
+    assert set(compiled[:half]) == {("BasicTransformerBlock", "default")}
+    assert set(compiled[half:]) == {("BasicTransformerBlock", "reduce-overhead")}
+
+
+@pytest.mark.parametrize("interval, graphs, told", [(1, True, 3), (3, True, 3), (3, False, 0)])
+def test_recorded_graphs_are_told_where_each_pass_begins(
+    monkeypatch: pytest.MonkeyPatch, interval: int, graphs: bool, told: int
+) -> None:
+    """Also the passes of DeepCache that go through the outermost blocks only."""
+    marks: list[None] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(None))
     unet = copy.deepcopy(tiny_components("sd1")["unet"])
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self).__name__))
-    there.prepare(unet)
-    assert set(compiled) == {"BasicTransformerBlock"}
+    Hardware(
+        torch.device("cpu"), torch.float32, torch.float32, "sdpa", compiled="graphs" if graphs else "blocks"
+    ).prepare(unet)
+    cached, x, states = DeepCacheUNet(unet, interval), torch.randn(1, 4, 16, 16), torch.randn(1, 77, 32)
+    with torch.inference_mode():
+        for _ in range(3):
+            cached(x, torch.full((1,), 400.0), states, added_cond_kwargs=None, return_dict=False)
+    assert len(marks) == told
 
 
 def test_channels_come_last_in_short_formats_only() -> None:

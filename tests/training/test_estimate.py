@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from studio.schema.runs import MemoryEstimate
 from studio.schema.training import TrainingConfig
-from studio.schema.training_tuning import NetworkPart, TuningMethod
+from studio.schema.training_tuning import LayerChoice, NetworkPart, TuningMethod
 from studio.training.estimate import PROCESS, estimate
 from studio.training.methods.lora.adapter import BatchPlace, Trained, add_adapter, text_layers, unet_layers
 from tests.tiny_models import tiny_components, tiny_file, tiny_folder, tiny_info
 
-LAYERS: list[Any] = ["attention", "attention+feed-forward", "attention+feed-forward+conv"]
+LAYERS = get_args(LayerChoice)
 
 
 def asked(source: Any, *, short: bool = True, **method: Any) -> MemoryEstimate:
@@ -81,6 +81,12 @@ def test_activations_follow_pixels_batch_number_format_and_checkpointing() -> No
     assert asked("sd1", short=False).activations == 2 * one
     assert asked("sd1", gradient_checkpointing=True).activations == pytest.approx(0.3 * one, rel=1e-3)
     assert one == 2 * 7_700 * _latent(256), "the nearest U-Net that is known is the embedded model's"
+
+
+@pytest.mark.parametrize("family", ["sprout", "sd1", "sd2", "sdxl"])
+def test_more_layers_need_more_room(family: str) -> None:
+    one, linear, all_of_them, blocks = (asked(family, network={"layers": each}).activations for each in LAYERS)
+    assert one < linear < all_of_them and one < blocks < all_of_them
 
 
 def _latent(side: int) -> int:

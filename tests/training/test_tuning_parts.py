@@ -222,6 +222,9 @@ def test_the_layers_are_those_of_sd_scripts() -> None:
     deaf, others = unet_layers(unet, NetworkPart(layers="attention+feed-forward+conv", cross_attention=False))
     assert len(deaf) == 192 - 64 and others == blocks
     assert {name for name in inner if ".attn2." in name} == inner - deaf
+    unfed, again = unet_layers(unet, NetworkPart(layers="attention+conv"))
+    assert again == blocks and attention < unfed and inner - unfed == {name for name in inner if ".ff." in name}
+    assert len(unfed) == 192 - 32
     encoder = tiny_components("sd1")["text_encoder"]
     assert len(text_layers(encoder)) == 6 * 3
 

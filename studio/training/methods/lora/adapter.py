@@ -22,7 +22,7 @@ from studio.schema.training_tuning import NetworkPart
 
 _ADAPTER = "default"
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
-_CROSS = ".attn2."
+_CROSS, _FEED_FORWARD = ".attn2.", ".ff."
 _TEXT = re.compile(r"\.(self_attn|mlp)\.\w+$")
 
 
@@ -82,8 +82,10 @@ def unet_layers(unet: nn.Module, network: NetworkPart) -> tuple[set[str], set[st
         transformers = {name for name in transformers if _CROSS not in name}
     if network.layers == "attention":
         return {name for name in transformers if _ATTENTION.search(name)}, set()
+    if "feed-forward" not in network.layers:
+        transformers = {name for name in transformers if _FEED_FORWARD not in name}
     blocks = (ResnetBlock2D, Downsample2D, Upsample2D)
-    return transformers, set(_layers_in(unet, blocks)) if network.layers == "attention+feed-forward+conv" else set()
+    return transformers, set(_layers_in(unet, blocks)) if network.layers.endswith("conv") else set()
 
 
 def text_layers(encoder: nn.Module) -> set[str]:
