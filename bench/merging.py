@@ -1,12 +1,13 @@
-"""What token merging gains: `python launch.py bench merging [--quick] [--rounds N] [--save]`.
+"""What token merging gains and costs: `python launch.py bench merging [--quick] [--rounds N] [--save]`.
 
 U-Net passes of Stable Diffusion 1.5's shapes with random weights, prompt and negative prompt together (2 rows), in the number format
-and with the attention kernel that the machine chooses, one thread. What is merged depends on the weights, how long it takes does
-not. Each round times every ratio once, forth and back again. Prints one JSON object; with `--save` it is also written to
+and with the attention kernel that the machine chooses, one thread. What is merged depends on the weights, and so does the error; how long it
+takes does not. Each round times every ratio once, forth and back again. Prints one JSON object; with `--save` it is also written to
 bench/results/. For each size and ratio:
 
     seconds     processor seconds of one pass, median
     gain        how many times as fast as a pass without
+    error       relative L2 difference of what the U-Net says from a pass without
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ROUNDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr)."""
-    parser = argparse.ArgumentParser(prog="bench merging", description="Measure what token merging gains.")
+    parser = argparse.ArgumentParser(prog="bench merging", description="Measure what token merging gains and costs.")
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model: a check that it runs, not a figure to quote"
     )
@@ -85,17 +86,22 @@ def _rows(unet: Any, side: int, rounds: int) -> list[dict[str, Any]]:
     x = torch.randn(2, 4, side // 8, side // 8, dtype=unet.dtype)
     states = torch.randn(2, 77, unet.config.cross_attention_dim, dtype=unet.dtype)
     seconds: dict[float, list[float]] = {ratio: [] for ratio in RATIOS}
+    said: dict[float, Any] = {}
     with torch.inference_mode():
         unet(x, 500, states, return_dict=False)  # warms up
         for ratio in (*RATIOS, *reversed(RATIOS)) * rounds:
             set_merging(unet, ratio, side // 8, side // 8)
             began = time.process_time()
-            unet(x, 500, states, return_dict=False)
+            said[ratio] = unet(x, 500, states, return_dict=False)[0]
             seconds[ratio].append(time.process_time() - began)
+        said = {ratio: out.float() for ratio, out in said.items()}
+        error = {ratio: float((out - said[0.0]).norm() / said[0.0].norm()) for ratio, out in said.items()}
     set_merging(unet, 0, side // 8, side // 8)
-    plain = statistics.median(seconds[0.0])
     medians = {ratio: statistics.median(taken) for ratio, taken in seconds.items()}
     return [
-        {"side": side, "ratio": ratio, "seconds": round(median, 3), "gain": round(plain / median, 2)}
+        {
+            "side": side, "ratio": ratio, "seconds": round(median, 3), "gain": round(medians[0.0] / median, 2),
+            "error": float(f"{error[ratio]:.2g}"),
+        }
         for ratio, median in medians.items()
-    ]
+    ]  # fmt: skip

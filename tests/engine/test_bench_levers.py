@@ -41,6 +41,7 @@ def test_merging_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     rows = run(merging, capsys, "--quick")["rows"]
     assert [row["ratio"] for row in rows] == list(merging.RATIOS)
     assert rows[0]["gain"] == 1 and all(row["seconds"] > 0 for row in rows)
+    assert rows[0]["error"] == 0 and all(0 < row["error"] < 1 for row in rows[1:])
 
 
 def test_switching_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
