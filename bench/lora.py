@@ -228,14 +228,8 @@ def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) ->
     from studio.engine.runner import DiffusersEngine
     from studio.library import Library
     from studio.training.data.scenes.captions import plain_caption
-    from studio.training.methods.judge.groups import pick_scenes
 
-    sets = CHOICE if choose else REPORT
-    seeded = [
-        (scene, first + index)
-        for drawn_from, first in sets
-        for index, (_, scene) in enumerate(pick_scenes(drawn_from, {"single": -(-count // len(sets))}, held_out=True))
-    ][:count]
+    seeded = held_out(CHOICE if choose else REPORT, count)
     scenes = [scene for scene, _ in seeded]
     orders = [(plain_caption(scene), seed) for scene, seed in seeded]
     with contextlib.closing(Library(Paths(root))) as library:
@@ -244,6 +238,18 @@ def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) ->
         asked = [(f"{prompt} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders]
         styled = painter.all(asked, "lora")
     return [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
+
+
+def held_out(sets: Sequence[tuple[int, int]], count: int) -> list[tuple[Any, int]]:
+    """`count` scenes of one thing, whose combinations no training sees, in equal parts from `sets`, each with the seed of its picture."""
+    from studio.training.methods.judge.groups import pick_scenes
+
+    each = -(-count // len(sets))
+    return [
+        (scene, first + number)
+        for seed, first in sets
+        for number, (_, scene) in enumerate(pick_scenes(seed, {"single": each}, held_out=True))
+    ][:count]
 
 
 def judge_objects(folder: Path, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.lora import RECIPE, Pair, draw_style, judge_objects, mcnemar, style_figures
+from bench.lora import CHOICE, RECIPE, REPORT, Pair, draw_style, held_out, judge_objects, mcnemar, style_figures
 from bench.scenes.old_print import INK, KEPT, PAPER, WEIGHTS, distance, printed
 from studio.schema.training import load_training_config
 from studio.schema.training_tuning import LoraMethod
@@ -127,3 +127,12 @@ def test_objects_are_counted_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert found["lora"]["share"] == found["plain_after_the_rule"]["share"] == 0.6
     low, high = found["lora"]["interval"]
     assert low < 0.6 < high and found["lora"]["n"] == 5
+
+
+def test_settings_are_chosen_on_other_prompts_and_seeds_than_those_reported() -> None:
+    chosen, reported = held_out(CHOICE, 9), held_out(REPORT, 400)
+    assert [seed for _, seed in chosen] == [5000, 5001, 5002, 5003, 5004, 30_000, 30_001, 30_002, 30_003]
+    assert len(reported) == len({seed for _, seed in reported}) == 400
+    assert not {seed for _, seed in reported} & {first + number for _, first in CHOICE for number in range(400)}
+    assert [scene for scene, _ in held_out(CHOICE[:1], 9)] != [scene for scene, _ in reported[:9]]
+    assert all(scene.partner is None and scene.count == 1 for scene, _ in [*chosen, *reported])
