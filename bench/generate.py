@@ -23,6 +23,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]
+
 from bench._machine import load, machine
 from bench._models import OneModel, find_model, random_sd15
 from bench.peers import command as peers
@@ -80,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_page(quick: bool) -> dict[str, Any]:
-    """Seconds from starting the server process to the answer of `GET /`, in a fresh data folder."""
-    seconds = [_first_page() for _ in range(1 if quick else 3)]
-    return {"seconds": _summary(seconds)}
+    """Seconds from starting the server process to the answer of `GET /`, in a fresh data folder, and what it took of the processor until then."""
+    seconds, of_processor = zip(*(_first_page() for _ in range(1 if quick else 3)), strict=True)
+    return {"seconds": _summary(seconds), "cpu_seconds": _summary(of_processor)}
 
 
-def _first_page() -> float:
+def _first_page() -> tuple[float, float]:
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         command = [
@@ -108,7 +110,8 @@ def _first_page() -> float:
             )
             try:
                 _wait_for_page(port, server, began + LIMIT)
-                return time.perf_counter() - began
+                used = psutil.Process(server.pid).cpu_times()
+                return time.perf_counter() - began, used.user + used.system
             finally:
                 server.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):

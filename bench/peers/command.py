@@ -18,10 +18,12 @@ from bench._machine import load, machine
 from bench.peers import card_command
 from bench.peers.client import ContenderFailed
 from bench.peers.contender import CARD_PEERS, COMFYUI, CONTENDERS, STUDIO
+from bench.peers.goals import goals
 from bench.peers.kept import NotTogether, Result, check_same, read
+from bench.peers.parity import Unequal
 from bench.peers.preview import first_preview
 from bench.peers.report import conditions, figures, save, table
-from bench.peers.runner import Plan, make_files, measure
+from bench.peers.runner import Plan, exact, make_files, measure
 from bench.peers.workloads import CARD_WORKLOADS, WORKLOADS
 from studio import __version__
 from studio.errors import StudioError
@@ -116,7 +118,7 @@ def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> 
         return 1
     text = json.dumps(result, indent=2)
     print(text)
-    print(f"\n{conditions(result)}\n{table(result)}\n{figures(result)}", file=sys.stderr)
+    print(f"\n{conditions(result)}\n{goals(result)}\n{table(result)}\n{figures(result)}", file=sys.stderr)
     if options.save:
         for path in save(result, text, f"{now:%Y%m%dT%H%M%SZ}"):
             print(f"wrote {path}", file=sys.stderr)
@@ -145,16 +147,21 @@ def _measure(plan: Plan, result: Result, out: Path | None, page: Callable[[bool]
         if out:
             atomic_write(out, json.dumps(result, indent=2).encode() + b"\n")
 
-    missing = [part for part in ("first_preview", "page") if "error" in result.get(part, {"error": "not measured"})]
+    parts = (
+        ("first_preview",) if plan.quick else ("first_preview", "exact", "page")
+    )  # the last two can be checked by themselves
+    missing = [part for part in parts if "error" in result.get(part, {"error": "not measured"})]
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
-        if left or "first_preview" in missing:
+        if left or {"first_preview", "exact"} & {*missing}:
             make_files(replace(plan, workloads=left), Path(folder))
         if "first_preview" in missing:
             keep(first_preview=_part(lambda: first_preview(Path(folder), quick=plan.quick)))
+        if "exact" in missing:
+            keep(exact=_part(lambda: exact(Path(folder))))
         for workload in left:
             found |= measure(replace(plan, workloads=[workload]), Path(folder))
             keep()
-    if "page" in missing and not plan.quick:  # it can be checked by itself
+    if "page" in missing:
         keep(page=_part(lambda: page(plan.quick)))
 
 
@@ -181,13 +188,13 @@ def _part(measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A figure that does not hold up the others when it cannot be had."""
     try:
         return measured()
-    except (StudioError, OSError, TimeoutError) as error:
+    except (StudioError, ContenderFailed, Unequal, OSError, TimeoutError) as error:
         return {"error": str(error)}
 
 
 def incomplete(result: dict[str, Any]) -> bool:
     """Whether anything that was asked for has an error instead of figures."""
-    parts = [result.get("page", {}), result["first_preview"], *result["workloads"].values()]
+    parts = [result.get("page", {}), result.get("exact", {}), result["first_preview"], *result["workloads"].values()]
     entries = [entry for found in result["workloads"].values() for entry in found.get("contenders", {}).values()]
     return any("error" in each for each in parts + entries)
 

@@ -23,6 +23,8 @@ COMPILING: dict[str, CompileName] = {"studio-compiled": "blocks", "studio-graphs
 """The program with `--compile`."""
 CARD_PEERS = (PLAIN, *COMPILING)
 """Who is beside the program on a card: diffusers in the number format that the program chooses there, and the program compiled."""
+EXACT = "studio-fp32"
+"""The program in float32, which is compared and not timed: it must paint what the reference paints."""
 _FORMATS = {PLAIN_BF16: "bf16", PLAIN_FP32: "fp32", PLAIN: "auto"}
 
 
@@ -74,4 +76,6 @@ def create(name: str, root: Path, device: str, checkout: Path | None) -> Contend
         return Plain(root, _FORMATS[name], device)
     from bench.peers.ours import Floor, Ours
 
-    return Floor(root) if name == FLOOR else Ours(root, device, compiled=COMPILING.get(name, "off"))
+    if name == FLOOR:
+        return Floor(root)
+    return Ours(root, device, "fp32" if name == EXACT else "auto", compiled=COMPILING.get(name, "off"))

@@ -12,7 +12,7 @@ from bench.peers.forwards import Forwards
 from bench.peers.requests import ENGINE, Models, asked
 from bench.peers.tensors import as_array, probe, probe_added, start_noise
 from bench.peers.workloads import Job
-from studio.engine.hardware import CompileName, DeviceName
+from studio.engine.hardware import CompileName, DeviceName, PrecisionName
 from studio.engine.loading import LoadedModel
 from studio.engine.lora import LoraWeights
 from studio.engine.runner import DiffusersEngine
@@ -23,9 +23,17 @@ from studio.schema.events import ImageReady, Progress
 class Ours:
     """`DiffusersEngine.run` with everything a user gets: prompts taken apart, a preview at every step, PNGs with their infotext."""
 
-    def __init__(self, root: Path, device: DeviceName = "cpu", *, compiled: CompileName = "off") -> None:
+    def __init__(
+        self,
+        root: Path,
+        device: DeviceName = "cpu",
+        precision: PrecisionName = "auto",
+        *,
+        compiled: CompileName = "off",
+    ) -> None:
         self._models = Models(root)
-        self._engine = DiffusersEngine(**{**ENGINE, "device": device, "compiled": compiled})
+        changed = {"device": device, "precision": precision, "compiled": compiled}
+        self._engine = DiffusersEngine(**{**ENGINE, **changed})
         self._forwards = Forwards() if device == "cpu" else None  # a card works while the processor goes on
 
     @property

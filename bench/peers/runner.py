@@ -15,9 +15,9 @@ from typing import Any
 
 from bench._machine import load
 from bench.peers.client import THREADS, ContenderFailed, Process
-from bench.peers.contender import COMFYUI, FLOOR, REFERENCE, SLOW, STUDIO
+from bench.peers.contender import COMFYUI, EXACT, FLOOR, REFERENCE, SLOW, STUDIO
 from bench.peers.parity import Proof, Unequal, compare
-from bench.peers.workloads import SD15, SINGLE, SPROUT, Workload
+from bench.peers.workloads import SD15, SINGLE, SPROUT, WORKLOADS, Job, Workload
 from studio.paths import REPOSITORY
 
 
@@ -67,6 +67,22 @@ def measure(plan: Plan, root: Path) -> dict[str, Any]:
     A contender that fails has an `error` instead of figures, one that cannot take part is `skipped`.
     """
     return {workload.name: _Comparison(plan, workload, root).measure() for workload in plan.workloads}
+
+
+def exact(root: Path) -> dict[str, Any]:
+    """How far the program in float32 is from the reference, on the model of the first workload. Raises `ContenderFailed` and `Unequal`."""
+    job = next(iter(WORKLOADS.values())).proof()
+    proofs = []
+    for name in (REFERENCE, EXACT):
+        with contextlib.closing(Process(name, root, None)) as process:
+            proofs.append(_proof(process, job, root))
+    return compare(proofs[1], proofs[0])
+
+
+def _proof(process: Process, job: Job, root: Path) -> Proof:
+    file = root / f"{process.name}.npz"
+    answer = process.ask(do="prove", job=asdict(job), out=str(file))
+    return Proof.read(answer["dtype"], file)
 
 
 def make_files(plan: Plan, root: Path) -> None:
@@ -125,9 +141,7 @@ class _Comparison:
 
     def _prove(self, process: Process) -> Proof:
         tell(f"{self._workload.name}: {process.name} loads and paints once")
-        file = self._root / f"{process.name}.npz"
-        answer = process.ask(do="prove", job=asdict(self._workload.proof()), out=str(file))
-        return Proof.read(answer["dtype"], file)
+        return _proof(process, self._workload.proof(), self._root)
 
     def _pair(self, name: str, reference: Process, ours: Process, wanted: Proof) -> None:
         if reason := self._left_out(name):

@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 
 generate = importlib.import_module("bench.generate")
-chart, client, command, contender, forwards, parity, report, requests, runner, workloads = (
+chart, client, command, contender, forwards, goals, parity, report, requests, runner, workloads = (
     importlib.import_module(f"bench.peers.{name}")
-    for name in (
+    for name in [
         "chart",
         "client",
         "command",
         "contender",
         "forwards",
+        "goals",
         "parity",
         "report",
         "requests",
         "runner",
         "workloads",
-    )
+    ]
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ def result(**contenders: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "date": "2026-01-01", "machine": {"platform": "here", "cores": 2, "processor": "one"}, "versions": {"torch": "2"},
-        "workloads": {"W1": found}, "page": {"seconds": {"median": 3.0}},
+        "workloads": {"W1": found}, "page": {"seconds": {"median": 3.0}, "cpu_seconds": {"median": 2.5}},
         "first_preview": {
             "goal_ms": 50.0,
             "known_prompts": {"first_preview_seconds": 1.6, "step_seconds": 1.57, "beyond_one_step_ms": 30.0, "runs": 5},
@@ -192,6 +193,14 @@ def test_float32_is_spared_where_much_is_painted_unless_it_is_asked_for() -> Non
 
 
 @pytest.mark.usefixtures("fakes")
+def test_in_float32_the_program_is_compared_with_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runner.exact(tmp_path)["picture_max_difference"] == 0
+    monkeypatch.setattr(runner, "EXACT", "comfyui")  # which paints something else here
+    with pytest.raises(parity.Unequal, match="50 of 255"):
+        runner.exact(tmp_path)
+
+
+@pytest.mark.usefixtures("fakes")
 def test_one_that_makes_too_few_pictures_is_not_measured(tmp_path: Path) -> None:
     found = runner.measure(runner.Plan([workloads.WORKLOADS["W4"]], ("diffusers-fp32",), 1), tmp_path)["W4"]
     assert "4 pictures of 8" in found["contenders"]["diffusers-fp32"]["error"]
@@ -243,7 +252,24 @@ def test_figures_stand_beside_their_goals() -> None:
     words = report.figures(result(studio=entry(12.0, percent_beyond_model_calls=0.21), floor=entry(11.9)))
     assert "0.21 % of what the model calls of the same process take (goal: 0.5 %)" in words
     assert "a step (1.57 s) and 30 ms (goal: 50 ms)" in words
-    assert "all else add +1.5 %" in words and "0.90 of plain diffusers" in words and "3.00 s" in words
+    assert (
+        "all else add +1.5 %" in words
+        and "0.90 of plain diffusers" in words
+        and "3.00 s, 2.50 s of the processor (goal: 4 s)" in words
+    )
+
+
+def test_every_goal_stands_beside_what_was_measured() -> None:
+    rows = goals.goals(
+        {**result(studio=entry(12.0, percent_beyond_model_calls=0.61)), "exact": {"picture_max_difference": 1}}
+    )
+    assert "W1 | at least 1.15x | 1.20x | met |" in rows
+    assert "W1 | at most 0.50 % | 0.61 % | missed |" in rows
+    assert "beyond one step | at most 50 ms | 30 ms | met |" in rows
+    assert "of the processor | at most 4.00 s | 2.50 s | met |" in rows
+    assert "of 255 | at most 1 | 1 | met |" in rows
+    assert "ComfyUI's in the formats that it chooses, W1 | at least 2.80x | not measured | |" in rows
+    assert len({line.count("|") for line in rows.splitlines()}) == 1, "the same cells in every row"
 
 
 def test_the_chart_is_sound_and_its_bars_are_as_long_as_contenders_are_fast() -> None:
