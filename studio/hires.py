@@ -136,7 +136,8 @@ def left_out(plan: HiresPlan, first: FirstPass) -> tuple[str, ...]:
     """A sentence about the LoRAs of the prompt that the checkpoint of the second pass goes without."""
     if plan.positive.text != first.worded["prompt"]:
         return ()
-    names = dict.fromkeys(use.name for use in first.loras if use not in plan.loras)
+    there = {use.model.path for use in plan.loras}
+    names = dict.fromkeys(use.name for use in first.loras if use.model.path not in there)
     if not names:
         return ()
     return (
@@ -221,8 +222,9 @@ def _refined(
 def _loras(prompt: str, model: ModelInfo, first: FirstPass, library: ModelLookup) -> tuple[LoraUse, ...]:
     """Those of a prompt of its own, which must fit; of the first pass's prompt those that do, see `left_out`."""
     if prompt != first.worded["prompt"]:
-        return find_loras(prompt, model, library)
-    return tuple(use for use in first.loras if use.model.family in ("unknown", model.family))
+        return find_loras(prompt, model, library, second_pass=True)
+    uses = find_loras(prompt, None, library, second_pass=True)
+    return tuple(use for use in uses if use.model.family in ("unknown", model.family))
 
 
 def _sampling(part: HiresPass, sampler: SamplerSpec, schedule: ScheduleSpec) -> tuple[SamplerSpec, ScheduleSpec]:

@@ -274,7 +274,10 @@ def _checkpoint(name: str, library: ModelLookup) -> ModelInfo | None:
 
 
 def _weights(use: LoraUse) -> str:
-    """One number where both are the same."""
+    """One number where both are the same, and the points of one that changes."""
+    if use.unet_course:
+        points = ", ".join(f"{weight:g}@{step:g}" for weight, step in use.unet_course)
+        return f"text {use.te_weight:g}, U-Net {points}"
     if use.te_weight == use.unet_weight:
         return f"{use.te_weight:g}"
     return f"text {use.te_weight:g}, U-Net {use.unet_weight:g}"

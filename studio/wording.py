@@ -164,12 +164,15 @@ def find_embeddings(
     return tuple(used.values()), tuple(notes.values())
 
 
-def find_loras(prompt: str, model: ModelInfo, library: ModelLookup) -> tuple[LoraUse, ...]:
-    """The LoRAs that the tags of a prompt ask for."""
-    return tuple(find_lora(tag, model, library) for tag in extract_networks(prompt)[1] if tag.kind == "lora")
+def find_loras(
+    prompt: str, model: ModelInfo | None, library: ModelLookup, *, second_pass: bool = False
+) -> tuple[LoraUse, ...]:
+    """The LoRAs that the tags of a prompt ask for; see `find_lora`."""
+    tags = (tag for tag in extract_networks(prompt)[1] if tag.kind == "lora")
+    return tuple(find_lora(tag, model, library, second_pass=second_pass) for tag in tags)
 
 
-def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup) -> LoraUse:
+def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup, *, second_pass: bool = False) -> LoraUse:
     """The file behind one `<lora:…>` tag, checked against the checkpoint's family where both are known.
 
     Raises `UnknownName`, `IncompatibleFile` and `InvalidRequest` (weights that are no numbers, a dynamic rank).
@@ -185,8 +188,9 @@ def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup) ->
             f"LoRA {info.name!r} was made for {info.family}, the checkpoint {model.name!r} is {model.family}.",
             field="prompt",
         )
-    te_weight, unet_weight = lora_weights(tag)
-    return LoraUse(name=name, model=info, te_weight=te_weight, unet_weight=unet_weight)
+    te, unet = lora_weights(tag, second_pass=second_pass)
+    course = unet if len(unet) > 1 else ()
+    return LoraUse(name=name, model=info, te_weight=te[0][0], unet_weight=unet[0][0], unet_course=course)
 
 
 def usable(model: ModelInfo) -> ModelInfo:

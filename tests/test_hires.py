@@ -163,6 +163,15 @@ def test_a_mistake_in_the_first_prompt_is_not_the_seconds() -> None:
     assert caught.value.field == "prompt"
 
 
+def test_loras_may_have_weights_of_their_own() -> None:
+    for changes in ({}, {"prompt": "an owl <lora:ink:0.5:hr=0@0,1@1>"}):
+        (second,) = plan_of(changes, prompt="a fox <lora:ink:0.5:hr=0@0,1@1>").loras
+        assert (second.te_weight, second.unet_weight, second.unet_course) == (0.0, 0.0, ((0.0, 0.0), (1.0, 1.0)))
+    resolved = run(asked({}, prompt="a fox <lora:ink:0.5:hr=0@0,1@1>"))
+    assert (resolved.loras[0].unet_weight, resolved.loras[0].unet_course) == (0.5, ())
+    assert not [note for note in resolved.notes if "paints the second pass without" in note]
+
+
 def test_loras_are_those_of_its_own_prompt() -> None:
     same = plan_of({}, prompt="a fox <lora:ink:0.5>")
     assert [use.name for use in same.loras] == ["ink"]

@@ -39,6 +39,8 @@ def words(inspection: Inspection, branch: int = 0, wording: int = 0) -> list[str
 
 
 def test_known_and_unknown_loras(studio: Studio) -> None:
+    (changing,) = look(studio, "<lora:ink:0.5:0@0,1@0.5>").prompt.mentions
+    assert changing.detail == "text 0.5, U-Net 0@0, 1@0.5"
     side = look(studio, "a fox\n <lora:inkk:0.8> <lora:ink:0.5:1> <lora:ink-style> <lora:ink:x>").prompt
     assert side.mentions == [
         Mention(

@@ -253,6 +253,18 @@ def test_loras_are_found_weighed_and_taken_out_of_what_is_encoded() -> None:
     assert resolved.positive.text == "a (red:1.2) fox <lora:ink:0.5:0.7><lora:odd>"
 
 
+def test_a_loras_weight_may_change_over_the_steps() -> None:
+    resolved = run(GenerationRequest(prompt="a fox <lora:ink:0.5:0@0,1@0.5> <lora:odd:0.2@0,1@1>"))
+    assert [(use.name, use.te_weight, use.unet_weight, use.unet_course) for use in resolved.loras] == [
+        ("ink", 0.5, 0.0, ((0.0, 0.0), (1.0, 0.5))),
+        ("odd", 0.2, 0.2, ((0.2, 0.0), (1.0, 1.0))),
+    ]
+    with pytest.raises(
+        InvalidRequest, match=r"'0@0,1' in <lora:ink:0@0,1> must be a number such as 0\.8, or weights at steps"
+    ):
+        run(GenerationRequest(prompt="a fox <lora:ink:0@0,1>"))
+
+
 @pytest.mark.parametrize(
     "change, error, said",
     [

@@ -1,7 +1,7 @@
 """LoRAs merged into a model's own weights and taken out again exactly.
 
 W' = W + sum over files of weight * (alpha / rank) * up @ down; of a DoRA see `Factors.dora_difference`. Merging costs nothing per step (separate adapters cost 5 %);
-the weights as loaded are put aside as they are, so undoing leaves no rounding behind. On the CPU merged weights are kept too, so
+the weights as loaded are put aside as they are, so undoing leaves no rounding behind. A weight that changes from step to step is for `lora_courses`. On the CPU merged weights are kept too, so
 that going back and forth between LoRAs only changes which tensor a parameter shows.
 """
 
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from studio.engine.eight_bit import FLOAT8, rounded, unrounded
 from studio.engine.file_cache import FileStamp, file_stamp
 from studio.engine.loading import LoadedModel
+from studio.engine.lora_courses import Courses
 from studio.engine.lora_files import LoraFile, read_lora
 from studio.engine.lora_targets import Change, match, targets
 from studio.engine.packing import PackedConv2d, unpacked
@@ -31,7 +33,7 @@ _Plan = dict[torch.nn.Parameter, list[tuple[Change, float]]]
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """One LoRA to apply: the strengths for the text encoders and for the U-Net, 1 as trained; 0 leaves a part alone."""
+    """One LoRA to merge: the strengths for the text encoders and for the U-Net, 1 as trained; 0 leaves a part alone."""
 
     path: Path
     te: float
@@ -40,8 +42,8 @@ class LoraWeights:
 
     @staticmethod
     def of(use: LoraUse) -> LoraWeights:
-        """From a resolved `<lora:...>` tag."""
-        return LoraWeights(Path(use.model.path), use.te_weight, use.unet_weight, use.name)
+        """From a resolved `<lora:...>` tag; the U-Net is left alone where its weight changes from step to step."""
+        return LoraWeights(Path(use.model.path), use.te_weight, 0.0 if use.unet_course else use.unet_weight, use.name)
 
     def strength(self, part: LoraPart) -> float:
         """The strength for one part of the model."""
@@ -68,6 +70,8 @@ class LoraStack:
         self._files: dict[FileStamp, _Loaded] = {}
         self._kept: OrderedDict[_Asked, dict[torch.nn.Parameter, torch.Tensor]] = OrderedDict()
         self._active: _Asked = ()
+        self._beside: dict[FileStamp, _Loaded] = {}
+        self._attached: list[RemovableHandle] = []
 
     @property
     def active(self) -> tuple[LoraWeights, ...]:
@@ -76,11 +80,12 @@ class LoraStack:
 
     def text_key(self) -> Hashable:
         """Equal exactly while the text encoders' weights are equal; for caches of encoded prompts."""
-        return self._key(("text_encoder", "text_encoder_2"))
-
-    def unet_key(self) -> Hashable:
-        """Equal exactly while the U-Net's weights are equal."""
-        return self._key(("unet",))
+        parts = ("text_encoder", "text_encoder_2")
+        return tuple(
+            (stamp, weights.te)
+            for stamp, weights in self._active
+            if weights.te and any(change.target.part in parts for change in self._files[stamp].changes)
+        )
 
     def apply(self, wanted: Sequence[LoraWeights]) -> bool:
         """Merge exactly `wanted`; nothing gives the model back as it was loaded, bit for bit. Returns whether weights changed.
@@ -89,6 +94,7 @@ class LoraStack:
         placed before a weight is touched: when `NotFound`, `DamagedFile` or `IncompatibleFile` is raised, the model is as
         before the call. Should the device run out of memory half way, it is as loaded.
         """
+        self.attach(None)
         asked = tuple((_stamp(weights), weights) for weights in wanted if weights.te or weights.unet)
         if asked == self._active:
             return False
@@ -104,6 +110,32 @@ class LoraStack:
         self._files = {stamp: file for stamp, file in (self._files | files).items() if self._is_used(stamp, asked)}
         self._active = asked
         return True
+
+    def courses(self, uses: Sequence[LoraUse], dtype: torch.dtype) -> Courses:
+        """What those of `uses` do whose weight in the U-Net changes from step to step, computed in `dtype`. Raises as `apply` does."""
+        found: dict[FileStamp, _Loaded] = {}
+        changes = []
+        for use in uses:
+            if use.unet_course:
+                weights = LoraWeights.of(use)
+                stamp = _stamp(weights)
+                found[stamp] = found.get(stamp) or self._beside.get(stamp) or self._load(weights)
+                own = [change for change in found[stamp].changes if change.target.part == "unet"]
+                changes.append((own, use.unet_course))
+        self._beside = found
+        device = self._device or next(self._model.unet.parameters()).device
+        return Courses(changes, self._as_loaded, device, dtype)
+
+    def attach(self, courses: Courses | None) -> None:
+        """Let the U-Net feel `courses`, and none that were attached before."""
+        for handle in self._attached:
+            handle.remove()
+        self._attached = courses.attach() if courses else []
+
+    def _as_loaded(self, change: Change, device: torch.device) -> torch.Tensor:
+        """The weight before any LoRA, float32 on `device`."""
+        weight = change.target.weight
+        return _exact(self._base.get(weight, weight.data), change.target.layer).to(device, torch.float32)
 
     def _load(self, weights: LoraWeights) -> _Loaded:
         file = read_lora(weights.path, weights.name)
@@ -166,13 +198,6 @@ class LoraStack:
     def _is_used(self, stamp: FileStamp, asked: _Asked) -> bool:
         return any(stamp == other for known in (asked, *self._kept) for other, _ in known)
 
-    def _key(self, parts: tuple[LoraPart, ...]) -> Hashable:
-        return tuple(
-            (stamp, weights.strength(parts[0]))
-            for stamp, weights in self._active
-            if weights.strength(parts[0]) and any(change.target.part in parts for change in self._files[stamp].changes)
-        )
-
 
 def _planned(asked: _Asked, files: dict[FileStamp, _Loaded]) -> _Plan:
     """Which weights change, and by what with which strength."""
@@ -187,13 +212,9 @@ def _planned(asked: _Asked, files: dict[FileStamp, _Loaded]) -> _Plan:
 def _merged(
     base: torch.Tensor, changes: list[tuple[Change, float]], weight: torch.nn.Parameter, device: torch.device
 ) -> torch.Tensor:
-    """`base` with the changes, computed in float32 on `device`, where the weight is, in its number format and memory layout.
-
-    Of a weight in eight bits it is the copy in half precision that is changed, where there is one.
-    """
+    """`base` with the changes, computed in float32 on `device`, where the weight is, in its number format and memory layout."""
     layer = changes[0][0].target.layer
-    exact = unrounded(layer)
-    base = unpacked(base if exact is None else exact).to(device, torch.float32)
+    base = _exact(base, layer).to(device, torch.float32)
     merged = base.clone()
     for change, strength in changes:
         if change.factors.magnitude is None:
@@ -203,6 +224,12 @@ def _merged(
             merged.add_(change.factors.dora_difference(base, change.scale), alpha=strength)
     merged = (rounded(merged) if weight.dtype == FLOAT8 else merged.to(weight.dtype)).to(weight.device)
     return layer.packed(merged) if isinstance(layer, PackedConv2d) else merged
+
+
+def _exact(weight: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
+    """`weight` of `layer` as an ordinary tensor; of one in eight bits the copy in half precision, where there is one."""
+    exact = unrounded(layer)
+    return unpacked(weight if exact is None else exact)
 
 
 def _stamp(weights: LoraWeights) -> FileStamp:

@@ -88,6 +88,7 @@ class DenoisingPass:
         self._shape = (latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
         self._embeddings = loaded.embeddings.load(resolved.embeddings)
         self._hypernetworks = loaded.hypernetworks.load(resolved.hypernetworks)
+        self._courses = loaded.loras.courses(resolved.loras, hardware.dtype)
         branches = resolved.positive.branches
         guided = is_guided(self._plan.sampler, resolved.cfg_scale, [branch.weight for branch in branches])
         self._image_scale = _image_scale(loaded.model, resolved) if source else None
@@ -141,15 +142,23 @@ class DenoisingPass:
         """
         last: Step | None = None
         with self._saving.only("unet", self.loaded):
+            self.move(start.step - 1 if start else 0, self.total)
             with torch.inference_mode():
                 running = self._running(seeds, subseeds, start, init)
             while (step := _advance(running)) is not None:
                 if last is None:
                     self._refuse_nan(step, seeds)
                 last = step
+                self.move(step.index, self.total)
                 yield step
         if last is not None:
             self._refuse_nan(last, seeds)
+
+    def move(self, done: int, steps: int) -> None:
+        """Let LoRAs have the weights of the step that comes after step `done` of `steps`, also in the refiner; see `Courses.at`."""
+        self._courses.at(done, steps)
+        if self._refiner:
+            self._refiner.move(done, steps)
 
     def settled(self, x: Tensor) -> Tensor:
         """The latents [B, C, h, w] to decode, of those after the last step: what is not masked is the source's own, without any rest
@@ -202,6 +211,9 @@ class DenoisingPass:
         set_wrapping(unet, self._resolved.tiling)
         set_hypernetworks(unet, self._hypernetworks)
         set_merging(unet, self._resolved.token_merging_ratio, *self._shape[1:])
+        self.loaded.loras.attach(self._courses)
+        # A graph would be compiled anew with each, and keys and values change with the weights of LoRAs.
+        keeps = self._hardware.compiled == "off" and not self._courses
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,
@@ -214,9 +226,7 @@ class DenoisingPass:
             calls=calls,
             skip=self._skips,
             split=self._saving.split,
-            projections=TextProjections()
-            if self._hardware.compiled == "off"
-            else None,  # a graph would be compiled anew with each
+            projections=TextProjections() if keeps else None,
             image_scale=self._image_scale,
         )
 

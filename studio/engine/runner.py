@@ -274,11 +274,12 @@ class DiffusersEngine:
         loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
         same = model.family == resolved.model.family
-        loaded.read_with((), _loras(resolved) if same else ())
-        embeddings = resolved.embeddings if same or model.family == "sdxl_refiner" else ()
-        finishing = resolved.model_copy(
-            update={"model": model, "prediction_type": "Automatic", "embeddings": embeddings}
-        )
+        update = {
+            "model": model, "prediction_type": "Automatic", "loras": resolved.loras if same else (),
+            "embeddings": resolved.embeddings if same or model.family == "sdxl_refiner" else (),
+        }  # fmt: skip
+        finishing = resolved.model_copy(update=update)
+        loaded.read_with((), _loras(finishing))
         painting = DenoisingPass(loaded, finishing, self._hardware, self._saving)
         self._saving.hand_over(loaded)
         return loaded, painting

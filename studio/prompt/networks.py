@@ -3,6 +3,9 @@
 Form: `<kind:arg:arg...>`, kind being word characters and an argument anything but ':' and '>'. `key=value` arguments are
 named, the others positional. For kind "lora" they are name, te (text encoder weight), unet, dyn; te defaults to 1, unet
 to te. For kind "hypernet" they are name and multiplier, which defaults to 1.
+
+A weight of a LoRA may change over the steps, in the form of the extension sd-webui-loractl: `<lora:name:0@0,1@0.5>`, points
+`weight@step` between ',' or ';', and `hr`, `hrte` and `hrunet` are weights of the second pass.
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ from dataclasses import dataclass
 from studio.errors import InvalidRequest
 
 HYPERNETWORK = "hypernet"
+MOST_POINTS = 100
+"""Of one weight."""
+Course = tuple[tuple[float, float], ...]
+"""A weight over the steps: (weight, step) in the order of steps; steps count from 0, or are shares of all where none is above 1."""
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 
 
@@ -78,10 +85,19 @@ def outside_networks(text: str, change: Callable[[str], str]) -> str:
     return "".join([*changed, change(text[position:])])
 
 
-def lora_weights(tag: NetworkTag) -> tuple[float, float]:
-    """(text encoder weight, U-Net weight) of a lora tag, both finite. Raises `InvalidRequest` for what is no number."""
-    text_encoder = _argument(tag, 1, "te", 1.0)
-    return text_encoder, _argument(tag, 2, "unet", text_encoder)
+def lora_weights(tag: NetworkTag, *, second_pass: bool = False) -> tuple[Course, Course]:
+    """Weights of a lora tag for text encoder and U-Net; one point each where they do not change. All numbers are finite.
+
+    Raises `InvalidRequest` for what is no number, and for points that are not `weight@step`.
+    """
+    te, unet = _text(tag, 1, "te"), _text(tag, 2, "unet")
+    unet = te if unet is None else unet
+    if second_pass:
+        own = tag.named.get("hr")
+        te, unet = (
+            tag.named.get(name, before if own is None else own) for name, before in (("hrte", te), ("hrunet", unet))
+        )
+    return _course(tag, te), _course(tag, unet)
 
 
 def hypernetwork_multiplier(tag: NetworkTag) -> float:
@@ -109,10 +125,26 @@ def _tag(match: re.Match[str]) -> NetworkTag:
     return NetworkTag(match[1], tuple(match[2].split(":")))
 
 
+def _course(tag: NetworkTag, text: str | None) -> Course:
+    if text is None or "@" not in text:
+        return ((1.0 if text is None else _number(tag, text), 0.0),)
+    pairs = [point.split("@") for point in re.split("[,;]", text)]
+    if len(pairs) > MOST_POINTS or any(len(pair) != 2 for pair in pairs):
+        raise InvalidRequest(
+            f"{_shown(text)!r} in {_shown(str(tag))} must be a number such as 0.8, or weights at steps such as 0@0,1@0.5 "
+            f"({MOST_POINTS} at most).",
+            field="prompt",
+        )
+    points = [(_number(tag, weight), _number(tag, step)) for weight, step in pairs]
+    return tuple(sorted(points, key=lambda point: point[1]))
+
+
 def _argument(tag: NetworkTag, position: int, name: str, default: float) -> float:
     text = _text(tag, position, name)
-    if text is None:
-        return default
+    return default if text is None else _number(tag, text)
+
+
+def _number(tag: NetworkTag, text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -27,8 +27,11 @@ class LoraUse(_Frozen):
 
     name: str = Field(description="As written in the tag")
     model: ModelInfo
-    te_weight: float
-    unet_weight: float
+    te_weight: float = Field(description="At the first step")
+    unet_weight: float = Field(description="At the first step")
+    unet_course: tuple[tuple[float, float], ...] = Field(
+        (), description="Where the U-Net's weight changes: (weight, step) points, see `studio.prompt.networks.Course`"
+    )
 
 
 class HypernetworkUse(_Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_nothing_is_lost_and_nothing_invented(text: str) -> None:
     assert all(str(tag) in text for tag in tags)
     for tag in tags:
         with suppress(InvalidRequest):
-            assert all(math.isfinite(weight) for weight in lora_weights(tag))
+            assert all(math.isfinite(number) for course in lora_weights(tag) for point in course for number in point)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,42 @@ def test_nothing_is_lost_and_nothing_invented(text: str) -> None:
     ],
 )
 def test_lora_weights(tag: str, weights: tuple[float, float]) -> None:
-    assert lora_weights(extract_networks(tag)[1][0]) == weights
+    assert lora_weights(extract_networks(tag)[1][0]) == tuple(((weight, 0.0),) for weight in weights)
+
+
+RISES, FALLS = ((0.0, 0.0), (1.0, 0.5)), ((1.0, 0.0), (0.2, 1.0))
+
+
+@pytest.mark.parametrize(
+    "tag, first, second",
+    [
+        ("<lora:a:0@0,1@0.5>", (RISES, RISES), (RISES, RISES)),
+        ("<lora:a: 1 @ 0.5 ; 0 @ 0 >", (RISES, RISES), (RISES, RISES)),
+        ("<lora:a:1:0@0,1@0.5>", (1, RISES), (1, RISES)),
+        ("<lora:a:te=0.3:unet=0@0,1@0.5>", (0.3, RISES), (0.3, RISES)),
+        ("<lora:a:0@0,1@0.5:hr=1@0,0.2@1>", (RISES, RISES), (FALLS, FALLS)),
+        ("<lora:a:0.5:hr=1>", (0.5, 0.5), (1, 1)),
+        ("<lora:a:0.5:hrte=0.1>", (0.5, 0.5), (0.1, 0.5)),
+        ("<lora:a:te=0.5:unet=0@0,1@0.5:hr=0.7:hrunet=2>", (0.5, RISES), (0.7, 2)),
+        ("<lora:a:hrunet=0.4>", (1, 1), (1, 0.4)),
+        ("<lora:a:0.5@3>", (((0.5, 3.0),), ((0.5, 3.0),)), (((0.5, 3.0),), ((0.5, 3.0),))),
+    ],
+)
+def test_weights_over_the_steps_and_of_the_second_pass(
+    tag: str, first: tuple[Any, Any], second: tuple[Any, Any]
+) -> None:
+    """The form of sd-webui-loractl, from its description."""
+    (found,) = extract_networks(tag)[1]
+    level = [tuple(each if isinstance(each, tuple) else ((each, 0.0),) for each in part) for part in (first, second)]
+    assert [lora_weights(found), lora_weights(found, second_pass=True)] == level
+
+
+@pytest.mark.parametrize(
+    "tag", ["<lora:a:0@0,1>", "<lora:a:1@2@3>", "<lora:a:@>", f"<lora:a:{','.join(['1@1'] * 101)}>"]
+)
+def test_points_without_a_step_and_too_many_are_refused(tag: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be a number"):
+        lora_weights(extract_networks(tag)[1][0])
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def check_networks(prompts: list[str], expected: dict[str, Any]) -> None:
         with pytest.raises(InvalidRequest):
             [lora_weights(tag) for tag in loras]
         return
-    got = [{"name": tag.name, "weights": lora_weights(tag), "dyn": lora_rank(tag)} for tag in loras]
+    weights = [tuple(course[0][0] for course in lora_weights(tag)) for tag in loras]
+    got = [{"name": tag.name, "weights": each, "dyn": lora_rank(tag)} for tag, each in zip(loras, weights, strict=True)]
     assert got == [
         {"name": w["name"], "weights": (w["te"], w["unet"]), "dyn": w["dyn"]} for w in expected["lora_multipliers"]
     ]

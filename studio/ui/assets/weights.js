@@ -9,7 +9,7 @@ const shown = (weight) => String(Number(weight.toFixed(2)));
 /**
  * Raise (`by` = 1) or lower (-1) the weight of what is selected in `text` between `start` and `end`.
  *
- * Inside `<lora:name:0.8>` the tag's number moves by 0.05. Else the selection, the brackets around the cursor or the
+ * Inside `<lora:name:0.8>` the tag's number moves by 0.05, in `<lora:name:0@0,1@0.5>` all weights. Else the selection, the brackets around the cursor or the
  * word under it get `(words:1.1)`, in steps of 0.1; at 1 the brackets go away. Returns `{text, start, end}` with what
  * is selected afterwards, or null when there is nothing to weigh.
  */
@@ -23,8 +23,10 @@ function changeTag(text, start, end, by) {
   if (open < 0 || close < 0 || close + 1 < end || text.slice(open + 1, close).includes("<")) return null;
   const tag = /^(<[^<>:]+:[^<>:]+)(?::(-?[\d.]+))?([^<>]*>)$/.exec(text.slice(open, close + 1));
   if (!tag) return null;
-  const weight = Number(tag[2] ?? 1) + by * TAG_STEP;
-  const fresh = `${tag[1]}:${shown(weight)}${tag[3]}`;
+  const moved = (weight) => shown(Number(weight) + by * TAG_STEP);
+  const rest = `${tag[2] === undefined ? "" : `:${tag[2]}`}${tag[3]}`;
+  const points = /(-?[\d.]+)(?=\s*@)/g;
+  const fresh = points.test(rest) ? tag[1] + rest.replace(points, moved) : `${tag[1]}:${moved(tag[2] ?? 1)}${tag[3]}`;
   return { text: text.slice(0, open) + fresh + text.slice(close + 1), start: open, end: open + fresh.length };
 }
 

@@ -1,0 +1,236 @@
+"""LoRAs whose weight changes while a picture is painted: what the weight is at each step, and that adapters do what merging does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from studio.engine import passes
+from studio.engine.hardware import choose_hardware
+from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.lora import LoraStack, LoraWeights
+from studio.engine.lora_courses import weight_at
+from studio.engine.passes import DenoisingPass, StartPoint
+from studio.engine.refiner import RefinerPass
+from studio.engine.runner import DiffusersEngine
+from studio.engine.saving import Saving
+from studio.engine.wrapping import set_wrapping
+from studio.errors import IncompatibleFile
+from studio.prompt.networks import Course
+from studio.schema.engine import CancelToken
+from studio.schema.events import ImageReady
+from studio.schema.resolved import LoraUse, RefinerPlan
+from tests.engine.samples import resolved_request
+from tests.tiny_models import tiny_components, tiny_file, tiny_info, tiny_lora
+
+HARDWARE = choose_hardware("cpu", precision="fp32")
+RISES: Course = ((0.0, 0.0), (1.0, 0.5), (0.4, 1.0))
+LEVEL: Course = ((0.7, 0.0), (0.7, 1.0))
+KINDS = ("plain", "core", "dora")
+NEAR = 1e-3
+"""How far adapters may be from merged weights; the LoRAs here change pictures by 0.2."""
+
+
+@pytest.fixture(scope="module")
+def keeper() -> Iterator[ModelKeeper]:
+    found = ModelKeeper(HARDWARE, 2)
+    yield found
+    found.drop()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On linear layers and convolutions of every size; `core`: with a third factor in the large ones, `dora`: with lengths."""
+    return wide_file(tmp_path_factory.mktemp("wide") / f"{request.param}.safetensors", request.param)
+
+
+def wide_file(path: Path, kind: str) -> Path:
+    ends = (
+        "to_q",
+        "to_k",
+        "to_out.0",
+        "ff.net.2",
+        "proj_in",
+        "conv1",
+        "time_emb_proj",
+        "downsamplers.0.conv",
+        "conv_shortcut",
+    )
+    seeded, tensors = torch.Generator().manual_seed(3), {}
+    for name, layer in tiny_components("sd1")["unet"].named_modules():
+        if not (name.endswith(ends) and isinstance(layer, nn.Linear | nn.Conv2d)):
+            continue
+        out, inside, *places = layer.weight.shape
+        key, has_core = f"lora_unet_{name.replace('.', '_')}", kind == "core" and places == [3, 3]
+        ones = [1] * len(places)
+        tensors[f"{key}.lora_down.weight"] = (
+            torch.randn(4, inside, *(ones if has_core else places), generator=seeded) / inside
+        )
+        tensors[f"{key}.lora_up.weight"] = torch.randn(out, 4, *ones, generator=seeded)
+        tensors[f"{key}.alpha"] = torch.tensor(2.0)
+        if has_core:
+            tensors[f"{key}.lora_mid.weight"] = torch.randn(4, 4, *places, generator=seeded)
+        if kind == "dora":
+            lengths = layer.weight.detach().flatten(1).norm(dim=1)
+            tensors[f"{key}.dora_scale"] = (lengths * (1 + 0.2 * torch.rand(out, generator=seeded))).reshape(
+                -1, 1, *ones
+            )
+    save_file(tensors, path)
+    return path
+
+
+def use(path: Path, course: Course = (), weight: float = 0.7) -> LoraUse:
+    return LoraUse(name=path.stem, model=tiny_info(path, "lora"), te_weight=0.0, unet_weight=weight, unet_course=course)
+
+
+def latents(loaded: LoadedCheckpoint, *uses: LoraUse, **changes: Any) -> list[torch.Tensor]:
+    """After each step; the seed is always the same."""
+    request = resolved_request(loaded.model.info, loras=uses, steps=6, **changes)
+    loaded.read_with((), [LoraWeights.of(each) for each in uses])
+    return [step.x.clone() for step in DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1])]
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative L2 difference."""
+    return float((one - other).norm() / other.norm())
+
+
+# -- the weight at a step ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "course, done, steps, weight",
+    [
+        (RISES, 0, 12, 0.0),
+        (RISES, 2, 12, 0.4),
+        (RISES, 5, 12, 1.0),
+        (RISES, 10, 12, 0.4),  # while the last step is computed
+        (((0.25, 0.5), (1.0, 1.0)), 3, 12, 0.25),  # level before the first point
+        (((0.0, 5.0), (1.0, 6.0)), 5, 20, 0.0),  # whole steps
+        (((0.0, 5.0), (1.0, 6.0)), 6, 20, 1.0),
+        (((0.0, 5.0), (1.0, 10.0)), 7, 9, 0.4),
+        (((0.0, 0.0), (1.0, 1.0)), 1, 3, 1.0),
+        (((0.3, 0.0), (1.0, 1.0)), 0, 2, 0.3),
+        (((0.3, 0.0), (1.0, 1.0)), 0, 1, 0.3),
+        (((0.2, 0.5), (0.8, 0.5)), 2, 12, 0.2),  # a leap
+        (((0.2, 0.5), (0.8, 0.5)), 6, 12, 0.8),
+    ],
+)
+def test_the_weight_lies_straight_between_its_points(course: Course, done: int, steps: int, weight: float) -> None:
+    assert weight_at(course, done, steps) == pytest.approx(weight)
+
+
+# -- adapters and merging ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_level_course_is_a_merged_lora(keeper: ModelKeeper, wide: Path, wraps: bool) -> None:
+    loaded = keeper.checkpoint(tiny_info("sd1"))
+    plain = latents(loaded, tiling=wraps)
+    merged, beside = (latents(loaded, use(wide, course), tiling=wraps) for course in ((), LEVEL))
+    assert apart(plain[-1], merged[-1]) > 0.02
+    assert max(apart(one, other) for one, other in zip(beside, merged, strict=True)) < NEAR
+    assert all(torch.equal(one, other) for one, other in zip(latents(loaded, tiling=wraps), plain, strict=True))
+    set_wrapping(loaded.model.unet, False)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+def test_every_step_has_the_weights_that_merging_would_give_it(
+    keeper: ModelKeeper, wide: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged anew between the steps of a pass that keeps no keys and values. Heun calls the model twice a step."""
+    loaded = keeper.checkpoint(tiny_info("sd1"))
+    changing = latents(loaded, use(wide, RISES), sampler=sampler)
+    monkeypatch.setattr(passes, "TextProjections", lambda: None)
+    request = resolved_request(loaded.model.info, steps=6, sampler=sampler)
+    strengths = [weight_at(RISES, done, 6) for done in (0, 0, 1, 2, 3, 4)]
+    assert strengths == pytest.approx([0, 0, 0.5, 1.0, 0.7, 0.4])
+    loaded.loras.apply([LoraWeights(wide, 0.0, strengths[0])])
+    running = DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1])
+    for number, found in enumerate(changing):
+        assert apart(found, next(running).x) < NEAR
+        loaded.loras.apply([LoraWeights(wide, 0.0, strengths[min(number + 1, 5)])])
+    loaded.loras.apply(())
+
+
+def test_one_that_changes_and_one_that_is_merged_add_up(keeper: ModelKeeper, wide: Path) -> None:
+    """A DoRA's lengths are those of the weight as loaded, whatever else is merged in."""
+    loaded = keeper.checkpoint(tiny_info("sd1"))
+    other = use(tiny_lora("sd1", parts=("unet",), seed=5), weight=0.5)
+    merged, beside = latents(loaded, other, use(wide)), latents(loaded, other, use(wide, LEVEL))
+    assert apart(beside[-1], merged[-1]) < NEAR
+
+
+def test_the_text_encoder_keeps_the_first_weight(keeper: ModelKeeper) -> None:
+    loaded = keeper.checkpoint(tiny_info("sd1"))
+    both = LoraUse(name="l", model=tiny_info(tiny_lora("sd1"), "lora"), te_weight=0.7, unet_weight=0.7)
+    changing = both.model_copy(update={"unet_course": LEVEL})
+    assert apart(latents(loaded, changing)[-1], latents(loaded, both)[-1]) < NEAR
+    unread = changing.model_copy(update={"te_weight": 0.0})
+    assert apart(latents(loaded, unread)[-1], latents(loaded, both)[-1]) > 1e-3
+
+
+def test_going_on_from_a_step_gives_what_the_whole_run_gives(keeper: ModelKeeper) -> None:
+    loaded, lora = keeper.checkpoint(tiny_info("sd1")), use(tiny_lora("sd1", parts=("unet",)), RISES)
+    whole = latents(loaded, lora)
+    request = resolved_request(loaded.model.info, loras=(lora,), steps=6)
+    first = list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))
+    start = StartPoint(first[2].x, first[2].sigma_next, 3)
+    rest = [step.x for step in DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1], start=start)]
+    for one, other in zip(rest, whole[3:], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_in_a_refiner_of_the_same_family_the_course_goes_on(keeper: ModelKeeper) -> None:
+    loaded, twin = keeper.checkpoint(tiny_info("sd1")), keeper.checkpoint(tiny_info(tiny_file("sd1")))
+    lora = use(tiny_lora("sd1", parts=("unet",)), RISES)
+    alone = latents(loaded, lora)
+    request = resolved_request(loaded.model.info, loras=(lora,), steps=6)
+    plan = RefinerPlan(model=twin.model.info, switch_at=0.4, from_call=None)
+    refiner = RefinerPass(plan, lambda: (twin, DenoisingPass(twin, request, HARDWARE, Saving())))
+    for _ in range(2):  # two batches
+        steps = list(DenoisingPass(loaded, request, HARDWARE, Saving(), refiner).steps([1]))
+        assert refiner.painter is twin
+        for one, other in zip([step.x for step in steps], alone, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+# -- in the engine -----------------------------------------------------------------------------------------------------
+
+
+def picture(engine: DiffusersEngine, **changes: Any) -> np.ndarray[Any, Any]:
+    import io
+
+    from PIL import Image
+
+    events = engine.run(resolved_request(tiny_info("sd1"), steps=6, **changes), CancelToken())
+    (ready,) = [event for event in events if isinstance(event, ImageReady)]
+    return np.asarray(Image.open(io.BytesIO(ready.png))).astype(int)
+
+
+@pytest.mark.parametrize("more", [{}, {"deep_cache": 2}, {"fp8_weight": "Enable"}])
+def test_it_leaves_no_trace_in_later_pictures(engine: DiffusersEngine, tmp_path: Path, more: dict[str, Any]) -> None:
+    lora = use(wide_file(tmp_path / "wide.safetensors", "plain"), RISES)
+    plain = picture(engine, **more)
+    changed, again = picture(engine, loras=(lora,), **more), picture(engine, loras=(lora,), **more)
+    assert np.array_equal(changed, again) and np.abs(changed - plain).max() > 1
+    assert np.array_equal(picture(engine, **more), plain)
+
+
+def test_packed_convolutions_feel_it_too(engine: DiffusersEngine, tmp_path: Path) -> None:
+    file = wide_file(tmp_path / "wide.safetensors", "plain")
+    merged, beside = picture(engine, loras=(use(file),)), picture(engine, loras=(use(file, LEVEL),))
+    assert np.abs(merged - beside).max() <= 1
+
+
+def test_one_that_does_not_fit_is_refused_by_name(keeper: ModelKeeper) -> None:
+    stack = LoraStack(keeper.checkpoint(tiny_info("sd1")).model)
+    with pytest.raises(IncompatibleFile, match="it was made for"):
+        stack.courses([use(tiny_lora("sdxl", parts=("unet",)), RISES)], torch.float32)
