@@ -188,6 +188,9 @@ def _compile(unet: UNet2DConditionModel, *, graphs: bool) -> None:
     keeps it for as long as a pass goes on if it is told where passes begin. `conv_in` is the first layer of any, also of DeepCache's short ones.
     Weights must stay where they are: PyTorch records anew when they have moved.
     """
+    import torch._dynamo.config
+
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # LoRAs that change over the steps are hooks
     unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")  # type: ignore[operator]
     if graphs:
         unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())

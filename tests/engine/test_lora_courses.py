@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from safetensors.torch import save_file
 from torch import nn
 
 from studio.engine import passes
-from studio.engine.hardware import choose_hardware
+from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.lora import LoraStack, LoraWeights
-from studio.engine.lora_courses import weight_at
+from studio.engine.lora_courses import Courses, weight_at
+from studio.engine.lora_files import Factors
+from studio.engine.lora_targets import Change, Target
 from studio.engine.passes import DenoisingPass, StartPoint
 from studio.engine.refiner import RefinerPass
 from studio.engine.runner import DiffusersEngine
@@ -228,6 +232,49 @@ def test_packed_convolutions_feel_it_too(engine: DiffusersEngine, tmp_path: Path
     file = wide_file(tmp_path / "wide.safetensors", "plain")
     merged, beside = picture(engine, loras=(use(file),)), picture(engine, loras=(use(file, LEVEL),))
     assert np.abs(merged - beside).max() <= 1
+
+
+def test_applying_others_takes_it_off(keeper: ModelKeeper) -> None:
+    """Also where no pass says what it wants, such as when the text encoders change."""
+    loaded = keeper.checkpoint(tiny_info("sd1"))
+    layer = loaded.model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
+    x = torch.ones(1, 3, 64)
+    plain = layer(x)
+    latents(loaded, use(tiny_lora("sd1", parts=("unet",)), RISES))
+    assert not torch.equal(layer(x), plain)
+    loaded.loras.apply(())
+    assert torch.equal(layer(x), plain)
+
+
+def test_compiled_blocks_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch takes layers for what they were when they were compiled, unless it is told to look."""
+    monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.Module, "compile", lambda self, **_: None)
+        unet = copy.deepcopy(tiny_components("sd1")["unet"])
+        Hardware(torch.device("cpu"), torch.float32, torch.float32, "sdpa", compiled="blocks").prepare(unet)
+    block = BasicTransformerBlock(8, 1, 8, cross_attention_dim=4).eval().requires_grad_(False)
+    factors = Factors(torch.randn(2, 8), torch.randn(8, 2), None, 2.0, "key")
+    change = Change(Target("unet", "attn1.to_q", block.attn1.to_q), factors, 1.0)
+    courses = Courses([([change], RISES)], lambda *_: change.target.weight, torch.device("cpu"), torch.float32)
+    x, states = torch.randn(1, 16, 8), torch.randn(1, 3, 4)
+
+    def said() -> list[torch.Tensor]:
+        found = []
+        for each in (None, courses, None):
+            handles = each.attach() if each else []
+            for done in (1, 2):
+                courses.at(done, 6)
+                with torch.inference_mode():
+                    found.append(block(x, encoder_hidden_states=states))
+            for handle in handles:
+                handle.remove()
+        return found
+
+    expected = said()
+    block.compile(backend="eager", dynamic=True, fullgraph=True)
+    assert all(torch.equal(one, other) for one, other in zip(said(), expected, strict=True))
+    assert len({one.sum().item() for one in expected}) == 3
 
 
 def test_one_that_does_not_fit_is_refused_by_name(keeper: ModelKeeper) -> None:
