@@ -82,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_page(quick: bool) -> dict[str, Any]:
-    """Seconds from starting the server process to the answer of `GET /`, in a fresh data folder, and what it took of the processor until then."""
+    """Seconds from starting the server process to the answer of `GET /`, in a fresh data folder, and the processor seconds of that process until then.
+
+    The process that paints starts beside it, and is the part `worker`.
+    """
     seconds, of_processor = zip(*(_first_page() for _ in range(1 if quick else 3)), strict=True)
     return {"seconds": _summary(seconds), "cpu_seconds": _summary(of_processor)}
 

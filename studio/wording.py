@@ -188,7 +188,8 @@ def find_lora(tag: NetworkTag, model: ModelInfo | None, library: ModelLookup, *,
             f"LoRA {info.name!r} was made for {info.family}, the checkpoint {model.name!r} is {model.family}.",
             field="prompt",
         )
-    te, unet = lora_weights(tag, second_pass=second_pass)
+    passes = [lora_weights(tag, second_pass=each) for each in (False, True)]  # both are checked, whichever is painted
+    te, unet = passes[second_pass]
     course = unet if len(unet) > 1 else ()
     return LoraUse(name=name, model=info, te_weight=te[0][0], unet_weight=unet[0][0], unet_course=course)
 

@@ -260,9 +260,11 @@ def test_a_loras_weight_may_change_over_the_steps() -> None:
         ("odd", 0.2, 0.2, ((0.2, 0.0), (1.0, 1.0))),
     ]
     with pytest.raises(
-        InvalidRequest, match=r"'0@0,1' in <lora:ink:0@0,1> must be a number such as 0\.8, or weights at steps"
+        InvalidRequest, match=r"'1@0@1' in <lora:ink:1@0@1> must be a number such as 0\.8, or weights at steps"
     ):
-        run(GenerationRequest(prompt="a fox <lora:ink:0@0,1>"))
+        run(GenerationRequest(prompt="a fox <lora:ink:1@0@1>"))
+    with pytest.raises(InvalidRequest, match="'x' in"):
+        run(GenerationRequest(prompt="a fox <lora:ink:1:hr=x>"))
 
 
 @pytest.mark.parametrize(

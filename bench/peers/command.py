@@ -159,10 +159,19 @@ def _measure(plan: Plan, result: Result, out: Path | None, page: Callable[[bool]
         if "exact" in missing:
             keep(exact=_part(lambda: exact(Path(folder))))
         for workload in left:
-            found |= measure(replace(plan, workloads=[workload]), Path(folder))
+            for name, fresh in measure(replace(plan, workloads=[workload]), Path(folder)).items():
+                found[name] = _joined(found.get(name, {}), fresh)
             keep()
     if "page" in missing:
         keep(page=_part(lambda: page(plan.quick)))
+
+
+def _joined(before: Result, fresh: Result) -> Result:
+    """A workload that was measured again, with the peers that were not asked for this time as they were."""
+    parts = {
+        part: {**before.get(part, {}), **fresh[part]} for part in ("contenders", "studio_against") if part in fresh
+    }
+    return {**fresh, **parts}
 
 
 def _measured(found: Result) -> set[str]:
@@ -175,11 +184,14 @@ def _resumed(before: Result, now: Result, file: Path) -> Result:
     pairs = {key: (before[key], now[key]) for key in _SAME}
     pairs |= {key: (before["machine"][key], now["machine"][key]) for key in now["machine"] if key != "load_at_start"}
     check_same(file, pairs)
-    return before
+    first = before["date"].partition(" ")[0]
+    return {**before, "date": first if first == now["date"] else f"{first} to {now['date']}"}
 
 
 def _unfit(options: argparse.Namespace) -> str:
-    """What was asked for and belongs to a card only; empty if nothing was."""
+    """What was asked for and cannot be had; empty if nothing was."""
+    if COMFYUI in (options.contenders or ()) and not options.comfyui:
+        return "--contenders comfyui: say where its checkout is, with --comfyui PATH."
     foreign = [name for name in options.contenders or () if name not in PEERS]
     return f"--contenders {' '.join(foreign)}: only on a graphics card. Here: {', '.join(PEERS)}." if foreign else ""
 

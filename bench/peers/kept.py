@@ -22,7 +22,7 @@ def read(file: Path, *benches: str) -> Result:
             return dict(found)
     except (ValueError, KeyError, TypeError):
         pass
-    raise NotTogether(f"{file} is no result that --out has written.")
+    raise NotTogether(f"{file} is no result of {' or '.join(benches)} that --out has written.")
 
 
 def check_same(file: Path, pairs: Mapping[str, tuple[Any, Any]]) -> None:

@@ -80,6 +80,7 @@ class GuidedUNet:
         concat: extra input channels [1, K, h, w], for checkpoints made for inpainting or instructions.
         image_scale: for instructions, how strictly the picture in `concat` is kept; 1 and None are as any other guidance.
         calls: model calls that are taken as made already, by another model or in another picture, for the prompts.
+        before: is told the number of every model call before it is made.
         skip: whether a call, by its number and sigma, leaves the negative prompt out. The prediction of the first prompt then
             stands in its place, and the scale counts as 1.
         split: every condition goes through the U-Net by itself, which takes less memory and more time.
@@ -100,6 +101,7 @@ class GuidedUNet:
         concat: Tensor | None = None,
         *,
         calls: int = 0,
+        before: Callable[[int], None] = lambda call: None,
         skip: Callable[[int, float], bool] = lambda call, sigma: False,
         split: bool = False,
         projections: TextProjections | None = None,
@@ -113,6 +115,7 @@ class GuidedUNet:
         self._scales = [scale * prompt.weight for prompt in positive]
         self._skip = skip
         self._call = calls - 1
+        self._before = before
         self._dtype = dtype
         self._concat = concat
         self._split = split
@@ -139,6 +142,7 @@ class GuidedUNet:
     def _next_call(self) -> list[Condition]:
         """The conditions of the next model call, the negative one last."""
         self._call += 1
+        self._before(self._call)
         prompts = (*self._positive, self._negative) if self._negative else self._positive
         return [prompt.at(self._call) for prompt in prompts]
 

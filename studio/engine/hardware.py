@@ -35,6 +35,8 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 AttentionName = Literal["auto", "sdpa", "chunked", "flash", "xformers"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 CompileName = Literal["off", "blocks", "graphs"]
+COMPILED_VARIANTS = 64
+"""Of a transformer block: by width, rows, and what LoRAs, hypernetworks and token merging do to it. Beyond them PyTorch goes on uncompiled."""
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -112,12 +114,12 @@ class Hardware:
         short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
         return torch.channels_last if short else torch.contiguous_format
 
-    def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL) -> None:
-        """Install the kernel, and compile where that was chosen."""
+    def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL, moves: bool = False) -> None:
+        """Install the kernel, and compile where that was chosen; without graphs if the weights move between memories, which would record anew each time."""
         install(self.attention, *modules)
         for module in modules:
             if self.compiled != "off" and isinstance(module, _unet_class()):
-                _compile(module, graphs=self.compiled == "graphs")
+                _compile(module, graphs=self.compiled == "graphs" and not moves)
 
 
 def choose_hardware(
@@ -191,6 +193,7 @@ def _compile(unet: UNet2DConditionModel, *, graphs: bool) -> None:
     import torch._dynamo.config
 
     torch._dynamo.config.skip_nnmodule_hook_guards = False  # LoRAs that change over the steps are hooks
+    torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
     unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")  # type: ignore[operator]
     if graphs:
         unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())

@@ -256,13 +256,18 @@ class ModelKeeper:
         for held in self._held:
             held.gather()
 
+    def rest(self) -> None:
+        """Let go of what only the job that ends now needed."""
+        for held in self._held:
+            held.loras.attach(None)
+
     def _loaded(
         self, info: ModelInfo, current: Fingerprint, storage: Storage, beside: Set[Fingerprint]
     ) -> LoadedCheckpoint:
         hardware = self._hardware
         placing = Placing(hardware, self._visitor(beside), whole=self._whole)
         model = self._read(info, storage, placing)
-        hardware.prepare(model.unet, model.vae)
+        hardware.prepare(model.unet, model.vae, moves=placing.offload != Offload.NONE)
         return LoadedCheckpoint(
             model,
             LoraStack(model, hardware.device),

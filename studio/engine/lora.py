@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from studio.engine.eight_bit import FLOAT8, rounded, unrounded
 from studio.engine.file_cache import FileStamp, file_stamp
@@ -71,7 +70,7 @@ class LoraStack:
         self._kept: OrderedDict[_Asked, dict[torch.nn.Parameter, torch.Tensor]] = OrderedDict()
         self._active: _Asked = ()
         self._beside: dict[FileStamp, _Loaded] = {}
-        self._attached: list[RemovableHandle] = []
+        self._attached: Courses | None = None
 
     @property
     def active(self) -> tuple[LoraWeights, ...]:
@@ -128,9 +127,11 @@ class LoraStack:
 
     def attach(self, courses: Courses | None) -> None:
         """Let the U-Net feel `courses`, and none that were attached before."""
-        for handle in self._attached:
-            handle.remove()
-        self._attached = courses.attach() if courses else []
+        if self._attached:
+            self._attached.detach()
+        self._attached = courses
+        if courses:
+            courses.attach()
 
     def _as_loaded(self, change: Change, device: torch.device) -> torch.Tensor:
         """The weight before any LoRA, float32 on `device`."""

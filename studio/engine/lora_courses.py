@@ -7,6 +7,7 @@ from the weight as loaded stands beside it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from studio.prompt.networks import Course
 
 
 class Courses:
-    """The adapters of one pass; they do nothing until they are attached.
+    """The adapters of one pass; they do nothing until they are attached. Whoever holds them does not hold the layers.
 
     Args:
         changes: for each LoRA what it does to the U-Net, and its course.
@@ -37,33 +38,49 @@ class Courses:
         dtype: torch.dtype,
     ) -> None:
         self._strengths: list[tuple[Tensor, Course]] = []
-        self._adapters: list[tuple[nn.Module, _Beside]] = []
+        self._adapters: list[tuple[weakref.ref[nn.Module], _Beside]] = []
+        self._handles: list[RemovableHandle] = []
         with torch.inference_mode(False):  # strengths are written to outside of inference mode
             for parts, course in changes:
                 strength = torch.tensor(course[0][0], device=device)  # a number would be compiled in
                 self._strengths.append((strength, course))
                 for part in parts:
                     factors = tuple(factor.to(dtype) for factor in _factors(part, as_loaded, device))
-                    self._adapters.append((part.target.layer, _Beside(factors, strength)))
+                    self._adapters.append((weakref.ref(part.target.layer), _Beside(factors, strength)))
 
     def __bool__(self) -> bool:
         return bool(self._adapters)
 
     def at(self, done: int, steps: int) -> None:
-        """Let the weights be those of the step after step `done` (from 0; 0 also before the first) of `steps`."""
+        """Let the weights be those at the progress `done` in a run of `steps` steps."""
         for strength, course in self._strengths:
             strength.fill_(weight_at(course, done, steps))
 
-    def attach(self) -> list[RemovableHandle]:
-        """Let the layers feel them, until the handles are removed."""
-        return [layer.register_forward_hook(beside) for layer, beside in self._adapters]
+    def attach(self) -> None:
+        """Let the layers feel them."""
+        self.detach()
+        for reference, beside in self._adapters:
+            if (layer := reference()) is not None:
+                self._handles.append(layer.register_forward_hook(beside))
+
+    def detach(self) -> None:
+        """Leave the layers as they are."""
+        while self._handles:
+            self._handles.pop().remove()
+
+
+def progress(call: int, *, second_order: bool) -> int:
+    """What A1111 shows as its step, from 0, while model call `call`, from 0, is computed: the last step whose first call is done, 0 before any is.
+
+    sd-webui-loractl takes weights by that. `second_order`: two calls a step.
+    """
+    return max((call + 1) // 2 - 1 if second_order else call - 1, 0)
 
 
 def weight_at(course: Course, done: int, steps: int) -> float:
-    """The weight of `course` after step `done` of `steps`, straight between its points, level before the first and after the last.
+    """The weight of `course` at the `progress` `done` of `steps` steps, straight between its points, level before the first and after the last.
 
-    As in sd-webui-loractl, which asks A1111 for its progress: while a step is computed that is the number of the step before, 0 at the first two, so
-    shares are of `steps` - 2.
+    As in sd-webui-loractl, shares are of `steps` - 2, the progress while the last step is computed.
     """
     weights, places = zip(*course, strict=True)
     share = places[-1] <= 1

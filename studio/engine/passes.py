@@ -18,6 +18,7 @@ from studio.engine.hardware import Hardware
 from studio.engine.hypernetwork import set_hypernetworks
 from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
+from studio.engine.lora_courses import progress
 from studio.engine.padding import evened
 from studio.engine.refiner import RefinerPass
 from studio.engine.saving import Saving
@@ -142,23 +143,15 @@ class DenoisingPass:
         """
         last: Step | None = None
         with self._saving.only("unet", self.loaded):
-            self.move(start.step - 1 if start else 0, self.total)
             with torch.inference_mode():
                 running = self._running(seeds, subseeds, start, init)
             while (step := _advance(running)) is not None:
                 if last is None:
                     self._refuse_nan(step, seeds)
                 last = step
-                self.move(step.index, self.total)
                 yield step
         if last is not None:
             self._refuse_nan(last, seeds)
-
-    def move(self, done: int, steps: int) -> None:
-        """Let LoRAs have the weights of the step that comes after step `done` of `steps`, also in the refiner; see `Courses.at`."""
-        self._courses.at(done, steps)
-        if self._refiner:
-            self._refiner.move(done, steps)
 
     def settled(self, x: Tensor) -> Tensor:
         """The latents [B, C, h, w] to decode, of those after the last step: what is not masked is the source's own, without any rest
@@ -190,7 +183,7 @@ class DenoisingPass:
     def _painting(self, calls: int, init: Tensor | None) -> GuidedDenoiser:
         """What the sampler calls, after `calls` model calls. Nobody else may hold on to it: a refiner may need the memory."""
         first = self.denoiser(calls)
-        painting = self._refiner.after(first, self._table, calls) if self._refiner else first
+        painting = self._refiner.after(first, self._table, self.total, calls) if self._refiner else first
         del first
         if self._source is None or self._source.mask is None or init is None:
             return painting
@@ -205,14 +198,15 @@ class DenoisingPass:
                 "The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high."
             )
 
-    def denoiser(self, calls: int = 0) -> GuidedUNet:
-        """The checkpoint as the sampler sees it, after `calls` model calls of another one."""
+    def denoiser(self, calls: int = 0, steps: int | None = None) -> GuidedUNet:
+        """The checkpoint as the sampler sees it, after `calls` model calls of another one, in a run of `steps` steps, its own unless another began it."""
         unet, interval = self.loaded.model.unet, self._resolved.deep_cache
         set_wrapping(unet, self._resolved.tiling)
         set_hypernetworks(unet, self._hypernetworks)
         set_merging(unet, self._resolved.token_merging_ratio, *self._shape[1:])
         self.loaded.loras.attach(self._courses)
         # A graph would be compiled anew with each, and keys and values change with the weights of LoRAs.
+        steps, calls_twice = steps or self.total, self._plan.sampler.second_order
         keeps = self._hardware.compiled == "off" and not self._courses
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),
@@ -224,6 +218,7 @@ class DenoisingPass:
             self._hardware.dtype,
             self._concat,
             calls=calls,
+            before=lambda call: self._courses.at(progress(call, second_order=calls_twice), steps),
             skip=self._skips,
             split=self._saving.split,
             projections=TextProjections() if keeps else None,

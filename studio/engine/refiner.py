@@ -11,6 +11,7 @@ sampler goes back up to higher noise (Restart).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,30 +47,22 @@ class RefinerPass:
         self._open = open_pass
         self.painter: LoadedCheckpoint | None = None
         """The refiner while it paints; None before the switch."""
-        self._painting: DenoisingPass | None = None
-        self._place = (0, 1)
 
-    def after(self, first: GuidedUNet, table: NoiseTable, calls: int = 0) -> HandOver:
-        """The denoiser of one batch, that begins with `first` after `calls` model calls; `table` is that of the first checkpoint."""
-        self.painter = self._painting = None
-        return HandOver(first, lambda call, sigma: self._is_due(call, sigma, table), self._take_over, calls)
-
-    def move(self, done: int, steps: int) -> None:
-        """See `DenoisingPass`."""
-        self._place = (done, steps)
-        if self._painting:
-            self._painting.move(done, steps)
+    def after(self, first: GuidedUNet, table: NoiseTable, steps: int, calls: int = 0) -> HandOver:
+        """The denoiser of one batch of `steps` steps, that begins with `first` after `calls` model calls; `table` is that of the first checkpoint."""
+        self.painter = None
+        take_over = partial(self._take_over, steps=steps)
+        return HandOver(first, lambda call, sigma: self._is_due(call, sigma, table), take_over, calls)
 
     def _is_due(self, call: int, sigma: float, table: NoiseTable) -> bool:
         if self._plan.from_call is not None:
             return call >= self._plan.from_call
         return gone(sigma, table) >= self._plan.switch_at
 
-    def _take_over(self, calls: int) -> GuidedUNet:
+    def _take_over(self, calls: int, steps: int) -> GuidedUNet:
         with torch.inference_mode(False):
-            self.painter, self._painting = self._open()
-        self._painting.move(*self._place)
-        return self._painting.denoiser(calls)
+            self.painter, painting = self._open()
+        return painting.denoiser(calls, steps)
 
 
 class HandOver:

@@ -99,6 +99,7 @@ class DiffusersEngine:
         except Exception as error:
             raise self._explained(error, resolved) from error
         finally:
+            self._keeper.rest()
             self._running = False
             self._activity = ""
             self._turn.release()
@@ -396,4 +397,4 @@ def _merges(resolved: ResolvedRequest) -> bool:
 
 
 def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:
-    return tuple(LoraWeights.of(use) for use in resolved.loras)
+    return tuple(weights for use in resolved.loras if (weights := LoraWeights.of(use)).te or weights.unet)

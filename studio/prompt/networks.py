@@ -22,6 +22,7 @@ MOST_POINTS = 100
 """Of one weight."""
 Course = tuple[tuple[float, float], ...]
 """A weight over the steps: (weight, step) in the order of steps; steps count from 0, or are shares of all where none is above 1."""
+_POINT = re.compile("[@~]")
 _TAG = re.compile(r"<(\w+):([^>]+)>")
 
 
@@ -94,9 +95,7 @@ def lora_weights(tag: NetworkTag, *, second_pass: bool = False) -> tuple[Course,
     unet = te if unet is None else unet
     if second_pass:
         own = tag.named.get("hr")
-        te, unet = (
-            tag.named.get(name, before if own is None else own) for name, before in (("hrte", te), ("hrunet", unet))
-        )
+        te, unet = tag.named.get("hrte") or own or te, tag.named.get("hrunet") or own or unet
     return _course(tag, te), _course(tag, unet)
 
 
@@ -126,16 +125,17 @@ def _tag(match: re.Match[str]) -> NetworkTag:
 
 
 def _course(tag: NetworkTag, text: str | None) -> Course:
-    if text is None or "@" not in text:
+    """A point without a step stands at the end, but the first one, as in sd-webui-loractl; ~ is @."""
+    if text is None or not _POINT.search(text):
         return ((1.0 if text is None else _number(tag, text), 0.0),)
-    pairs = [point.split("@") for point in re.split("[,;]", text)]
-    if len(pairs) > MOST_POINTS or any(len(pair) != 2 for pair in pairs):
+    pairs = [_POINT.split(point) for point in re.split("[,;]", text)]
+    if len(pairs) > MOST_POINTS or len(pairs[0]) == 1 or any(len(pair) > 2 for pair in pairs):
         raise InvalidRequest(
             f"{_shown(text)!r} in {_shown(str(tag))} must be a number such as 0.8, or weights at steps such as 0@0,1@0.5 "
             f"({MOST_POINTS} at most).",
             field="prompt",
         )
-    points = [(_number(tag, weight), _number(tag, step)) for weight, step in pairs]
+    points = [(_number(tag, weight), _number(tag, step[0]) if step else 1.0) for weight, *step in pairs]
     return tuple(sorted(points, key=lambda point: point[1]))
 
 

@@ -277,7 +277,8 @@ def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.Ca
             "--contenders floor: not on a graphics card. There: diffusers, studio-compiled, studio-graphs.",
         ),
         (["--contenders", "studio-compiled"], "only on a graphics card"),
-        (["--report", __file__], "is no result that --out has written"),
+        (["--report", __file__], "is no result of generate --peers --device cuda or"),
+        (["--contenders", "comfyui"], "say where its checkout is"),
     ],
 )
 def test_what_does_not_go_together_is_said(asked: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

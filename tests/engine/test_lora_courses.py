@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from studio.engine import passes
+from studio.engine.denoise import Condition, GuidedUNet
 from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.lora import LoraStack, LoraWeights
-from studio.engine.lora_courses import Courses, weight_at
+from studio.engine.lora_courses import Courses, progress, weight_at
 from studio.engine.lora_files import Factors
 from studio.engine.lora_targets import Change, Target
 from studio.engine.passes import DenoisingPass, StartPoint
@@ -131,6 +134,12 @@ def test_the_weight_lies_straight_between_its_points(course: Course, done: int, 
     assert weight_at(course, done, steps) == pytest.approx(weight)
 
 
+@pytest.mark.parametrize("second_order, told", [(False, [0, 0, 1, 2, 3, 4]), (True, [0, 0, 0, 1, 1, 2])])
+def test_progress_is_that_of_a1111(second_order: bool, told: list[int]) -> None:
+    """Its callback comes after the first call of each step."""
+    assert [progress(call, second_order=second_order) for call in range(6)] == told
+
+
 # -- adapters and merging ----------------------------------------------------------------------------------------------
 
 
@@ -145,22 +154,29 @@ def test_a_level_course_is_a_merged_lora(keeper: ModelKeeper, wide: Path, wraps:
     set_wrapping(loaded.model.unet, False)
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
-def test_every_step_has_the_weights_that_merging_would_give_it(
-    keeper: ModelKeeper, wide: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "sampler, strengths",
+    [("Euler", (0, 0, 0.5, 1, 0.7, 0.4)), ("Heun", (0, 0, 0, 0.5, 0.5, 1, 1, 0.7, 0.7, 0.4, 0.4))],
+)
+def test_every_call_has_the_weights_that_merging_would_give_it(
+    keeper: ModelKeeper, wide: Path, sampler: str, strengths: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Merged anew between the steps of a pass that keeps no keys and values. Heun calls the model twice a step."""
+    """Merged anew before every call of a model that keeps no keys and values."""
     loaded = keeper.checkpoint(tiny_info("sd1"))
     changing = latents(loaded, use(wide, RISES), sampler=sampler)
+    left = list(strengths)
+
+    class Merging(GuidedUNet):
+        def _next_call(self) -> list[Condition]:
+            with torch.inference_mode(False):
+                loaded.loras.apply([LoraWeights(wide, 0.0, left.pop(0))])
+            return super()._next_call()
+
     monkeypatch.setattr(passes, "TextProjections", lambda: None)
-    request = resolved_request(loaded.model.info, steps=6, sampler=sampler)
-    strengths = [weight_at(RISES, done, 6) for done in (0, 0, 1, 2, 3, 4)]
-    assert strengths == pytest.approx([0, 0, 0.5, 1.0, 0.7, 0.4])
-    loaded.loras.apply([LoraWeights(wide, 0.0, strengths[0])])
-    running = DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1])
-    for number, found in enumerate(changing):
-        assert apart(found, next(running).x) < NEAR
-        loaded.loras.apply([LoraWeights(wide, 0.0, strengths[min(number + 1, 5)])])
+    monkeypatch.setattr(passes, "GuidedUNet", Merging)
+    merged = latents(loaded, sampler=sampler)
+    assert not left
+    assert all(apart(found, wanted) < NEAR for found, wanted in zip(changing, merged, strict=True))
     loaded.loras.apply(())
 
 
@@ -181,15 +197,29 @@ def test_the_text_encoder_keeps_the_first_weight(keeper: ModelKeeper) -> None:
     assert apart(latents(loaded, unread)[-1], latents(loaded, both)[-1]) > 1e-3
 
 
-def test_going_on_from_a_step_gives_what_the_whole_run_gives(keeper: ModelKeeper) -> None:
+@pytest.mark.parametrize("steps, skipped", [(6, 3), (12, 6)])
+def test_going_on_from_a_step_takes_the_weights_that_the_plan_has_there(
+    keeper: ModelKeeper, steps: int, skipped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the branch has another number of steps than what it goes on from."""
     loaded, lora = keeper.checkpoint(tiny_info("sd1")), use(tiny_lora("sd1", parts=("unet",)), RISES)
-    whole = latents(loaded, lora)
     request = resolved_request(loaded.model.info, loras=(lora,), steps=6)
     first = list(DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1]))
     start = StartPoint(first[2].x, first[2].sigma_next, 3)
-    rest = [step.x for step in DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1], start=start)]
-    for one, other in zip(rest, whole[3:], strict=True):
-        torch.testing.assert_close(one, other)
+    told: list[int] = []
+    at = Courses.at
+
+    def tells(self: Courses, done: int, of: int) -> None:
+        told.append(done)
+        at(self, done, of)
+
+    monkeypatch.setattr(Courses, "at", tells)
+    again = DenoisingPass(loaded, request.model_copy(update={"steps": steps}), HARDWARE, Saving())
+    rest = [step.x for step in again.steps([1], start=start)]
+    assert told == list(range(skipped - 1, steps - 1))
+    if steps == 6:
+        for one, other in zip(rest, first[3:], strict=True):
+            torch.testing.assert_close(one, other.x)
 
 
 def test_in_a_refiner_of_the_same_family_the_course_goes_on(keeper: ModelKeeper) -> None:
@@ -246,6 +276,25 @@ def test_applying_others_takes_it_off(keeper: ModelKeeper) -> None:
     assert torch.equal(layer(x), plain)
 
 
+def test_who_holds_a_pass_does_not_hold_its_unet() -> None:
+    """The memory of a checkpoint that has painted may be needed for the next one, while its pass still waits."""
+    keeper = ModelKeeper(HARDWARE)
+    loaded, lora = keeper.checkpoint(tiny_info("sd1")), use(tiny_lora("sd1", parts=("unet",)), RISES)
+    layer = weakref.ref(loaded.model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q)
+    request = resolved_request(loaded.model.info, loras=(lora,), steps=3)
+    painting = DenoisingPass(loaded, request, HARDWARE, Saving())
+    assert len(list(painting.steps([1]))) == 3
+    keeper.drop()
+    gc.collect()
+    assert layer() is None and painting.total == 3
+
+
+def test_nothing_is_attached_after_a_job(engine: DiffusersEngine) -> None:
+    picture(engine, loras=(use(tiny_lora("sd1", parts=("unet",)), RISES),))
+    unet = engine.load(tiny_info("sd1")).model.unet
+    assert not [layer for layer in unet.modules() if layer._forward_hooks]
+
+
 def test_compiled_blocks_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch takes layers for what they were when they were compiled, unless it is told to look."""
     monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)
@@ -261,14 +310,14 @@ def test_compiled_blocks_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def said() -> list[torch.Tensor]:
         found = []
-        for each in (None, courses, None):
-            handles = each.attach() if each else []
+        for attached in (False, True, False):
+            if attached:
+                courses.attach()
             for done in (1, 2):
                 courses.at(done, 6)
                 with torch.inference_mode():
                     found.append(block(x, encoder_hidden_states=states))
-            for handle in handles:
-                handle.remove()
+            courses.detach()
         return found
 
     expected = said()

@@ -63,6 +63,7 @@ RISES, FALLS = ((0.0, 0.0), (1.0, 0.5)), ((1.0, 0.0), (0.2, 1.0))
         ("<lora:a:0.5:hrte=0.1>", (0.5, 0.5), (0.1, 0.5)),
         ("<lora:a:te=0.5:unet=0@0,1@0.5:hr=0.7:hrunet=2>", (0.5, RISES), (0.7, 2)),
         ("<lora:a:hrunet=0.4>", (1, 1), (1, 0.4)),
+        ("<lora:a:0~0,0.4:hr=>", (((0.0, 0.0), (0.4, 1.0)),) * 2, (((0.0, 0.0), (0.4, 1.0)),) * 2),
         ("<lora:a:0.5@3>", (((0.5, 3.0),), ((0.5, 3.0),)), (((0.5, 3.0),), ((0.5, 3.0),))),
     ],
 )
@@ -76,7 +77,7 @@ def test_weights_over_the_steps_and_of_the_second_pass(
 
 
 @pytest.mark.parametrize(
-    "tag", ["<lora:a:0@0,1>", "<lora:a:1@2@3>", "<lora:a:@>", f"<lora:a:{','.join(['1@1'] * 101)}>"]
+    "tag", ["<lora:a:0,1@1>", "<lora:a:1@2@3>", "<lora:a:@>", f"<lora:a:{','.join(['1@1'] * 101)}>"]
 )
 def test_points_without_a_step_and_too_many_are_refused(tag: str) -> None:
     with pytest.raises(InvalidRequest, match="must be a number"):

@@ -9,7 +9,7 @@ const shown = (weight) => String(Number(weight.toFixed(2)));
 /**
  * Raise (`by` = 1) or lower (-1) the weight of what is selected in `text` between `start` and `end`.
  *
- * Inside `<lora:name:0.8>` the tag's number moves by 0.05, in `<lora:name:0@0,1@0.5>` all weights. Else the selection, the brackets around the cursor or the
+ * Inside `<lora:name:0.8>` the tag's number moves by 0.05, in `<lora:name:0@0,1@0.5>` the weights of all points. Else the selection, the brackets around the cursor or the
  * word under it get `(words:1.1)`, in steps of 0.1; at 1 the brackets go away. Returns `{text, start, end}` with what
  * is selected afterwards, or null when there is nothing to weigh.
  */

@@ -74,7 +74,7 @@ class PlacedDropout(nn.Module):
 def unet_layers(unet: nn.Module, network: NetworkPart) -> tuple[set[str], set[str]]:
     """Names of the layers of `network` to learn: those of transformers, and those of residual blocks (with conv only).
 
-    Without "attention" alone these are the layers that sd-scripts calls LoRA (all linear layers and 1x1 convolutions of transformers) and
+    But for "attention" alone, and without feed-forward layers where the choice does not name them, these are the layers that sd-scripts calls LoRA (all linear layers and 1x1 convolutions of transformers) and
     LoCon (the residual blocks and resamplers too).
     """
     transformers = set(_layers_in(unet, (Transformer2DModel,)))
