@@ -194,9 +194,9 @@ def _compile(unet: UNet2DConditionModel, *, graphs: bool) -> None:
 
     torch._dynamo.config.skip_nnmodule_hook_guards = False  # LoRAs that change over the steps are hooks
     torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
-    unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")  # type: ignore[operator]
+    unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")
     if graphs:
-        unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
+        unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())  # type: ignore[no-untyped-call]
 
 
 def _unet_class() -> type[torch.nn.Module]:
