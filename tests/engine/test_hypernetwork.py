@@ -147,16 +147,19 @@ def test_it_is_modules_in_front_of_keys_and_values(form: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kernel", ["sdpa", "chunked"])
 def test_several_act_one_after_the_other_with_every_kernel(kernel: KernelName, tmp_path: Path) -> None:
-    """The second one for one width only. With projections that are kept, as a pass has them, it is the same."""
+    """The second one for one width only. With projections that are kept, as a pass has them, it is the same.
+
+    Two networks make what kernels round differently larger, up to 1.7e-5 on one of the processors that this ran on; their order makes 8e-2.
+    """
     assert kernel in KERNELS
     one, two = made(1, [1, 2, 1], "linear", False, True, (32, 64)), made(2, [1, 2, 1], "relu", False, True, (32,))
     uses = [saved(tmp_path / "a.pt", one), saved(tmp_path / "b.pt", two, activation_func="relu")]
     unet = fresh(kernel)
     set_hypernetworks(unet, files().load([uses[0], uses[1].model_copy(update={"multiplier": 0.3})]))
     expected = by_hand([(one, 0.7), (two, 0.3)])
-    assert off(noise_of(unet), expected) < 1e-5
-    assert off(noise_of(unet, projections=TextProjections()), expected) < 1e-5
-    assert off(by_hand([(two, 0.3), (one, 0.7)]), expected) > 1e-6, "the order makes a difference"
+    assert off(noise_of(unet), expected) < 1e-4
+    assert off(noise_of(unet, projections=TextProjections()), expected) < 1e-4
+    assert off(by_hand([(two, 0.3), (one, 0.7)]), expected) > 1e-2, "the order makes a difference"
 
 
 def test_nothing_leaves_the_unet_as_it_was_built(tmp_path: Path) -> None:

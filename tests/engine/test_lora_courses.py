@@ -297,11 +297,15 @@ def test_nothing_is_attached_after_a_job(engine: DiffusersEngine) -> None:
 
 def test_compiled_blocks_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch takes layers for what they were when they were compiled, unless it is told to look."""
-    monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)
-    with monkeypatch.context() as patched:
-        patched.setattr(nn.Module, "compile", lambda self, **_: None)
-        unet = copy.deepcopy(tiny_components("sd1")["unet"])
-        Hardware(torch.device("cpu"), torch.float32, torch.float32, "sdpa", compiled="blocks").prepare(unet)
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True, recompile_limit=8):
+        with monkeypatch.context() as patched:
+            patched.setattr(nn.Module, "compile", lambda self, **_: None)
+            unet = copy.deepcopy(tiny_components("sd1")["unet"])
+            Hardware(torch.device("cpu"), torch.float32, torch.float32, "sdpa", compiled="blocks").prepare(unet)
+        _compare_compiled()
+
+
+def _compare_compiled() -> None:
     block = BasicTransformerBlock(8, 1, 8, cross_attention_dim=4).eval().requires_grad_(False)
     factors = Factors(torch.randn(2, 8), torch.randn(8, 2), None, 2.0, "key")
     change = Change(Target("unet", "attn1.to_q", block.attn1.to_q), factors, 1.0)
