@@ -139,7 +139,7 @@ def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iter
     ) -> Page:
         page = (browser.new_context() if other else profile).new_page()
         page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(45_000)  # a page takes seconds to load, on busy machines many
         complaints: list[str] = []
         visits.append((page, complaints, expected))
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
