@@ -222,6 +222,32 @@ def test_live_waits_while_a_job_runs(page: Page, server: Server) -> None:
     assert [run.positive.text for run in server.engine.runs[-2:]] == ["a sun", "a moon"]
 
 
+LATE = """
+const listen = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (type, told, ...rest) {
+  const late = (message) => setTimeout(() => told(message), /"type": ?"finished"/.test(message.data) ? 2500 : 0);
+  return listen.call(this, type, type === "job" ? late : told, ...rest);
+};
+"""
+
+
+def test_a_picture_is_shown_though_the_page_does_not_know_yet_that_the_job_is_done(page: Page, server: Server) -> None:
+    """Live pictures and what happens to jobs come by two ways, and either may be the faster."""
+    page.add_init_script(LATE)
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    first = switch_on(page)
+    server.engine.hold(before=7)
+    page.locator(GENERATE).click()
+    expect(page.locator(STAGE)).to_have_attribute("data-status", "running")
+    page.locator(PROMPT).fill("a moon")
+    expect(page.locator(WORDS)).to_have_text("waits for the queue")
+    server.engine.go_on()
+    another(page, first)
+    expect(page.locator(STAGE)).to_have_attribute("data-status", "done")
+    expect(page.locator(STAGE)).to_have_attribute("data-live", "")
+
+
 def test_what_is_wrong_is_said_in_place_and_not_as_a_message(open_page: Open) -> None:
     page = open_page(expected=("400 (Bad Request)", "404 (Not Found)"))
     first = switch_on(page)

@@ -15,6 +15,7 @@ export class Live {
   #asked = "";
   #number = 0;
   #reading = null;
+  #over = ""; // the job that the page may still take for running, though this began to be painted, which waits for its end
   #timer = 0;
   #since = 0;
   #urls = [];
@@ -133,6 +134,7 @@ export class Live {
         return this.#say("waits", "waits for the queue");
       case "started":
         this.began = performance.now();
+        this.#over = this.store.running?.id ?? "";
         this.last = null;
         return this.#say("paints");
       case "status":
@@ -161,7 +163,7 @@ export class Live {
     this.last = event;
     if (performance.now() - this.began < ROUGH) return;
     const [preview] = event.previews;
-    if (preview && !this.store.running) {
+    if (preview && !this.#waits()) {
       this.picture = { url: this.#url("image/jpeg", preview), rough: true };
       this.covers = true;
     }
@@ -171,8 +173,13 @@ export class Live {
   #show({ png, seed, width, height, infotext }) {
     const seconds = (performance.now() - this.began) / 1000;
     this.picture = { url: this.#url("image/png", png), rough: false, total: this.last?.total ?? this.steps, seconds, seed, width, height, infotext };
-    this.covers = !this.store.running;
+    this.covers = !this.#waits();
     this.#say("idle");
+  }
+
+  /** Whether a job runs, as far as the page knows, that what is painted here did not wait for. */
+  #waits() {
+    return Boolean(this.store.running) && this.store.running.id !== this.#over;
   }
 
   /** A picture's URL on this page; the one before stays good while the next is being read. `text` is base64 with the letters that are safe in URLs. */
