@@ -1,8 +1,8 @@
 """LoRAs merged into a model's own weights and taken out again exactly.
 
 W' = W + sum over files of weight * (alpha / rank) * up @ down; of a DoRA see `Factors.dora_difference`. Merging costs nothing per step (separate adapters cost 5 %);
-the weights as loaded are put aside as they are, so undoing leaves no rounding behind. A weight that changes from step to step is for `lora_courses`. On the CPU merged weights are kept too, so
-that going back and forth between LoRAs only changes which tensor a parameter shows.
+the weights as loaded are put aside as they are, so undoing leaves no rounding behind. A weight that changes from step to step is for
+`lora_courses`. On the CPU merged weights are kept too, so that going back and forth between LoRAs only changes which tensor a parameter shows.
 """
 
 from __future__ import annotations

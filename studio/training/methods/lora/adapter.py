@@ -74,8 +74,8 @@ class PlacedDropout(nn.Module):
 def unet_layers(unet: nn.Module, network: NetworkPart) -> tuple[set[str], set[str]]:
     """Names of the layers of `network` to learn: those of transformers, and those of residual blocks (with conv only).
 
-    But for "attention" alone, and without feed-forward layers where the choice does not name them, these are the layers that sd-scripts calls LoRA (all linear layers and 1x1 convolutions of transformers) and
-    LoCon (the residual blocks and resamplers too).
+    But for "attention" alone, and without feed-forward layers where the choice does not name them, these are the layers that sd-scripts calls
+    LoRA (all linear layers and 1x1 convolutions of transformers) and LoCon (the residual blocks and resamplers too).
     """
     transformers = set(_layers_in(unet, (Transformer2DModel,)))
     if not network.cross_attention:
