@@ -205,8 +205,8 @@ class DenoisingPass:
         set_hypernetworks(unet, self._hypernetworks)
         set_merging(unet, self._resolved.token_merging_ratio, *self._shape[1:])
         self.loaded.loras.attach(self._courses)
-        # A graph would be compiled anew with each, and keys and values change with the weights of LoRAs.
         steps, calls_twice = steps or self.total, self._plan.sampler.second_order
+        # A graph would be compiled anew with each, and keys and values change with the weights of LoRAs.
         keeps = self._hardware.compiled == "off" and not self._courses
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),
