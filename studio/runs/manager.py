@@ -238,10 +238,10 @@ class RunManager:
                 self._start_next()
             order = [view.folder.id for view in self._waiting()]
             views = sorted(self._views.values(), key=lambda view: (-view.created, view.folder.id))
-            fresh = tuple(
-                view.record(order.index(view.folder.id) + 1 if view.folder.id in order else None, self._paths.loras)
-                for view in views
-            )
+            before = {record.id: record for record in self._records}
+            places = {run_id: place for place, run_id in enumerate(order, 1)}
+            records = (view.record(places.get(view.folder.id), self._paths.loras) for view in views)
+            fresh = tuple(_revised(record, before.get(record.id)) for record in records)
             changed, self._records = fresh != self._records, fresh
         if changed:
             self._news()
@@ -370,3 +370,11 @@ class RunManager:
             for view in active:
                 view.refresh()
             return [view for view in active if view.active and (not painting or self._device(view) in ("", painting))]
+
+
+def _revised(record: RunRecord, before: RunRecord | None) -> RunRecord:
+    """`record` with its revision, by which it is known whether the answer to an order or the stream tells of the newer state."""
+    if before is None:
+        return record
+    same = record.model_copy(update={"revision": before.revision})
+    return before if same == before else same.model_copy(update={"revision": before.revision + 1})

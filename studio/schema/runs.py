@@ -44,6 +44,9 @@ class RunRecord(_Fact):
     """One run. `interrupted` means that its process died without saying how: like stopped and failed ones it can be resumed."""
 
     id: str
+    revision: int = Field(
+        0, description="Counts its changes since the server started: of two records the higher is newer"
+    )
     name: str
     method: str
     model: str = Field("", description="The checkpoint it starts from, where it starts from one")

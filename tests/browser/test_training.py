@@ -16,11 +16,21 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from studio.schema.training import TrainingConfig
 from studio.training.data.scenes.glyphs import FONT_PATH
-from studio.training.runs import Measured, Noted, RunFailed, RunFolder, StageStarted, Validated, new_run, worker_command
+from studio.training.runs import (
+    CommandDone,
+    Measured,
+    Noted,
+    RunFailed,
+    RunFolder,
+    StageStarted,
+    Validated,
+    new_run,
+    worker_command,
+)
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import PROMPT, STAGE, done, generate, tab
 from tests.browser.views import DEVICES, VIEWS, look, picture
@@ -235,6 +245,28 @@ def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(open_page: Op
     expect(page.locator("#train_method_steps")).to_have_value("4000")
     actions.get_by_role("button", name="delete").click()
     expect(page.locator("#train_runs")).to_contain_text("No run yet")
+
+
+def test_an_answer_that_comes_late_undoes_no_news(open_page: Open, server: Server) -> None:
+    with ExitStack() as stack:
+        run = written(server, 50, stack=stack)
+        page = open_page()
+        open_tab(page)
+        actions = page.locator("#train_run_actions")
+        held: list[tuple[Route, APIResponse]] = []
+        page.route("**/training/runs/*/pause", lambda route: held.append((route, route.fetch())))
+        actions.get_by_role("button", name="pause").click()
+        run.append(step_done(51))
+        expect(page.locator(FACTS)).to_contain_text("step 51")
+        ((route, response),) = held
+        run.append(CommandDone(time=time.time(), name="paused", step=51))
+        expect(page.locator(FACTS)).to_contain_text("pauses")
+        assert response.json()["state"] == "running"
+        with page.expect_response("**/training/runs/*/pause"):
+            route.fulfill(response=response)
+        page.wait_for_timeout(300)
+        expect(page.locator(FACTS)).to_contain_text("pauses")
+        expect(actions.get_by_role("button", name="resume")).to_be_visible()
 
 
 def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, server: Server, tmp_path: Path) -> None:

@@ -109,6 +109,17 @@ def test_wishes_are_met_and_a_paused_run_waits(make: Make, data: Path) -> None:
         manager.pause(run_id)
 
 
+def test_the_revision_counts_changes_and_nothing_else(make: Make, data: Path) -> None:
+    manager = make(start=False)
+    first = manager.create(configuration(data))
+    assert manager.run(first.id) == first  # looked at again, and nothing has changed
+    later = manager.create(configuration(data))
+    assert manager.run(first.id).revision == first.revision  # another run's change is none of this one's
+    stopped = manager.stop(later.id)
+    assert (later.state, stopped.state) == ("queued", "stopped")
+    assert stopped.revision == later.revision + 1
+
+
 def test_a_killed_process_is_seen_and_goes_on(make: Make, data: Path) -> None:
     manager = make()
     run_id = manager.create(configuration(data, steps=4000)).id

@@ -27,8 +27,9 @@ export class RunStore {
     this.#tell();
   }
 
-  /** A record that an order was answered with. */
+  /** A record that an order was answered with: the stream may have told of later changes before it arrived. */
   merge(record) {
+    if (record.revision < (this.runs.get(record.id)?.revision ?? 0)) return;
     this.runs.set(record.id, record);
     this.#tell();
   }
