@@ -173,7 +173,8 @@ class JobStore:
         """
         name = _browser(browser)
         try:
-            text = json.dumps(form, allow_nan=False)
+            text = json.dumps(form, allow_nan=False, ensure_ascii=False)
+            text.encode()
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"The form holds something that is not JSON: {error}.", field="form") from None
         if len(text) > MAX_FORM:

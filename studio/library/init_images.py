@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,9 @@ from studio.schema.resolved import InitImage
 from studio.schema.source import NAME_DIGITS
 
 MAX_WAITING = 500
-"""Files that may wait; the oldest go first."""
+"""Files that may wait; those go first that were not asked for longest."""
+STALE_SECONDS = 60
+"""A file is noted as asked for at most this often: what is remembered of it is read again then."""
 BACKGROUND = "#ffffff"
 """What transparent parts of a picture lie on; A1111's default."""
 
@@ -59,6 +62,8 @@ class InitImages:
         for folder in (self._folder, self._waiting):
             path = safe_join(folder, f"{name}.png")
             with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.touch()  # it is wanted: not the oldest any more
                 return _read(path, path.stat().st_mtime_ns)
         raise UnknownName(
             f"The picture {name} to begin with is not kept any more: give it again.", field="source.image"

@@ -103,7 +103,14 @@ def _model_choice(form: Form, handlers: Handlers, outcome: Component, use: gr.Bu
     model, width, height = (form.controls[name] for name in ("model", "width", "height"))
     put = listen_js(use.click, script("takeModel"), [], [model])
     for trigger in (model.input, put.then):
-        listen(trigger, handlers.select_model, {model, width, height}, [width, height, outcome], outcome=outcome)
+        listen(
+            trigger,
+            handlers.select_model,
+            {model, width, height},
+            [width, height, outcome],
+            outcome=outcome,
+            always_last=True,
+        )
 
 
 def _mirror(form: Form) -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -176,6 +177,22 @@ def test_bodies_that_make_parsers_stumble(address: str, body: bytes) -> None:
     assert status in (400, 422)
     assert json.loads(content)["detail"]
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "method, path, body",
+    [
+        ("POST", "/sdapi/v1/txt2img", {"steps": 1, "force_task_id": "\ud800"}),
+        ("POST", "/sdapi/v1/img2img", {"steps": 1, "alwayson_scripts": {"x": {"args": ["\ud800"]}}}),
+        ("PUT", "/studio/v1/form/half", {"prompt": "\ud800"}),
+    ],
+)
+def test_half_a_character_is_refused_where_it_would_be_echoed(
+    address: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    status, _, content = ask(address, method, path, JSON, json.dumps(body).encode())
+    assert status == 422
+    assert "surrogate" in json.loads(content)["detail"]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,18 @@ def test_what_is_held_stays_and_the_oldest_of_the_others_go(
     assert [kept.find(name).name for name in names[3:]] == names[3:]
 
 
+def test_what_is_asked_for_is_not_the_oldest_any_more(kept: InitImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init_images_module, "MAX_WAITING", 2)
+    wanted, other = (kept.keep(file_of(picture())) for _ in range(2))
+    for step, found in enumerate((wanted, other)):
+        os.utime(found.path, (step, step))
+    assert kept.find(wanted.name) == wanted
+    kept.keep(file_of(picture()))
+    assert kept.find(wanted.name) == wanted
+    with pytest.raises(UnknownName):
+        kept.find(other.name)
+
+
 def test_what_is_held_already_is_not_kept_twice(kept: InitImages, tmp_path: Path) -> None:
     data = file_of(picture())
     kept.hold(kept.keep(data).name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class PaintBody(BaseModel):
@@ -57,6 +58,16 @@ class PaintBody(BaseModel):
         None,
         description="Ours: `step` and `origin`, as in the native API; its origin fills every field that is not given",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, body: Any) -> Any:
+        """What is echoed in `parameters` must be text that an answer can hold."""
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it has half a character (an unpaired surrogate) in it") from None
+        return body
 
 
 class Txt2ImgBody(PaintBody):

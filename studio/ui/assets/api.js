@@ -2,6 +2,7 @@
 
 const ROOT = "studio/v1";
 const LONGEST_KEPT = 20_000;
+const MOST_ZIPPED = 500;
 
 /** What went wrong, in the server's words. `detail` is `{code, message, field, choices}`. */
 class StudioError extends Error {
@@ -123,7 +124,8 @@ export const datasetThumbnailUrl = (path, name) => `${ROOT}/training/datasets/th
 export const gridUrl = (job) => `${ROOT}/jobs/${job}/grid`;
 export const imageDownloadUrl = (id) => `${ROOT}/images/${id}.png?download=1`;
 export const initImageUrl = (name) => `${ROOT}/init-images/${name}.png`;
-export const zipUrl = (ids) => `${ROOT}/images.zip?ids=${ids.join(",")}`;
+/** One ZIP file for each `MOST_ZIPPED` pictures: the server packs no more at once. */
+export const zipUrls = (ids) => Array.from({ length: Math.ceil(ids.length / MOST_ZIPPED) }, (_, part) => `${ROOT}/images.zip?ids=${ids.slice(part * MOST_ZIPPED, (part + 1) * MOST_ZIPPED).join(",")}`);
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;
 export const embeddingPreviewUrl = (name) => `${ROOT}/embeddings/preview?name=${encodeURIComponent(name)}`;
 /** URLs come from the server as absolute paths; behind a prefix they must stay relative to the page. */

@@ -8,6 +8,7 @@ const SHOWN = 120;
 export class Cards {
   #all = null;
   #items = new Map();
+  #failure = ""; // why the list could not be read
 
   /**
    * `kind` is part of class names and ids, `title` the heading, `folder` where the files lie; `list()` asks for them, `preview(name)` is the URL of
@@ -34,9 +35,10 @@ export class Cards {
   async load() {
     try {
       this.#all = await this.spec.list();
+      this.#failure = "";
     } catch (error) {
       this.#all ??= [];
-      setText(this.hint, error.message);
+      this.#failure = error.message;
     }
     this.draw();
   }
@@ -72,7 +74,7 @@ export class Cards {
     show(this.search, this.#all.length > 0);
     show(this.cards, found.length > 0);
     const none = this.#all.length ? `${title}: none has this name.` : `Put files (.safetensors) into the ${folder} folder, then press the arrows.`;
-    setText(this.hint, found.length > SHOWN ? `${found.length - SHOWN} more: search for them.` : found.length ? "" : none);
+    setText(this.hint, this.#failure ? this.#failure : found.length > SHOWN ? `${found.length - SHOWN} more: search for them.` : found.length ? "" : none);
     show(this.hint, Boolean(this.hint.textContent));
     this.update();
   }

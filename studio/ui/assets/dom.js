@@ -141,9 +141,8 @@ export function inFrame(draw) {
       asked = false;
       draw();
     };
-    // Hidden tabs get no frames, but their title must go on.
-    if (document.hidden) setTimeout(run, 250);
-    else requestAnimationFrame(run);
+    requestAnimationFrame(run);
+    setTimeout(run, 250); // hidden tabs get no frames, but their title must go on
   };
 }
 
@@ -174,3 +173,12 @@ export const sigmaText = (sigma) => (sigma >= 100 ? sigma.toFixed(0) : sigma >= 
 
 /** "1 picture", "4 pictures". */
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+/** Of questions asked one after another only the newest one's answer counts: `const newest = this.asked()` before asking, `newest()` after. */
+export function turns() {
+  let last = 0;
+  return () => {
+    const mine = ++last;
+    return () => mine === last;
+  };
+}

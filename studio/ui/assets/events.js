@@ -1,8 +1,9 @@
 // The server's event stream, held open. After a break it goes on where it stopped; after a restart everything is read anew.
 
-import { eventsUrl } from "./api.js";
+import { eventsUrl, state } from "./api.js";
 
 const SLEEP_AFTER = 60_000;
+const AGAIN_AFTER = 2000;
 
 /**
  * Follow the stream: `runs.apply` gets what changes about training runs; `store.apply` gets every job event in order, `store.load` is called at the start and after every
@@ -27,16 +28,21 @@ export class Stream {
     const source = (this.#source = new EventSource(eventsUrl));
     source.addEventListener("hello", (message) => this.#hello(JSON.parse(message.data)));
     source.addEventListener("job", (message) => this.#queue(() => this.store.apply(JSON.parse(message.data))));
-    source.addEventListener("engine", (message) => this.store.setEngine(JSON.parse(message.data)));
+    source.addEventListener("engine", (message) => this.#queue(() => this.store.setEngine(JSON.parse(message.data)))); // after what is being read anew
     source.addEventListener("training", (message) => this.runs.apply(JSON.parse(message.data)));
-    source.addEventListener("open", () => this.store.setOnline(true));
+    source.addEventListener("open", () => this.store.setReach("there"));
     source.addEventListener("error", () => {
-      this.store.setOnline(false);
-      if (source.readyState === EventSource.CLOSED && this.#source === source) {
-        this.#source = null;
-        setTimeout(() => this.open(), 2000);
-      }
+      if (source.readyState === EventSource.CLOSED && this.#source === source) this.#refused();
+      else this.store.setReach("away");
     });
+  }
+
+  /** The server answers, but with no stream: it may have forgotten who is logged in. A stream does not tell, so it is asked. */
+  async #refused() {
+    this.#source = null;
+    const locked = await state().then(() => false, ({ status }) => status === 401);
+    this.store.setReach(locked ? "locked" : "away");
+    setTimeout(() => this.open(), AGAIN_AFTER);
   }
 
   close() {

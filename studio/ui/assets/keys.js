@@ -6,10 +6,12 @@ import { toast } from "./dom.js";
 /** Ctrl/Cmd+Enter generates (in the Train tab: starts training), Alt+Enter skips, Alt+I opens and closes the prompt inspector, Alt+L switches Live on and off, Escape interrupts (unless something is open that Escape closes). */
 export function installKeys(store, inspector, live) {
   document.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // keys that write a word of another script
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       event.stopPropagation();
-      document.getElementById(event.target.closest?.("[data-panel=train]") ? "train_start" : "txt2img_generate")?.click();
+      const go = document.getElementById(event.target.closest?.("[data-panel=train]") ? "train_start" : "txt2img_generate");
+      if (go && !event.repeat && !go.closest("[inert]")) go.click(); // a form held still would not hold a script's click
     } else if (event.key === "Enter" && event.altKey) {
       event.preventDefault();
       ask(api.skip, store);

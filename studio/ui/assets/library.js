@@ -1,7 +1,7 @@
 // The Library tab: checkpoints, LoRAs, embeddings, hypernetworks, upscalers, VAEs, text encoders as lists, and all pictures made so far.
 
 import * as api from "./api.js";
-import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast } from "./dom.js";
+import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast, turns } from "./dom.js";
 
 const PAGE = 48;
 export const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", sdxl_refiner: "SDXL refiner", unknown: "unknown" };
@@ -21,6 +21,7 @@ export class Library {
   #lists = {};
   #before = null;
   #loaded = false;
+  #asked = turns();
 
   /** `use(name)` selects a checkpoint, `insert(model)` puts a LoRA or an embedding into the prompt, `send(image)` fills the form, `begin(image)` begins with it; `trained` knows the runs of LoRAs. */
   constructor(actions) {
@@ -69,7 +70,6 @@ export class Library {
 
   async #fresh() {
     this.#before = null;
-    this.grid.replaceChildren();
     this.#choose(this.#shown);
     await this.#page();
   }
@@ -132,11 +132,15 @@ export class Library {
     );
   }
 
+  /** The next older pictures; where nothing older is known, the newest instead of all that are shown. */
   async #page() {
+    const newest = this.#asked();
     try {
-      const found = await api.images(PAGE, this.#before);
-      const images = found.images ?? found;
-      this.grid.append(...images.map((image) => this.#tile(image)));
+      const images = await api.images(PAGE, this.#before);
+      if (!newest()) return;
+      const tiles = images.map((image) => this.#tile(image));
+      if (this.#before === null) this.grid.replaceChildren(...tiles);
+      else this.grid.append(...tiles);
       this.#before = images.length === PAGE ? images.at(-1).id : null;
     } catch (error) {
       toast(error.message, "bad");

@@ -46,7 +46,7 @@ export class LiveView {
     this.frame.append(this.cover);
     this.frame.after(this.meta);
     this.frame.addEventListener("click", (event) => this.#enlarge(event), true);
-    this.frame.addEventListener("keydown", (event) => ["Enter", " "].includes(event.key) && this.#enlarge(event), true);
+    this.frame.addEventListener("keydown", (event) => ["Enter", " "].includes(event.key) && !event.target.closest("button") && this.#enlarge(event), true);
     this.draw();
   }
 

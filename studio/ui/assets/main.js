@@ -3,11 +3,12 @@
 import * as api from "./api.js";
 import { BranchChip } from "./branch.js";
 import { Cards } from "./cards.js";
-import { debounce, el, plural, toast } from "./dom.js";
+import { el, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { mountFacts } from "./facts.js";
 import { Hires } from "./hires.js";
 import { Inspector } from "./inspector.js";
+import { KeptForm } from "./kept.js";
 import { ask, installKeys } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
@@ -99,7 +100,8 @@ function browserId() {
   return id;
 }
 
-const keepForm = debounce(() => api.saveForm(browserId(), nested(form)).catch(() => {}), 500);
+const kept = new KeptForm(browserId, () => nested(form));
+store.subscribe(() => store.reach === "there" && restored && kept.retry());
 
 /** `{"sampler_options.eta": 1}` as `{sampler_options: {eta: 1}}`. */
 function nested(flat) {
@@ -298,7 +300,10 @@ function mountPanels(ready) {
 
 /** What the form's listeners call; see `studio/ui/wiring.py`. */
 const calls = {
-  browserId: () => browserId(),
+  async browserId() {
+    await kept.recover();
+    return browserId();
+  },
   /** The form shows what this browser left; all its values. */
   opened(names, told, ...values) {
     calls.formChanged(names, ...values);
@@ -317,7 +322,7 @@ const calls = {
     source.update(form);
     sizes.draw();
     if (!restored) return;
-    keepForm();
+    kept.changed();
     live.changed();
   },
   takeParcel: () => JSON.stringify(pending.parcel),
@@ -389,7 +394,6 @@ mountPanels(() => {
   document.getElementById("txt2img_generate").addEventListener("click", () => live.drop());
   installKeys(store, inspector, live);
 });
-window.addEventListener("pagehide", () => keepForm.flush());
 window.latentStudioReady(calls);
 readModels();
 new Stream(store, runs).open();

@@ -1,7 +1,7 @@
 // The PNG Info tab: a picture is dropped, pasted or chosen; what is written inside it is shown, and sent to txt2img.
 
 import * as api from "./api.js";
-import { button, bytes, copy, el, show, toast } from "./dom.js";
+import { button, bytes, copy, el, show, toast, turns } from "./dom.js";
 import { lineageWords } from "./branch.js";
 import { hiresWords } from "./hires.js";
 import { plotWords } from "./plot.js";
@@ -47,6 +47,8 @@ const LABELS = {
 };
 
 export class PngInfo {
+  #asked = turns();
+
   /** `send(parcel)` fills the form and goes to txt2img, `begin(file)` begins with the picture itself; `trained` knows the runs of LoRAs. */
   constructor({ send, begin, trained }) {
     this.send = send;
@@ -99,6 +101,7 @@ export class PngInfo {
 
   /** Show what is written inside `file`, a File or Blob. */
   async read(file) {
+    const newest = this.#asked();
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(file);
     this.preview.src = this.url;
@@ -108,21 +111,23 @@ export class PngInfo {
     try {
       const info = await api.pictureInfo(file);
       await this.preview.decode().catch(() => {});
-      this.#show(info, file);
+      if (newest()) this.#show(info, file);
     } catch (error) {
-      this.result.replaceChildren(el("section", { class: "ls-card" }, el("p", { class: "ls-warning" }, error.message)));
+      if (newest()) this.result.replaceChildren(el("section", { class: "ls-card" }, el("p", { class: "ls-warning" }, error.message)));
     }
   }
 
   /** The same for a picture that this server has. */
   async readUrl(url) {
     await this.mounted;
+    const newest = this.#asked();
     try {
       const response = await fetch(url);
       if (!response.ok) throw new Error("The picture is not there any more.");
-      await this.read(await response.blob());
+      const file = await response.blob();
+      if (newest()) await this.read(file);
     } catch (error) {
-      toast(error.message, "bad");
+      if (newest()) toast(error.message, "bad");
     }
   }
 

@@ -1,7 +1,7 @@
 // The two prompt fields: token counters, coloured weights, weight keys, dropping a picture, and the tool row.
 
 import * as api from "./api.js";
-import { button, debounce, el, inFrame, setText, toast } from "./dom.js";
+import { button, debounce, el, inFrame, setText, toast, turns } from "./dom.js";
 import { changeWeight, pieces } from "./weights.js";
 
 const FIELDS = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt" };
@@ -25,6 +25,8 @@ export function type(node, text, start = text.length, end = start) {
 }
 
 export class Prompts {
+  #asked = turns();
+
   /** `fill(parcel)` puts values into the form; `last()` is the newest finished picture or null. */
   constructor({ fill, last }) {
     this.fill = fill;
@@ -139,24 +141,28 @@ export class Prompts {
 
   /** Fill the form from a picture (or a text file) that was dropped. */
   async readFile(file) {
+    const newest = this.#asked();
     try {
       if (file.type.startsWith("text/")) return await this.readText(await file.text());
       const info = await api.pictureInfo(file);
+      if (!newest()) return undefined;
       if (!info.infotext) return toast(info.notes?.[0] ?? "This picture carries no generation parameters.", "warn");
       this.fill({ request: info.request, notes: info.notes, whole: true });
-      toast(`Read from ${file.name}.`, "good");
+      return toast(`Read from ${file.name}.`, "good");
     } catch (error) {
-      toast(error.message, "bad");
+      return newest() ? toast(error.message, "bad") : undefined;
     }
   }
 
   async readText(text) {
+    const newest = this.#asked();
     try {
       const { request, notes } = await api.infotext(text);
+      if (!newest()) return;
       this.fill({ request, notes, whole: true });
       toast("Parameters read.", "good");
     } catch (error) {
-      toast(error.message, "bad");
+      if (newest()) toast(error.message, "bad");
     }
   }
 

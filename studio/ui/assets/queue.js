@@ -50,11 +50,13 @@ export class QueueCard {
 
   /** Failed jobs, and those a stopped server left, newest first, until the user has put them aside. */
   #troubles() {
-    return this.store.newest.filter((job) => job.error && !this.#aside.has(job.id) && ["failed", "interrupted"].includes(job.status)).slice(0, TROUBLES);
+    return this.store.newest.filter((job) => job.error && !job.check && !this.#aside.has(job.id) && ["failed", "interrupted"].includes(job.status)).slice(0, TROUBLES);
   }
 
   #row(kind, job) {
-    const what = el("span", { class: "ls-what", title: job.request.prompt }, job.request.prompt || "without prompt");
+    const words = job.request.prompt || "without prompt";
+    const named = { class: "ls-what", title: job.request.prompt };
+    const what = kind === "wait" ? el("span", named, words) : el("button", { type: "button", ...named, on: { click: () => this.open(job) } }, words);
     const details = el("small", { class: "ls-faint" });
     const place = el("span", { class: "ls-place" });
     const row = el("div", { class: `ls-job ${kind}`, role: "listitem", data: { job: job.id } }, place, el("div", { class: "ls-jobtext" }, what, details));
@@ -65,11 +67,10 @@ export class QueueCard {
         button("", () => this.#dismiss(job), { picture: "close", kind: "bare", title: "Put aside" }),
       );
     } else {
-      const words = kind === "run" ? "Interrupt this job" : "Take it out of the queue";
-      row.append(button("", () => this.#cancel(job), { picture: "close", kind: "bare", title: words }));
+      const title = kind === "run" ? "Interrupt this job" : "Take it out of the queue";
+      row.append(button("", () => this.#cancel(job), { picture: "close", kind: "bare", title }));
       if (kind === "run") row.append(el("i", { class: "ls-thin" }));
     }
-    what.addEventListener("click", () => kind !== "wait" && this.open(job));
     return row;
   }
 
@@ -112,7 +113,7 @@ export class QueueCard {
   }
 
   #dismiss(job) {
-    this.#aside.add(job.id);
+    this.#aside = new Set([...readAside(), job.id]); // another tab may have put some aside meanwhile
     localStorage.setItem(SEEN, JSON.stringify([...this.#aside].slice(-KEPT_ASIDE)));
     this.draw();
   }

@@ -19,14 +19,16 @@ export class Sizes {
   /** The form has changed, or other models are known. */
   draw() {
     const native = this.native();
-    const now = String(this.current());
-    const chips = RATIOS.map(([across, down]) => {
-      const size = sizeFor(native, across / down);
-      const chip = el("button", { type: "button", class: "ls-btn chip", title: size.join(" × "), "aria-pressed": String(String(size) === now) }, `${across}:${down}`);
-      chip.addEventListener("click", () => this.set(...size));
-      return chip;
-    });
-    this.panel?.replaceChildren(...chips);
+    if (!this.panel) return;
+    if (native !== this.drawn) this.panel.replaceChildren(...RATIOS.map((ratio) => this.#chip(native, ratio)));
+    this.drawn = native;
+    const now = this.current().join(" × ");
+    for (const chip of this.panel.children) chip.setAttribute("aria-pressed", String(chip.dataset.size === now));
+  }
+
+  #chip(native, [across, down]) {
+    const size = sizeFor(native, across / down);
+    return el("button", { type: "button", class: "ls-btn chip", title: size.join(" × "), data: { size: size.join(" × ") }, on: { click: () => this.set(...size) } }, `${across}:${down}`);
   }
 }
 

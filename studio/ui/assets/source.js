@@ -160,14 +160,16 @@ export class Source {
 
   /** Send the mask, and write its name into the form. */
   async #send() {
-    if (!this.#unsent || !this.#loaded) return;
+    if (!this.#unsent) return;
     this.#unsent = false;
+    if (!this.#loaded) return; // nothing that a mask could be of
+    const { image } = this.#shown;
     try {
       const mask = await this.paint.png();
       const { name } = mask ? await api.keepPicture(mask, true) : { name: "" };
-      await this.#write({ ...this.#shown, mask: name });
+      if (image === this.#shown.image) await this.#write({ image, mask: name }); // else the form has been given another picture
     } catch (error) {
-      this.#unsent = true;
+      this.#unsent = image === this.#shown.image;
       throw error;
     }
   }
@@ -274,6 +276,7 @@ export class Source {
 
   async #load(image) {
     this.#loaded = "";
+    this.paint.reset(1, 1); // no stroke of the one before can be taken back into this one
     const url = URL.createObjectURL(await this.#kept(image, "picture to begin with"));
     if (this.url) URL.revokeObjectURL(this.url);
     this.url = url;

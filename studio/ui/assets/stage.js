@@ -57,7 +57,7 @@ export class Stage {
     p.buttons = this.#buttons();
     p.frame.append(p.picture, p.empty, p.badge, p.live);
     p.frame.addEventListener("click", (event) => event.target.closest("button") || this.#enlarge());
-    p.frame.addEventListener("keydown", (event) => this.#stageKey(event));
+    p.frame.addEventListener("keydown", (event) => event.target.closest("button") || this.#stageKey(event));
     p.slider.addEventListener("input", () => this.#scrub(this.#drawnAt(Number(p.slider.value))));
     this.panel = panel;
     panel.classList.add("ls-card");
@@ -133,6 +133,7 @@ export class Stage {
       // Everything was read anew: the shown job may be another object now.
       this.job = this.job ? (this.store.jobs.get(this.job.id) ?? null) : null;
       if (!this.job || this.follow) this.#showNewest();
+      if (this.job) this.store.loadSteps(this.job); // what came while nobody listened
     } else if (event?.type === "started" && !job.check && (this.follow || !this.job)) {
       this.#show(job, 0);
     } else if (job === this.job && this.follow && this.step === null) {
@@ -270,7 +271,7 @@ export class Stage {
 
   #zip() {
     const ids = [...(this.job?.images.values() ?? [])].map((image) => image.id);
-    if (ids.length) download(api.zipUrl(ids));
+    api.zipUrls(ids).forEach(download);
   }
 
   #send() {

@@ -1,14 +1,16 @@
 // The right end of the quick row: worker, queue, colours; and the window's title.
 
-import { button, bytes, el, inFrame, setText } from "./dom.js";
+import { button, bytes, el, inFrame, setText, show, toast } from "./dom.js";
 
 const THEME = "latent-studio-theme";
+const UNREACHED = { away: "server not reachable", locked: "logged out" };
 
 export class Status {
   constructor(store) {
     this.store = store;
     this.draw = inFrame(() => this.#draw());
     store.subscribe(() => this.draw());
+    document.addEventListener("click", (event) => this.#holdGenerate(event), true);
   }
 
   mount(panel) {
@@ -18,7 +20,8 @@ export class Status {
     const queue = el("button", { type: "button", class: "ls-btn", id: "ls_queue_count", title: "To the queue", on: { click: () => toQueue() } }, el("span", {}, "Queue"), this.count);
     const theme = button("", () => toggleTheme(), { picture: "theme", title: "Light or dark", id: "ls_theme" });
     panel.classList.add("ls-status");
-    panel.replaceChildren(el("div", { class: "ls-workerline" }, this.dot, this.words), queue, theme);
+    this.login = el("a", { href: "login?next=/", class: "ls-btn small", id: "ls_login", hidden: true }, "log in");
+    panel.replaceChildren(el("div", { class: "ls-workerline" }, this.dot, this.words, this.login), queue, theme);
     this.draw();
   }
 
@@ -29,14 +32,23 @@ export class Status {
     requestAnimationFrame(() => node.classList.add("ls-flash"));
   }
 
+  /** Gradio is silent about a request that the server refuses for want of a login. */
+  #holdGenerate(event) {
+    if (this.store.reach !== "locked" || !event.target.closest?.("#txt2img_generate")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    toast("The server asks for a login. What stands in the form is kept.", "bad");
+  }
+
   #draw() {
-    const { running, waiting, engine, online } = this.store;
+    const { running, waiting, engine, reach } = this.store;
     if (this.words) {
-      const [mood, words] = online ? workerWords(engine, running) : ["bad", "server not reachable"];
+      const [mood, words] = reach === "there" ? workerWords(engine, running) : ["bad", UNREACHED[reach]];
       this.dot.className = `ls-dot ${mood}`;
       setText(this.words, words);
       this.words.title = engine.message ?? "";
       setText(this.count, String(waiting.length + (running ? 1 : 0)));
+      show(this.login, reach === "locked");
     }
     const title = running
       ? `[${Math.round(running.progress * 100)}%] ${waiting.length ? `+${waiting.length} ` : ""}Latent Studio`

@@ -27,6 +27,8 @@ function view(record) {
   };
 }
 
+const hasEnded = (job) => !["queued", "running"].includes(job.status);
+
 export class Store {
   #listeners = new Set();
   #fetching = new Map();
@@ -34,7 +36,7 @@ export class Store {
   constructor() {
     this.jobs = new Map();
     this.engine = { state: "starting", message: "" };
-    this.online = true;
+    this.reach = "there"; // the server: "there", "away", or "locked" when it asks for a login
     this.boot = null;
   }
 
@@ -79,6 +81,8 @@ export class Store {
       if (known) Object.assign(fresh, { steps: known.steps, last: known.last, rate: known.rate, stepsKnown: false });
       this.jobs.set(record.id, fresh);
     }
+    for (const [id, job] of kept) if (!this.jobs.has(id) && hasEnded(job)) this.jobs.set(id, job); // older ones that are still looked at
+    this.#prune();
     const running = this.running;
     if (running) await this.loadSteps(running);
     this.#tell();
@@ -103,9 +107,9 @@ export class Store {
     this.#tell();
   }
 
-  setOnline(online) {
-    if (this.online === online) return;
-    this.online = online;
+  setReach(reach) {
+    if (this.reach === reach) return;
+    this.reach = reach;
     this.#tell();
   }
 
@@ -149,7 +153,7 @@ export class Store {
   }
 
   #prune() {
-    const ended = this.newest.filter((job) => !["queued", "running"].includes(job.status));
+    const ended = this.newest.filter(hasEnded);
     for (const job of ended.slice(KEPT)) this.jobs.delete(job.id);
   }
 

@@ -1,0 +1,203 @@
+"""Answers that come late, twice, in another order or not at all: what the page shows and keeps then."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+from playwright.sync_api import APIResponse, Page, Route, expect
+
+from tests.browser.conftest import READY, Open, Server
+from tests.browser.painter import scene
+from tests.browser.steps import PROMPT, STAGE, done, drop, generate, tab
+from tests.browser.test_img2img import begin_with, canvas_share, stroke
+
+
+class Held:
+    """Answers of one route, kept back until they are let go."""
+
+    def __init__(self, page: Page, pattern: str) -> None:
+        self.page, self.pattern = page, pattern
+        self.answers: list[tuple[Route, APIResponse]] = []
+        page.route(pattern, self._take)
+
+    def _take(self, route: Route) -> None:
+        self.answers.append((route, route.fetch()))
+
+    def wait(self, count: int = 1) -> None:
+        """Until so many were asked for."""
+        deadline = time.monotonic() + 20
+        while len(self.answers) < count:
+            assert time.monotonic() < deadline
+            self.page.wait_for_timeout(20)
+
+    def let_go(self, *order: int) -> None:
+        """Give the answers out, in this order, and ask for more in the usual way."""
+        for number in order:
+            route, response = self.answers[number]
+            with self.page.expect_event("requestfinished", lambda request, url=route.request.url: request.url == url):
+                route.fulfill(response=response)
+        self.page.unroute(self.pattern, self._take)
+        self.page.wait_for_timeout(200)
+
+
+def picture_with(text: str, file: Path) -> Path:
+    carried = PngImagePlugin.PngInfo()
+    carried.add_text("parameters", text)
+    Image.fromarray(scene(64, 64, 7).astype(np.uint8)).save(file, pnginfo=carried)
+    return file
+
+
+def test_what_is_typed_while_the_server_is_away_is_there_after_a_reload(open_page: Open) -> None:
+    page = open_page(expected=("ERR_FAILED",))
+    page.locator(PROMPT).fill("a boat")
+    with page.expect_response("**/form/*"):
+        page.locator(PROMPT).fill("a boat at night")
+    page.route("**/form/*", lambda route: route.abort())
+    with page.expect_event("requestfailed", lambda request: "/form/" in request.url):
+        page.locator(PROMPT).fill("a boat in the morning")
+    page.unroute("**/form/*")
+    page.reload()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator(PROMPT)).to_have_value("a boat in the morning")
+    assert (
+        page.evaluate("Object.keys(sessionStorage).filter((key) => key.includes('unsent'))") == []
+    )  # taken once, it is not sent again
+
+
+def test_a_server_that_forgot_the_login_is_told_apart_from_one_that_is_away(open_page: Open, server: Server) -> None:
+    page = open_page(expected=("401",))
+    page.locator(PROMPT).fill("a boat")
+    jobs = len(server.studio.queue.jobs(limit=1000))
+    for pattern in ("**/studio/v1/**", "**/gradio_api/**"):
+        page.route(
+            pattern, lambda route: route.fulfill(status=401, json={"error": {"code": "login", "message": "Log in."}})
+        )
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")  # the stream is let go ...
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")  # ... and taken up again
+    expect(page.locator(".ls-worker")).to_have_text("logged out")
+    link = page.locator("#ls_login")
+    expect(link).to_have_attribute("href", "login?next=/")
+    page.locator(PROMPT).fill("a boat at night")
+    page.locator("#txt2img_generate").click()
+    expect(page.locator(".ls-toast", has_text="asks for a login")).to_be_visible()
+    for pattern in ("**/studio/v1/**", "**/gradio_api/**"):
+        page.unroute(pattern)
+    expect(page.locator(".ls-worker")).to_contain_text("ready")
+    expect(link).to_be_hidden()
+    assert len(server.studio.queue.jobs(limit=1000)) == jobs
+    generate(page)
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.prompt == "a boat at night"
+
+
+def test_the_newest_picture_is_the_one_that_is_read(page: Page, tmp_path: Path) -> None:
+    first, second = (
+        picture_with(f"{words}\nSteps: 4, Sampler: Euler, Seed: 5", tmp_path / f"{words[-3:]}.png")
+        for words in ("a fox", "a cow")
+    )
+    tab(page, "PNG Info")
+    held = Held(page, "**/picture-info")
+    page.locator("#pnginfo_image").set_input_files(first)
+    held.wait(1)
+    page.locator("#pnginfo_image").set_input_files(second)
+    held.wait(2)
+    held.let_go(1, 0)
+    expect(page.locator("#pnginfo_text")).to_contain_text("a cow")
+    tab(page, "txt2img")
+    held = Held(page, "**/picture-info")
+    drop(page, "#txt2img_prompt", first)
+    held.wait(1)
+    drop(page, "#txt2img_prompt", second)
+    held.wait(2)
+    held.let_go(1, 0)
+    expect(page.locator(PROMPT)).to_have_value("a cow")
+
+
+def told(name: str, folder: Path) -> Path:
+    """A picture whose text says that it began with the kept picture `name`."""
+    return picture_with(f"a moon\nSteps: 4, Denoising strength: 0.5, Init image: {name}", folder / f"{name}.png")
+
+
+def test_a_mask_stays_with_its_picture(open_page: Open, server: Server, tmp_path: Path) -> None:
+    page = open_page(expected=("ERR_FAILED",))
+    sun, moon = tmp_path / "sun.png", tmp_path / "moon.png"
+    Image.fromarray(scene(160, 120, 7).astype(np.uint8)).save(sun)
+    Image.fromarray(scene(120, 160, 8).astype(np.uint8)).save(moon)
+    other = server.studio.library.init_images.keep(moon.read_bytes()).name
+    begin_with(page, sun)
+    held = Held(page, "**/init-images?mask=true")
+    stroke(page, (0.2, 0.2), (0.8, 0.8))
+    held.wait(1)
+    drop(page, "#txt2img_prompt", told(other, tmp_path))
+    expect(page.locator(PROMPT)).to_have_value("a moon")
+    held.let_go(0)
+    head = page.locator("[data-panel=source] .ls-source-head")
+    expect(head).to_contain_text("120×160")
+    assert canvas_share(page) == 0
+    expect(head).not_to_contain_text("mask")
+    stroke(page, (0.2, 0.2), (0.8, 0.8))
+    expect(head).to_contain_text("mask")
+    # A picture that does not come: what was painted on the one before cannot be taken back into it, and Generate does not wait for that.
+    third = server.studio.library.init_images.keep((tmp_path / f"{other}.png").read_bytes()).name
+    page.route(f"**/init-images/{third}.png", lambda route: route.abort())
+    drop(page, "#txt2img_prompt", told(third, tmp_path))
+    expect(page.locator(".ls-source-said")).to_be_visible()
+    page.locator(".ls-source-drop").focus()
+    page.keyboard.press("Control+z")
+    generate(page, "a boat")
+    done(page, server)
+    request = server.studio.queue.jobs(limit=1)[0].request
+    assert request.source is not None
+    assert (request.source.image, request.mask) == (third, None)
+
+
+def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) -> None:
+    tab(page, "Library")
+    expect(page.locator(".ls-gallery")).to_be_visible()
+    images = server.studio.queue.images(limit=3)
+    records = [image.model_dump(mode="json") for image in images] or [{}]
+    pages = [[{**records[0], "id": 1000 - at, "url": "/studio/v1/images/0.png", "infotext": str(at)} for at in part]
+             for part in (range(48), range(48, 60))]  # fmt: skip
+    page.route("**/studio/v1/images/0.png", lambda route: route.fulfill(status=204))
+    page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages["before" in route.request.url]))
+    page.get_by_role("button", name="refresh").click()
+    tiles = page.locator(".ls-gallery > .ls-tile")
+    expect(tiles).to_have_count(48)
+    page.unroute("**/studio/v1/images?*")
+    page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages[1]))
+    page.get_by_role("button", name="older pictures").evaluate("(node) => { node.click(); node.click(); }")
+    expect(tiles).to_have_count(60)
+    page.wait_for_timeout(200)
+    expect(tiles).to_have_count(60)
+
+
+def test_keys_that_are_held_down_queue_one_job(page: Page, server: Server) -> None:
+    page.locator(PROMPT).fill("a boat")
+    jobs = len(server.studio.queue.jobs(limit=1000))
+    page.keyboard.down("Control")
+    for _ in range(4):
+        page.keyboard.down("Enter")  # the second and later ones repeat
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    done(page, server)
+    page.wait_for_timeout(200)
+    assert len(server.studio.queue.jobs(limit=1000)) == jobs + 1
+    expect(page.locator(PROMPT)).to_have_value("a boat")
+    chip = page.locator("[data-panel=sizes] button").nth(1)
+    chip.focus()
+    page.keyboard.press("Enter")
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    expect(chip).to_be_focused()
+    server.engine.hold(2)
+    generate(page, "a fox")
+    expect(page.locator(STAGE)).to_have_attribute("data-status", "running")
+    page.locator(".ls-recent button").first.click()
+    back = page.get_by_role("button", name="Back to the running job")
+    back.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(STAGE)).to_have_attribute("data-status", "running")
+    expect(page.locator(".ls-lightbox[open]")).to_have_count(0)
+    server.engine.go_on()
