@@ -122,7 +122,7 @@ def _answered(
     model = usable(library.checkpoint(request.model or selected_checkpoint or None))
     vae = library.vae(request.vae)
     seed = request.seed if request.seed >= 0 else draw_seed()
-    worded, templates = wordings(request, library, seed)
+    worded, kept = wordings(request, library, seed)
     sampler = find_sampler(request.sampler)
     asked = find_schedule(request.schedule)
     running = resolve_schedule(sampler, asked)
@@ -167,7 +167,7 @@ def _answered(
         extra_noise=request.source.extra_noise if request.source else 0.0,
         **{name: getattr(request, name) for name in AS_ASKED},
         **{name: getattr(request, name) for name in CROP if any(family(one).size_conditioning for one in families)},
-        options=(options or RunOptions()).model_copy(update=templates),
+        options=(options or RunOptions()).model_copy(update=kept),
     )
 
 

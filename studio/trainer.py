@@ -30,6 +30,11 @@ from studio.training.sitting import last_sitting
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 400
+if sys.platform == "win32":
+    # It knows no sessions: with a group and a console of its own the process hears no Ctrl-C and outlives the server's window.
+    DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+else:
+    DETACHED = 0
 
 
 def start_worker(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -42,6 +47,7 @@ def start_worker(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[byt
     with run.log.open("ab") as log:
         return subprocess.Popen(
             command,
+            creationflags=DETACHED,
             cwd=REPOSITORY,
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
             start_new_session=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError
 from studio.families.tiny_vae import Half
@@ -98,13 +98,16 @@ def model_calls(sampler: SamplerSpec, steps: int) -> int:
     return steps * 2 if sampler.second_order else steps
 
 
-def wordings(request: GenerationRequest, library: ModelLookup, seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Both prompts by field: with their styles, without comments, wildcards drawn. And the templates of those that were drawn."""
+def wordings(request: GenerationRequest, library: ModelLookup, seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """Both prompts by field: with their styles, without comments, wildcards drawn. And what `RunOptions` keep of it: styles, templates of
+    those that were drawn."""
     styles = [library.style(name) for name in request.styles]
     merged = {field: with_styles(field, request, styles) for field in TEMPLATES}
     worded = {field: draw(field, text, library.wildcard, seed) for field, text in merged.items()}
-    drawn = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
-    return worded, drawn
+    kept: dict[str, Any] = {TEMPLATES[field]: text for field, text in merged.items() if worded[field] != text}
+    if styles:
+        kept |= {"styles": request.styles, "style_prompts": tuple(style.prompt for style in styles)}
+    return worded, kept
 
 
 def prompt_plans(

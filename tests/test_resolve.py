@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
+from studio.naming import expand, picture_facts
 from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.faces import FacePlan
@@ -360,6 +361,14 @@ def test_styles_are_merged_and_comments_are_gone() -> None:
     assert resolved.positive.text == "ink drawing of a fox \nin snow"
     assert resolved.negative.text == "blur, photo"
     assert resolved.positive.branches[0].texts == ((("ink drawing of a fox \nin snow", 1.0),),)
+
+
+def test_file_names_may_tell_styles() -> None:
+    asked = GenerationRequest(prompt="a fox", styles=("ink",))
+    resolved = run(asked)
+    assert expand("[styles] [prompt_no_styles]", picture_facts(resolved, 0, 0.0)).text == "ink a fox"
+    waited = resolve(fixed(asked, resolved), SHELF, lambda: 9, options=resolved.options)  # as a job of the queue is
+    assert expand("[styles] [prompt_no_styles]", picture_facts(waited, 0, 0.0)).text == "ink a fox"
 
 
 def test_wildcards_are_drawn_by_the_seed_and_the_template_is_kept() -> None:

@@ -23,7 +23,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the new files go (default: beside the old ones)")
     parser.add_argument("--force", action="store_true", help="write over files that exist")
-    add_common(parser)
+    add_common(parser, ())
     parser.set_defaults(run=run)
     return parser
 

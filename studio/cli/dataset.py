@@ -42,7 +42,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     add_fields(parser, DatasetSettings, FIELDS)
-    add_common(parser)
+    add_common(parser, ())
     parser.set_defaults(run=run)
     return parser
 

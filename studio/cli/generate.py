@@ -38,6 +38,14 @@ PARTS: dict[str, tuple[type[BaseModel], str]] = {
     "plot": (Plot, "plot_"),
 }
 """Fields of a request that are models themselves, and what stands before the names of their flags."""
+DECISIVE = {
+    "variation": ("strength",),
+    "seed_resize": ("width", "height"),
+    "refiner": ("checkpoint",),
+    "sd_upscale": ("upscaler",),
+    "plot": ("x_type",),
+}
+"""Flags of a part without which there is none of it."""
 PICTURES = {
     "source_image": "Picture to begin with (img2img); a file, or the name of a kept picture",
     "mask_image": "Paint only where this picture is light, or opaque (inpainting); a file, or the name of a kept picture",
@@ -98,7 +106,15 @@ def request_from(
             )
         if hasattr(arguments, flag):
             part["image"] = _picture(getattr(arguments, flag), flag, keep)
-    return make_request(data)
+    request = make_request(data)
+    for name, wanted in DECISIVE.items():
+        model, prefix = PARTS[name]
+        flags = given(arguments, model.model_fields, prefix)
+        missing = [flag for flag in wanted if flag not in flags]
+        if flags and missing and getattr(request, name) is None:
+            said, needed = (" and ".join(_flag(prefix + flag) for flag in names) for names in (flags, missing))
+            raise InvalidRequest(f"Without {needed} there is no use for {said}.", field=f"{name}.{missing[0]}")
+    return request
 
 
 def _picture(named: str, flag: str, keep: Callable[[bytes], InitImage]) -> str:

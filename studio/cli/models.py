@@ -16,7 +16,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
         "models", help="list checkpoints, VAEs, text encoders, LoRAs, embeddings, hypernetworks and upscalers"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_common(parser)
+    add_common(parser, ())
     parser.set_defaults(run=run)
     return parser
 

@@ -65,14 +65,14 @@ def given(arguments: argparse.Namespace, names: Iterable[str], prefix: str = "")
     return {name: getattr(arguments, prefix + name) for name in names if hasattr(arguments, prefix + name)}
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Where data lies and what to paint on: flags that all commands share."""
+def add_common(parser: argparse.ArgumentParser, names: Iterable[str] = ENGINE_FIELDS) -> None:
+    """Where data lies, and those settings of the engine (`names`) that the command heeds."""
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
         help="Folder of checkpoints, loras, outputs and settings.json (default: the program's own folder)",
     )
-    add_fields(parser, Settings, ENGINE_FIELDS)
+    add_fields(parser, Settings, names)
 
 
 def open_settings(

@@ -14,7 +14,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     """The parser of `runs`."""
     parser = subparsers.add_parser("runs", help="list training runs and how they do")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
-    add_common(parser)
+    add_common(parser, ())
     parser.set_defaults(run=run)
     return parser
 

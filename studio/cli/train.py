@@ -16,7 +16,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argp
     """The parser of `train`."""
     parser = subparsers.add_parser("train", help="run or resume a training recipe")
     parser.add_argument("config", metavar="CONFIG.toml", help="a recipe, for example recipes/sprout.toml")
-    add_common(parser)
+    add_common(parser, ["device"])
     parser.set_defaults(run=run)
     return parser
 

@@ -77,12 +77,17 @@ def request_fields(pairs: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]
     fields.update(reader.sampler())
     fields.update(reader.models())
     options: dict[str, Any] = {}
-    for key, name in OPTION_FIELDS.items():
+    for key, name in sorted(OPTION_FIELDS.items(), key=lambda item: item[0] == _eta_key(fields)):
         reader.read(options, SamplerOptions, key, name)
     fields["sampler_options"] = options
     fields.update(reader.parts(fields))
     reader.remark()
     return fields, reader.notes
+
+
+def _eta_key(fields: Mapping[str, Any]) -> str:
+    """The key whose eta counts where a text has both: a second pass may have had a sampler of the other kind."""
+    return "Eta DDIM" if "sampler" in fields and find_sampler(fields["sampler"]).timesteps else "Eta"
 
 
 def sampler_and_schedule(sampler: str, schedule: str | None) -> tuple[SamplerSpec, ScheduleSpec]:

@@ -62,8 +62,7 @@ class InitImages:
         for folder in (self._folder, self._waiting):
             path = safe_join(folder, f"{name}.png")
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.touch()  # it is wanted: not the oldest any more
+                _wanted(path)
                 return _read(path, path.stat().st_mtime_ns)
         raise UnknownName(
             f"The picture {name} to begin with is not kept any more: give it again.", field="source.image"
@@ -101,6 +100,13 @@ class InitImages:
 def open_init_image(image: InitImage) -> Image.Image:
     """Its pixels. Raises `DamagedFile` when the file is gone or broken."""
     return _loaded(Path(image.path))
+
+
+def _wanted(path: Path) -> None:
+    """It is not the oldest any more. A folder that cannot be written to forgets nothing either."""
+    if time.time() - path.stat().st_mtime > STALE_SECONDS:
+        with contextlib.suppress(OSError):
+            path.touch()
 
 
 @lru_cache(maxsize=64)

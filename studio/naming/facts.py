@@ -76,6 +76,8 @@ def picture_facts(
         model_name=PurePosixPath(resolved.model.name).name,  # A1111 leaves the model's sub-folder out
         model_hash=resolved.model.short_hash,
         vae_file=resolved.vae.path if resolved.vae else None,
+        styles=resolved.options.styles,
+        style_prompts=resolved.options.style_prompts,
         user=resolved.options.user or None,
         job_timestamp=timestamp(started),
         pixels=pixels,

@@ -267,6 +267,15 @@ class RunOptions(Frozen):
     text_file: bool | None = Field(
         None, description="Write the infotext into a .txt beside each picture too; empty: as the settings say"
     )
+    styles: tuple[Text, ...] = Field(
+        (), max_length=MAX_STYLES, description="The styles that the prompt has in it; file names may tell them"
+    )
+    style_prompts: tuple[Text, ...] = Field((), max_length=MAX_STYLES, description="What they added to the prompt")
+    task_id: Text = Field(
+        "",
+        max_length=200,
+        description="What A1111's progress route calls the job: its `force_task_id`; empty: by its number",
+    )
     user: Text | None = Field(
         None, max_length=200, description="Name of the user in the infotext; empty: as the settings say"
     )

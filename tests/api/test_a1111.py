@@ -172,7 +172,7 @@ def test_progress_idle_and_running(folder: Path) -> None:
             "current_task": None,
         }
         answers: list[httpx.Response] = []
-        body = {**SMALL, "steps": 40, "n_iter": 2}
+        body = {**SMALL, "steps": 40, "n_iter": 2, "force_task_id": "task(mine)"}
         thread = threading.Thread(target=lambda: answers.append(client.post(f"{API}/txt2img", json=body)))
         thread.start()
         with httpx.Client(base_url=url) as other:
@@ -180,6 +180,7 @@ def test_progress_idle_and_running(folder: Path) -> None:
                 time.sleep(0.01)
             assert 0 < found["progress"] < 0.5
             assert found["eta_relative"] > 0
+            assert found["current_task"] == "task(mine)"
             assert (found["state"]["job_count"], found["state"]["sampling_steps"]) == (2, 40)
             assert base64.b64decode(found["current_image"])[:2] == b"\xff\xd8"
             short = other.get(f"{API}/progress", params={"skip_current_image": True}).json()

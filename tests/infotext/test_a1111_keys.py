@@ -68,6 +68,12 @@ def read(*pairs: str) -> Any:
     return parse_infotext(f"{PROMPT}\n{', '.join([*kept, *pairs])}", LORAS, EMBEDDINGS)
 
 
+@pytest.mark.parametrize("sampler, eta", [("Euler a", 0.5), ("DDIM", 0.1)])
+@pytest.mark.parametrize("pairs", [("Eta: 0.5", "Eta DDIM: 0.1"), ("Eta DDIM: 0.1", "Eta: 0.5")])
+def test_of_two_etas_the_sampler_has_its_own(pairs: tuple[str, str], sampler: str, eta: float) -> None:
+    assert read(f"Sampler: {sampler}", *pairs).request["sampler_options"] == {"eta": eta}
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_it_changes_the_request_or_is_named(pair: str) -> None:
     *beside, said = pair.split(" + ")

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from studio.schema.parts import Text
+
 
 class PaintBody(BaseModel):
     """What both have. Null means the default. Unknown fields are ignored with a warning."""
@@ -47,7 +49,7 @@ class PaintBody(BaseModel):
     refiner_switch_at: float | None = None
     disable_extra_networks: bool | None = False
     comments: dict[str, Any] | None = None
-    force_task_id: str | None = None
+    force_task_id: Text | None = Field(None, max_length=200, description="What the progress route calls the job")
     script_name: str | None = None
     script_args: list[Any] | None = Field(default_factory=list)
     send_images: bool | None = True

@@ -82,7 +82,7 @@ def progress(studio: StudioDep, skip_current_image: bool = False) -> ProgressAns
         state=state,
         current_image=None if skip_current_image else _preview(studio, job.id, running.shown),
         textinfo=running.message or None,
-        current_task=f"task({job.id})",
+        current_task=job.options.task_id or f"task({job.id})",
     )
 
 

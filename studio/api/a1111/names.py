@@ -120,8 +120,6 @@ HIRES_MODULES = "hr_additional_modules"
 PART_OVERRIDES = {"refiner_switch_by_sample_steps": "refiner.by_steps"}
 """The same, of optional parts; dotted."""
 SAMPLER_OVERRIDES = {
-    "eta_ancestral": "eta",
-    "eta_ddim": "eta",
     "s_churn": "s_churn",
     "s_tmin": "s_tmin",
     "s_tmax": "s_tmax",
@@ -143,6 +141,8 @@ SAMPLER_OVERRIDES = {
     "s_min_uncond_all": "s_min_uncond_all",
     "skip_early_cond": "skip_early_cond",
 }
+ETA_OF_TIMESTEPS, ETA_OF_OTHERS = "eta_ddim", "eta_ancestral"
+"""A1111's settings of eta: of DDIM and its like, and of all other samplers."""
 FACES, FACE_RESTORER = "face_restoration", "face_restoration_model"
 """A1111's settings of whether faces are restored where `restore_faces` does not say, and with which network."""
 TOKEN_MERGING = "token_merging_ratio_img2img"
@@ -155,7 +155,7 @@ KNOWN_OVERRIDES = frozenset().union(
     SOURCE_OVERRIDES,
     MASK_OVERRIDES,
     SAMPLER_OVERRIDES,
-    (FACES, FACE_RESTORER, TOKEN_MERGING, MODULES),
+    (FACES, FACE_RESTORER, TOKEN_MERGING, MODULES, ETA_OF_TIMESTEPS, ETA_OF_OTHERS),
 )
 _THEIRS = {
     **{f"sampler_options.{ours}": f"override_settings.{theirs}" for theirs, ours in SAMPLER_OVERRIDES.items()},

@@ -12,6 +12,8 @@ from typing import Any
 
 from studio.api.a1111.bodies import PaintBody
 from studio.api.a1111.names import (
+    ETA_OF_OTHERS,
+    ETA_OF_TIMESTEPS,
     FACE_RESTORER,
     FACES,
     FIELDS,
@@ -185,7 +187,7 @@ def _warnings(body: PaintBody, checked: set[str]) -> list[str]:
 def _options(body: PaintBody, preview_every: int) -> RunOptions:
     saving = bool(body.save_images) and not body.do_not_save_samples
     grid = bool(body.save_images) and not body.do_not_save_grid
-    return RunOptions(save=saving, grid=grid, preview_every=preview_every)
+    return RunOptions(save=saving, grid=grid, preview_every=preview_every, task_id=body.force_task_id or "")
 
 
 def _face_restorer(given: dict[str, Any], overrides: dict[str, Any], told: str, context: Context) -> str:
@@ -197,7 +199,18 @@ def _face_restorer(given: dict[str, Any], overrides: dict[str, Any], told: str, 
 def _sampler_options(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     options = dict(data.get("sampler_options", {}))
     options |= {ours: given[theirs] for theirs, ours in SAMPLER_FIELDS.items() if theirs in given}
-    return options | {ours: overrides[key] for key, ours in SAMPLER_OVERRIDES.items() if key in overrides}
+    options |= {ours: overrides[key] for key, ours in SAMPLER_OVERRIDES.items() if key in overrides}
+    if "eta" in given:
+        return {**options, "eta": given["eta"]}  # the one field that A1111 looks at before its settings
+    setting = ETA_OF_TIMESTEPS if _uses_timesteps(data) else ETA_OF_OTHERS
+    return {**options, "eta": overrides[setting]} if setting in overrides else options
+
+
+def _uses_timesteps(data: dict[str, Any]) -> bool:
+    try:
+        return find_sampler(str(data["sampler"])).timesteps
+    except UnknownName:
+        return False  # the request will be refused
 
 
 def _parts(given: dict[str, Any], overrides: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
