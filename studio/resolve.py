@@ -220,7 +220,7 @@ def fixed(request: GenerationRequest, resolved: ResolvedRequest) -> GenerationRe
     the same pictures are then equal.
     """
     if resolved.plot is not None:
-        return fixed_plot(request, resolved.plot)
+        return fixed_plot(request, resolved.plot, fixed)
     own = find_sampler(resolved.sampler).default_schedule
     asked = find_schedule(request.schedule)
     schedule = AUTOMATIC if own and find_schedule(own) == asked else asked.label

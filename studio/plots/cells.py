@@ -8,17 +8,19 @@ Y  Sampler    Euler, Heun    Euler cell    cell    cell
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from studio.errors import InvalidRequest
 from studio.plots.axes import Values, axis_values
 from studio.schema.plot import MAX_CELLS, Plot
 from studio.schema.request import GenerationRequest, make_request
-from studio.schema.resolved import PlotPlan
+from studio.schema.resolved import PlotPlan, ResolvedRequest
 
 AXES = ("x", "y", "z")
 SEEDS = ("Seed", "Var. seed")
+WORDED = {"prompt", "negative_prompt", "styles", "hires"}
+"""Fields that styles and wildcards are written into: all of them, or none."""
 NOTHING: Values = [("", lambda request: request)]
 
 
@@ -57,16 +59,41 @@ def expanded(
     return (_labels(x), _labels(y), _labels(z)), found
 
 
-def fixed_plot(request: GenerationRequest, plan: PlotPlan) -> GenerationRequest:
-    """`request` with the seeds of its plot written in, so that running it again gives the same pictures: the common one, and the values
-    of an axis of seeds. Where each picture has a seed of its own there is nothing common, and it stays as it is."""
-    changes: dict[str, Any] = {}
+def fixed_plot(
+    request: GenerationRequest, plan: PlotPlan, fixed: Callable[[GenerationRequest, ResolvedRequest], GenerationRequest]
+) -> GenerationRequest:
+    """`request` with what its pictures have in common written in, so that running it again gives the same ones; `fixed` does so with one of them.
+
+    These are answers to fields that no axis changes (the checkpoint, prompts with their styles and what was drawn in them) and the seeds: the
+    common one, and the values of an axis of seeds. Where each picture has a seed of its own there is nothing common, and it stays as it is.
+    """
+    asked = expanded(request, lambda: 0)[1]
+    changes = _common(request, asked, [fixed(one, cell) for one, cell in zip(asked, plan.cells, strict=True)])
     if not plan.asked.random_seeds:
         mixed = [cell.variation.seeds[0] for cell in plan.cells if cell.variation]
         whole = _with_seeds(request, lambda: plan.cells[0].seeds[0], lambda: mixed[0] if mixed else -1)
-        changes = {"seed": whole.seed, "variation": whole.variation}
-    values = {f"{axis}_values": fixed for axis in AXES if (fixed := fixed_values(plan, axis))}
+        changes |= {"seed": whole.seed, "variation": whole.variation}
+    values = {f"{axis}_values": drawn for axis in AXES if (drawn := fixed_values(plan, axis))}
     return request.model_copy(update={**changes, "plot": plan.asked.model_copy(update=values)})
+
+
+def _common(
+    request: GenerationRequest, asked: Sequence[GenerationRequest], fixed: Sequence[GenerationRequest]
+) -> dict[str, Any]:
+    """Answers that all of `fixed` share, to fields that all of `asked` have from `request`."""
+
+    def value(name: str) -> Any:
+        return getattr(fixed[0], name)
+
+    found = {
+        name: value(name)
+        for name in GenerationRequest.model_fields.keys() - {"plot", "seed", "variation"}
+        if all(getattr(one, name) == getattr(request, name) for one in asked)
+        and all(getattr(one, name) == value(name) for one in fixed)
+    }
+    if found.keys() >= WORDED:
+        return found
+    return {name: answer for name, answer in found.items() if name not in WORDED}
 
 
 def _with_seeds(request: GenerationRequest, seed: Callable[[], int], mixed: Callable[[], int]) -> GenerationRequest:

@@ -11,8 +11,10 @@ import pytest
 
 from studio.errors import StudioError
 from studio.plots import expanded
+from studio.prompt import Style
 from studio.resolve import fixed, resolve
 from studio.schema.request import GenerationRequest, make_request
+from studio.schema.resolved import ResolvedRequest
 from tests.infotext.test_round_trip import Library
 
 
@@ -119,6 +121,39 @@ def test_what_is_kept_of_an_order_gives_the_same_plot_again() -> None:
     common = asked(x_type="Steps", x_values="8,9", more={"seed": -1})
     resolved = resolve(common, Library(), seeds())
     assert fixed(common, resolved).seed == resolved.seeds[0] == 100
+
+
+class Changing(Library):
+    """A library whose style and wildcard are others later."""
+
+    word = "ink drawing of"
+
+    def style(self, name: str) -> Style:
+        return Style(name, f"{self.word} {{prompt}}", "")
+
+    def wildcard(self, name: str) -> list[str]:
+        return [self.word]
+
+
+def texts(request: GenerationRequest, resolved: ResolvedRequest) -> tuple[GenerationRequest, list[str]]:
+    assert resolved.plot is not None
+    return fixed(request, resolved), [one.positive.text for one in resolved.plot.cells]
+
+
+def test_what_waits_is_what_was_asked_for_whatever_becomes_of_styles_and_wildcards() -> None:
+    library = Changing()
+    request = asked(x_type="Steps", x_values="8,9", more={"prompt": "a {red|red} fox, __how__", "styles": ["ink"]})
+    kept, words = texts(request, resolve(request, library, seeds(), selected_checkpoint="painter"))
+    assert words == ["ink drawing of a red fox, ink drawing of"] * 2
+    assert (kept.prompt, kept.styles, kept.model) == (words[0], (), "painter")
+    library.word = "photo of"
+    again = resolve(kept, library, seeds(), selected_checkpoint="grand")
+    assert texts(kept, again) == (kept, words)
+    # What an axis changes stays as it is: the pictures have no words in common.
+    searched = asked(x_type="Prompt S/R", x_values="red,blue", more={"prompt": "a red fox", "styles": ["ink"]})
+    kept, words = texts(searched, resolve(searched, library, seeds(), selected_checkpoint="painter"))
+    assert words == ["photo of a red fox", "photo of a blue fox"]
+    assert (kept.prompt, kept.styles, kept.model) == ("a red fox", ("ink",), "painter")
 
 
 def test_a_plot_of_checkpoints(tmp_path: Path) -> None:
