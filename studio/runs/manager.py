@@ -333,17 +333,20 @@ class RunManager:
     def _view(self, run_id: str) -> RunView:
         with self._lock:
             view = self._views.get(run_id)
-            if view is None:
+            if view is None or not view.folder.path.is_dir():  # a folder may be removed by hand between two looks
                 self._scan(everything=True)
                 view = self._views.get(run_id)
         if view is None:
-            raise NotFound(f"There is no training run {run_id[:100]!r}.")
+            raise _unknown(run_id)
         return view
 
     def _changed(self, run_id: str) -> RunRecord:
         """Look at everything again, since an order was carried out; the run's record."""
         self.look()
-        return next(record for record in self._records if record.id == run_id)
+        record = next((record for record in self._records if record.id == run_id), None)
+        if record is None:
+            raise _unknown(run_id)
+        return record
 
     def _room(self) -> None:
         most = self._settings().max_queue
@@ -370,6 +373,10 @@ class RunManager:
             for view in active:
                 view.refresh()
             return [view for view in active if view.active and (not painting or self._device(view) in ("", painting))]
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"There is no training run {run_id[:100]!r}.")
 
 
 def _revised(record: RunRecord, before: RunRecord | None) -> RunRecord:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -285,6 +287,29 @@ def test_delete_moves_to_the_trash_and_stop_empties_the_queue(make: Make, data: 
     assert trashed.name.startswith(second)
     with pytest.raises(NotFound, match=second):
         manager.run(second)
+
+
+def test_a_run_whose_folder_was_removed_by_hand_is_not_found(
+    make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(start=False)
+    orders: list[Callable[[str], object]] = [manager.run, manager.stop, manager.resume, manager.pause, manager.delete]
+    orders += [manager.detail, manager.curves, manager.samples]
+    for order in orders:
+        made = manager.create(configuration(data))
+        shutil.rmtree(tmp_path / "outputs" / "runs" / made.id)
+        with pytest.raises(NotFound, match=made.id):
+            order(made.id)
+    made = manager.create(configuration(data))
+    look = manager.look
+
+    def removed_meanwhile() -> None:
+        shutil.rmtree(tmp_path / "outputs" / "runs" / made.id)
+        look()
+
+    monkeypatch.setattr(manager, "look", removed_meanwhile)
+    with pytest.raises(NotFound, match=made.id):
+        manager.run(made.id)
 
 
 def test_duplicates_get_folders_of_their_own_and_the_queue_has_an_end(make: Make, data: Path) -> None:
