@@ -88,15 +88,17 @@ class CaptionRunner:
         assert process.stdout is not None, "it was asked for"
         with process.stdout as lines:
             for line in lines:
-                self._take(json.loads(line))
+                self._take(process, json.loads(line))
         code = process.wait()
         with self._lock:
-            if self._task is not None and self._task.state == "running":
+            if process is self._process and self._task is not None and self._task.state == "running":
                 self._change(state="failed", message=f"The process ended with code {code}. {self._log_tail()}".strip())
         self._written()
 
-    def _take(self, told: dict[str, Any]) -> None:
+    def _take(self, process: subprocess.Popen[bytes], told: dict[str, Any]) -> None:
         with self._lock:
+            if process is not self._process:
+                return  # one that was stopped is still ending, and the task is the next one's
             if "error" in told:
                 self._change(state="failed", message=told["error"])
             elif "written" in told:

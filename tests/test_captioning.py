@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -121,6 +122,35 @@ def test_one_at_a_time_no_edits_meanwhile_and_it_can_be_stopped(
     assert process is not None and process.wait(LIMIT_SECONDS) != 0
     assert datasets.edit(settings, "003-moon.png", ["x"]).former == ("the moon",)
     assert runner.stop() == stopped, "nothing runs any more"
+
+
+def test_a_process_that_is_ending_changes_nothing_of_the_next_task(
+    datasets: Datasets, settings: DatasetSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = 'print(json.dumps({"done": 1, "total": 3}), flush=True)'
+    last = 'print(json.dumps({"done": 3, "total": 3}) + chr(10) + json.dumps({"error": "late"}), flush=True)'
+    obeys = f"lambda *_: (time.sleep(0.5), {last}, sys.exit(3))"
+    slowly(
+        monkeypatch,
+        f"import json, signal, sys, time; signal.signal(signal.SIGTERM, {obeys}); {says}; time.sleep(60)",
+    )
+    runner = datasets.captioning
+    told = threading.Event()
+    monkeypatch.setattr(runner, "_written", told.set)
+    runner.start(settings, "file-name", "cpu", replace=False)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while (task := runner.task()) is None or task.done != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    former = runner._process
+    runner.stop()
+    slowly(monkeypatch, "import time; time.sleep(60)")
+    begun = runner.start(settings, "file-name", "cpu", replace=False)
+    assert former is not None and former.poll() is None, "it takes its time"
+    assert told.wait(LIMIT_SECONDS), "what it wrote is read anew"
+    assert runner.task() == begun
+    runner.stop()
+    assert runner._process is not None and runner._process.wait(LIMIT_SECONDS) != 0
 
 
 def test_the_process_says_what_it_does(
