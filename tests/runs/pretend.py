@@ -71,10 +71,12 @@ def paint(run: RunFolder, step: int, prompts: int) -> None:
 @contextmanager
 def seated(run: RunFolder) -> Iterator[None]:
     """This very process sits at the run for the block; afterwards it looks as if it had died."""
-    with claim(run):
-        yield
-    file = run.path / "process.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1.0}))
+    try:
+        with claim(run):
+            yield
+    finally:
+        file = run.path / "process.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1.0}))
 
 
 class Trainer:
