@@ -1,7 +1,7 @@
 // Captions for the pictures of a data set, written by a captioner on the server: which one, how far it is, and what came of it.
 
 import * as api from "./api.js";
-import { button, el, plural, setText, show, toast } from "./dom.js";
+import { button, el, plural, setText, show, toast, turns } from "./dom.js";
 import { labelled } from "./train-form.js";
 
 const POLL_MS = 700;
@@ -12,8 +12,9 @@ export class CaptionerRow {
   #path = "";
   #timer = 0;
   #watching = false;
+  #watched = turns();
 
-  /** `written(path)` is called when captions of that data set have changed. */
+  /** `written()` is called when captions may have changed. */
   constructor({ written }) {
     this.actions = { written };
   }
@@ -63,16 +64,18 @@ export class CaptionerRow {
     }
   }
 
-  /** Look again and again until it has ended. */
+  /** Look again and again until it has ended, or a server that began anew knows nothing of it. */
   #watch() {
     clearTimeout(this.#timer);
+    const newest = this.#watched();
     this.#watching = true;
     this.#timer = setTimeout(async () => {
-      const task = await api.captioning().catch(() => null);
-      this.#draw(task);
-      if (!task || task.state === "running") return this.#watch(); // a server that is away comes back
+      const task = await api.captioning().catch(() => undefined);
+      if (!newest()) return;
+      if (task !== undefined) this.#draw(task);
+      if (task === undefined || task?.state === "running") return this.#watch(); // a server that is away comes back
       this.#watching = false;
-      this.actions.written(task.path);
+      this.actions.written();
     }, POLL_MS);
   }
 

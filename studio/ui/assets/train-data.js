@@ -1,7 +1,7 @@
 // The data set of a new run: a folder's path or an uploaded ZIP, what is in it, and its captions, edited in place.
 
 import * as api from "./api.js";
-import { button, bytes, el, plural, setText, show, toast } from "./dom.js";
+import { button, bytes, el, plural, setText, show, toast, turns } from "./dom.js";
 import { CaptionerRow } from "./train-captioner.js";
 import { labelled } from "./train-form.js";
 
@@ -12,6 +12,10 @@ export class DataCard {
   #report = null;
   #path = "";
   #offset = 0;
+  #due = false; // whether captions were asked for that are not drawn yet
+  #looked = turns();
+  #tiled = turns();
+  #paged = turns();
 
   /** `settings()` gives the data part of the form with `batch`, or null where the method has none; `chosen(path)` takes a path. */
   constructor({ settings, chosen, changed }) {
@@ -89,6 +93,7 @@ export class DataCard {
       toast(`${file.name} is no ZIP file. Put the pictures of a data set into one, or name its folder.`, "bad");
       return;
     }
+    const newest = this.#looked();
     this.#say(`uploading ${file.name}, ${bytes(file.size)} …`, "busy");
     try {
       const { upload } = await api.datasetUpload(file);
@@ -96,7 +101,8 @@ export class DataCard {
       await this.load();
       await this.inspect();
     } catch (error) {
-      this.#fail(error);
+      if (newest()) this.#fail(error);
+      else toast(error.message, "bad"); // what was named meanwhile stays
     }
     this.file.value = "";
   }
@@ -106,12 +112,13 @@ export class DataCard {
     const path = this.path.value.trim();
     if (path !== this.#path) this.#forget(path);
     this.actions.chosen(path);
+    const newest = this.#looked();
     if (!path) return;
     const settings = this.actions.settings();
     this.#say("reading …", "busy");
     try {
       const report = await api.datasetInspect({ ...settings, path });
-      if (path !== this.path.value.trim()) return;
+      if (!newest()) return;
       this.#report = report;
       this.#draw();
       this.#thumbnails();
@@ -119,15 +126,19 @@ export class DataCard {
       if (this.captionsBox.open) this.#page(0);
       this.actions.changed();
     } catch (error) {
-      this.#fail(error);
+      if (newest()) this.#fail(error);
     }
   }
 
+  /** Another data set is meant from now on: nothing that was asked about the former one is drawn any more. */
   #forget(path) {
     this.#path = path;
     this.#report = null;
+    this.#tiled();
+    this.#paged();
     this.captioner.offer("");
     this.captionsBox.open = false;
+    this.captions.replaceChildren();
     this.#draw();
     this.actions.changed();
   }
@@ -166,48 +177,66 @@ export class DataCard {
   }
 
   async #thumbnails() {
+    const path = this.#path;
+    const newest = this.#tiled();
     try {
-      const { entries } = await api.datasetCaptions(this.#path, 0, FIRST);
+      const { entries } = await api.datasetCaptions(path, 0, FIRST);
+      if (!newest()) return;
       this.tiles.replaceChildren(...entries.map((entry) => el("figure", { role: "listitem", title: entry.name },
-        el("img", { alt: "", loading: "lazy", src: api.datasetThumbnailUrl(this.#path, entry.name) }),
+        el("img", { alt: "", loading: "lazy", src: api.datasetThumbnailUrl(path, entry.name) }),
         el("figcaption", {}, entry.captions[0] || "no caption"))));
     } catch (error) {
-      toast(error.message, "bad");
+      if (newest()) toast(error.message, "bad");
     }
   }
 
   async #page(offset) {
+    const path = this.#path;
+    const newest = this.#paged();
     this.#offset = offset;
+    this.#due = true;
     try {
-      const page = await api.datasetCaptions(this.#path, offset, PAGE);
+      const page = await api.datasetCaptions(path, offset, PAGE);
+      if (!newest() || this.#typing) return; // what is being typed is saved first, and then read with the others
+      this.#due = false;
       const move = (words, to) => button(words, () => this.#page(to), { kind: "small" });
       this.captions.replaceChildren(
-        ...page.entries.map((entry) => this.#caption(entry)),
+        ...page.entries.map((entry) => this.#caption(path, entry)),
         el("div", { class: "ls-actions" }, offset > 0 ? move("back", Math.max(0, offset - PAGE)) : null,
           el("span", { class: "ls-faint" }, `${offset + 1}–${offset + page.entries.length} of ${page.total}`),
           offset + PAGE < page.total ? move("on", offset + PAGE) : null));
     } catch (error) {
-      this.captions.replaceChildren(el("p", { class: "ls-warning" }, error.message));
+      if (newest()) this.captions.replaceChildren(el("p", { class: "ls-warning" }, error.message));
     }
   }
 
-  #caption(entry) {
+  /** Whether a caption has been changed and not been left. */
+  get #typing() {
+    const area = document.activeElement;
+    return this.captions.contains(area) && area.matches("textarea") && area.value !== area.defaultValue;
+  }
+
+  #caption(path, entry) {
     const area = el("textarea", { rows: "2", "aria-label": `Captions of ${entry.name}, one a line`, title: "One caption a line; saved when you leave the field" });
-    area.value = entry.captions.join("\n");
+    area.defaultValue = entry.captions.join("\n");
     const tokens = el("small", { class: entry.tokens > 75 ? "ls-bad" : "ls-faint" }, plural(entry.tokens, "token"));
-    area.addEventListener("change", () => this.#save(entry, area));
+    area.addEventListener("change", () => this.#save(path, entry, area));
     return el("div", { class: "ls-caption" },
-      el("img", { alt: "", loading: "lazy", src: api.datasetThumbnailUrl(this.#path, entry.name) }),
+      el("img", { alt: "", loading: "lazy", src: api.datasetThumbnailUrl(path, entry.name) }),
       el("div", {}, el("small", { class: "ls-faint" }, `${entry.name} · ${entry.width}×${entry.height} · `), tokens, area));
   }
 
-  async #save(entry, area) {
-    const captions = area.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  async #save(path, entry, area) {
+    const typed = area.value;
+    const captions = typed.split("\n").map((line) => line.trim()).filter(Boolean);
     try {
-      const { former } = await api.datasetEdit(this.#path, entry.name, captions);
+      const { former } = await api.datasetEdit(path, entry.name, captions);
+      area.defaultValue = typed;
+      const again = () => path === this.#path && this.#page(this.#offset);
+      if (this.#due || !area.isConnected) again(); // captions that were read before it was saved
       const undo = async () => {
-        await api.datasetEdit(this.#path, entry.name, former).catch((error) => toast(error.message, "bad"));
-        this.#page(this.#offset);
+        await api.datasetEdit(path, entry.name, former).catch((error) => toast(error.message, "bad"));
+        again();
       };
       toast(`The caption of ${entry.name} is saved.`, "good", { words: "undo", run: undo });
     } catch (error) {

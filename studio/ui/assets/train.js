@@ -1,7 +1,7 @@
 // The Train tab: data and form of a new run on the left with the list of runs, the run that is looked at on the right.
 
 import * as api from "./api.js";
-import { bytes, debounce, el, toast } from "./dom.js";
+import { bytes, debounce, el, toast, turns } from "./dom.js";
 import { DataCard } from "./train-data.js";
 import { TrainForm } from "./train-form.js";
 import { RunList } from "./train-list.js";
@@ -14,6 +14,7 @@ export class TrainTab {
   #wanted = null; // the run to show once the tab is there
   #saved = "";
   #memory = "";
+  #estimated = turns();
 
   /** `use(run)` puts a finished LoRA into the prompt; `browser()` names this browser. */
   constructor(store, { use, browser }) {
@@ -134,13 +135,15 @@ export class TrainTab {
 
   #dataSettings() {
     const { data, batch } = this.form.config().method;
-    const { pictures, captions, side, ...given } = data ?? {}; // a model from nothing says these of its own drawings
+    const { pictures, captions, side, path, ...given } = data ?? {}; // a model from nothing says these of its own drawings; the path is the data card's
     return { ...given, ...(side ? { resolution: side } : {}), batch: batch ?? 1 };
   }
 
   /** Ask how much memory the run would take; a form that is not right yet says nothing of it. */
   async #estimate() {
+    const newest = this.#estimated();
     const told = await api.trainingEstimate(this.form.config()).catch(() => null);
+    if (!newest()) return;
     this.#memory = told ? `about ${bytes(told.training)} of memory, ${bytes(told.loading)} while loading` : "";
     this.#plan();
   }
