@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
+from studio.schema.training import TrainingConfig
+from studio.training.runs import RunFolder, StageStarted, new_run
 from tests.browser import test_training
-from tests.browser.conftest import Open
-from tests.browser.test_training import WORDS, drawn, fill, open_tab
+from tests.browser.conftest import Open, Server
+from tests.browser.test_training import RUN, WORDS, drawn, fill, open_tab, written
+from tests.runs.pretend import configuration, step_done
 
 training = test_training.training
 DATA, CAPTIONS, INSPECT = "#train_data", "#train_captions > summary", "**/datasets/inspect"
@@ -200,3 +204,79 @@ def a_captioner_that_is_gone_is_not_waited_for(page: Page) -> None:
     before = asked
     page.wait_for_timeout(1500)
     assert asked == before
+
+
+def test_of_runs_only_what_was_asked_last_is_shown(open_page: Open, server: Server, training: Path) -> None:
+    with ExitStack() as stack:
+        run = written(server, 212, stack=stack)
+        plain = configuration(Path("/pictures"), name="plain")
+        other = new_run(TrainingConfig.model_validate(plain.model_dump()), server.studio.paths.runs)
+        other.append(StageStarted(time=time.time(), stage="train", step=0, total=300))
+        other.append(step_done(1))
+        other.log.write_text("another log\n")
+        waiting = server.studio.training.create(configuration(training, name="waiting"))
+        page = open_page(expected=("ERR_FAILED", "status of 404", "status of 422"))
+        open_tab(page)
+        look_at(page, "duotone")
+        expect(page.locator(".ls-sample-row")).to_have_count(4)
+        stages_come_in_order(page)
+        logs_and_samples_stay_with_their_run(page, run)
+        the_form_is_of_the_run_that_was_duplicated_last(page, run)
+        a_run_that_was_deleted_does_not_come_back(page, waiting.id)
+
+
+def look_at(page: Page, name: str) -> None:
+    page.locator("#train_runs .ls-run", has_text=name).locator(".ls-run-open").click()
+    expect(page.locator("#train_run_name")).to_have_text(name)
+
+
+def stages_come_in_order(page: Page) -> None:
+    stages = page.locator(f"{RUN} .ls-chips").first
+    held = Held(page, "**/curves?stage=cache-latents")
+    stages.get_by_role("button", name="cache latents").click()
+    held.arrives()
+    stages.get_by_role("button", name="train").click()
+    held.let_go()
+    expect(stages.get_by_role("button", name="train")).to_have_attribute("aria-pressed", "true")
+
+
+def logs_and_samples_stay_with_their_run(page: Page, run: RunFolder) -> None:
+    log, log_box = page.locator("#train_log"), page.locator(f"{RUN} details > summary")
+    held = Held(page, f"**/{run.id}/log")
+    log_box.click()
+    held.arrives()
+    look_at(page, "plain")
+    expect(page.locator("#train_samples")).to_be_hidden()
+    log_box.click()
+    expect(log).to_have_text("another log")
+    held.let_go()
+    expect(log).to_have_text("another log")
+    page.route("**/log", lambda route: route.abort())
+    log_box.click()
+    log_box.click()
+    expect(page.locator(".ls-toast.bad", has_text="does not answer")).to_be_visible()
+
+
+def the_form_is_of_the_run_that_was_duplicated_last(page: Page, run: RunFolder) -> None:
+    duplicate = page.locator("#train_run_actions").get_by_role("button", name="duplicate")
+    look_at(page, "duotone")
+    held = Held(page, f"**/training/runs/{run.id}")
+    duplicate.click()
+    held.arrives()
+    look_at(page, "plain")
+    duplicate.click()
+    expect(page.locator("#train_name")).to_have_value("plain")
+    held.let_go()
+    expect(page.locator("#train_name")).to_have_value("plain")
+
+
+def a_run_that_was_deleted_does_not_come_back(page: Page, run_id: str) -> None:
+    look_at(page, "waiting")
+    actions, rows = page.locator("#train_run_actions"), page.locator("#train_runs .ls-run")
+    held = Held(page, f"**/{run_id}/stop")
+    actions.get_by_role("button", name="take out").click()
+    held.arrives()
+    actions.get_by_role("button", name="delete").click()
+    expect(rows).to_have_count(2)
+    held.let_go()
+    expect(rows).to_have_count(2)

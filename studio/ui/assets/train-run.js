@@ -1,7 +1,7 @@
 // The run that is looked at: how far it is, its curves, its samples over the steps, its log, and what can be asked of it.
 
 import * as api from "./api.js";
-import { button, download, duration, el, inFrame, setSource, setText, show, toast } from "./dom.js";
+import { button, download, duration, el, inFrame, setSource, setText, show, toast, turns } from "./dom.js";
 import { Lightbox } from "./lightbox.js";
 import { Chart } from "./train-chart.js";
 import { METHODS } from "./train-form.js";
@@ -17,6 +17,7 @@ export class RunView {
   #busy = false;
   #stage = "";
   #later = 0;
+  #logged = turns();
   #pictures = []; // [url, words] of the samples as they are laid out
   #large = 0;
 
@@ -39,7 +40,7 @@ export class RunView {
     this.buttons = el("div", { class: "ls-actions", id: "train_run_actions" });
     this.log = el("pre", { class: "ls-info", tabindex: "0", id: "train_log" });
     this.logBox = el("details", { class: "ls-fold" }, el("summary", {}, "log"), this.log);
-    this.logBox.addEventListener("toggle", () => this.#readLog());
+    this.logBox.addEventListener("toggle", () => this.#readLog().catch((error) => toast(error.message, "bad")));
     this.card = el("section", { class: "ls-card ls-run-card", id: "train_run", "aria-label": "The run", hidden: true },
       el("header", {}, this.name, this.facts), this.about, el("div", { class: "ls-bar" }, this.bar), this.message, this.note, this.stages, this.chart.root, this.buttons, this.logBox);
     this.grid = el("div", { class: "ls-samples", role: "table", "aria-label": "Sample pictures: a row for each prompt, a column for each step" });
@@ -61,6 +62,9 @@ export class RunView {
     this.#stage = "";
     this.chart.show(null, 0);
     this.grid.replaceChildren();
+    show(this.samplesCard, false);
+    this.#logged(); // the answer about the former run's log is not awaited any more
+    setText(this.log, "");
     this.logBox.open = false;
     this.draw();
   }
@@ -133,11 +137,13 @@ export class RunView {
     }
     this.#busy = true;
     const id = run.id;
+    const stage = this.#stage;
+    const wanted = () => id === this.#id && stage === this.#stage;
     try {
-      const curves = await api.trainingCurves(id, this.#stage);
+      const curves = await api.trainingCurves(id, stage);
       const pictures = samples && samples !== this.#seen.samples ? await api.trainingSamples(id) : null;
-      if (id === this.#id) {
-        this.#seen = { at: Date.now(), offset: curves.offset, samples, stage: this.#stage };
+      if (wanted()) {
+        this.#seen = { at: Date.now(), offset: curves.offset, samples, stage };
         this.#drawStages(curves);
         this.chart.show(curves, curves.stage === run.summary.stage ? run.summary.total : 0);
         if (pictures) this.#drawSamples(pictures);
@@ -148,7 +154,7 @@ export class RunView {
       if (error.status !== 404 && error.status !== 0) toast(error.message, "bad");
     } finally {
       this.#busy = false;
-      if (id !== this.#id || (this.store.runs.get(id)?.summary.offset ?? 0) > (this.#seen.offset ?? 0)) this.draw();
+      if (!wanted() || (this.store.runs.get(id)?.summary.offset ?? 0) > (this.#seen.offset ?? 0)) this.draw();
     }
   }
 
@@ -203,7 +209,9 @@ export class RunView {
 
   async #readLog() {
     if (!this.logBox.open || !this.#id) return;
+    const newest = this.#logged();
     const { text, size } = await api.trainingLog(this.#id);
+    if (!newest()) return;
     const bottom = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
     setText(this.log, size ? text : "Nothing was printed.");
     if (bottom) this.log.scrollTop = this.log.scrollHeight;

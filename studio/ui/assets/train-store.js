@@ -4,9 +4,11 @@ import * as api from "./api.js";
 
 export const LIVING = ["running", "paused"];
 export const RESUMABLE = ["stopped", "interrupted", "failed"];
+const REMEMBERED = 200;
 
 export class RunStore {
   #listeners = new Set();
+  #gone = new Set(); // ids of runs that are no more; an answer that tells of one of them is a late one
 
   constructor() {
     this.runs = new Map();
@@ -20,16 +22,18 @@ export class RunStore {
 
   /** One `training` message of the stream: all runs (`whole`), or those that changed and those that are gone. */
   apply({ whole, runs, gone }) {
-    if (whole) this.runs.clear();
-    for (const id of gone) this.runs.delete(id);
-    for (const record of runs) this.runs.set(record.id, record);
+    for (const id of whole ? [...this.runs.keys()] : gone) this.#forget(id);
+    for (const record of runs) {
+      this.#gone.delete(record.id);
+      this.runs.set(record.id, record);
+    }
     this.known = true;
     this.#tell();
   }
 
   /** A record that an order was answered with: the stream may have told of later changes before it arrived. */
   merge(record) {
-    if (record.revision < (this.runs.get(record.id)?.revision ?? 0)) return;
+    if (this.#gone.has(record.id) || record.revision < (this.runs.get(record.id)?.revision ?? 0)) return;
     this.runs.set(record.id, record);
     this.#tell();
   }
@@ -57,8 +61,14 @@ export class RunStore {
 
   async remove(id) {
     await api.trainingDelete(id);
-    this.runs.delete(id);
+    this.#forget(id);
     this.#tell();
+  }
+
+  #forget(id) {
+    this.runs.delete(id);
+    this.#gone.add(id);
+    if (this.#gone.size > REMEMBERED) this.#gone.delete(this.#gone.values().next().value);
   }
 
   #tell() {

@@ -15,6 +15,7 @@ export class TrainTab {
   #saved = "";
   #memory = "";
   #estimated = turns();
+  #duplicated = turns();
 
   /** `use(run)` puts a finished LoRA into the prompt; `browser()` names this browser. */
   constructor(store, { use, browser }) {
@@ -110,8 +111,10 @@ export class TrainTab {
 
   /** The form as this run was started; what is changed then makes another run. */
   async #duplicate(id) {
+    const newest = this.#duplicated();
     try {
       const { config } = await api.trainingRun(id);
+      if (!newest()) return;
       if (!config) throw new Error("The configuration of this run cannot be read.");
       this.form.fill(config);
       this.data.show(config.method.data?.path ?? "");
