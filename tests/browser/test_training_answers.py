@@ -13,6 +13,7 @@ from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from studio.schema.training import TrainingConfig
 from studio.training.runs import RunFolder, StageStarted, new_run
+from studio.ui.static import assets_url
 from tests.browser import test_training
 from tests.browser.conftest import Open, Server
 from tests.browser.test_training import RUN, WORDS, drawn, fill, open_tab, written
@@ -280,3 +281,32 @@ def a_run_that_was_deleted_does_not_come_back(page: Page, run_id: str) -> None:
     expect(rows).to_have_count(2)
     held.let_go()
     expect(rows).to_have_count(2)
+
+
+def test_a_form_is_kept_though_it_is_wrong_or_left_or_the_server_was_away(open_page: Open, server: Server) -> None:
+    page = open_page(expected=("status of 422", "ERR_FAILED"))
+    open_tab(page)
+    browser = page.evaluate("localStorage.getItem('latent-studio-browser')")
+
+    def kept() -> dict[str, Any]:
+        return (server.studio.load_form(f"{browser}-train") or {}).get("values", {})
+
+    page.locator("#train_kind").select_option("scratch")
+    page.locator("#train_more > summary").click()
+    fill(page, "method_unet_channels", "64 128")
+    page.locator("#train_start").click()
+    expect(page.locator("#train_method_unet_channels_error")).to_contain_text("'64 128' is not possible")
+    until(page, lambda: kept().get("method", {}).get("unet", {}).get("channels") == ["64 128"])
+    fill(page, "method_unet_channels", "64, 128")
+    fill(page, "method_unet_attention", "true")
+    page.locator("#train_start").click()
+    expect(page.locator(".ls-more-fields .ls-bad:visible")).to_contain_text("attention names 1 levels, channels 2")
+    page.route("**/form/*-train", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        fill(page, "name", "while-away")
+    page.unroute("**/form/*-train")
+    written(server, 1)  # news of a run shows that the server is there
+    until(page, lambda: kept()["name"] == "while-away")
+    fill(page, "name", "left-at-once")
+    page.goto(f"{server.url}{assets_url()}/favicon.png")
+    until(page, lambda: kept()["name"] == "left-at-once")

@@ -1,7 +1,8 @@
 // The form of a new run, built from the schema of its configuration: bounds, defaults and help texts come from the server.
 
 import * as api from "./api.js";
-import { button, debounce, duration, el, setText, show, toast } from "./dom.js";
+import { button, duration, el, setText, show, toast } from "./dom.js";
+import { KeptForm } from "./kept.js";
 
 /** What is seen at once, of those methods that have it; the rest is under "more". The data set has a card of its own. */
 const BASIC = [
@@ -24,7 +25,7 @@ export class TrainForm {
   /** `changed()` is called after every change, `start(config)` when the form is sent; `browser()` names this browser. */
   constructor({ changed, start, browser }) {
     this.actions = { changed, start };
-    this.keep = debounce(() => api.saveForm(`${browser()}-train`, { values: this.#entered(), touched: [...this.#touched] }).catch(() => {}), 500);
+    this.kept = new KeptForm(() => `${browser()}-train`, () => ({ values: this.#entered(), touched: [...this.#touched] }));
     this.browser = browser;
   }
 
@@ -53,6 +54,7 @@ export class TrainForm {
 
   /** Read schema, presets, models and what this browser had entered. Throws what the server says. */
   async load() {
+    await this.kept.recover();
     const [told, models, kept] = await Promise.all([api.trainingForm(), api.models(), api.loadForm(`${this.browser()}-train`).catch(() => null)]);
     this.#schema = told.config;
     this.#presets = told.presets;
@@ -70,6 +72,11 @@ export class TrainForm {
       this.preset.value = this.#presets[0]?.name ?? "";
       setText(this.hint, this.#presets[0]?.description ?? "");
     }
+  }
+
+  /** The server is there: what could not be kept while it was away is kept now. */
+  back() {
+    if (this.#schema) this.kept.retry(); // before that the form holds nothing
   }
 
   /** Show a configuration; what it does not name gets its default. */
@@ -218,7 +225,7 @@ export class TrainForm {
   }
 
   #changed() {
-    this.keep();
+    this.kept.changed();
     this.actions.changed();
   }
 
@@ -252,10 +259,12 @@ export class TrainForm {
     }
   }
 
-  /** The server named a field: `method.lora.network.rank` is ours without the method's name. */
+  /** The server named a field: `method.lora.network.rank` is ours without the method's name. It may be an item of a list in one, or a group of them. */
   #refused(error) {
     toast(error.message, "bad");
-    const path = (error.detail?.field ?? "").replace(`method.${this.kind}`, "method").replace(/^model$/, "method.model");
+    const named = (error.detail?.field ?? "").replace(`method.${this.kind}`, "method").replace(/^model$/, "method.model");
+    const inside = named.includes(".") ? `${named}.` : null; // "method" alone is about all of them
+    const path = [...this.#fields.keys()].find((each) => each === named || named.startsWith(`${each}.`) || (inside && each.startsWith(inside)));
     if (this.#mark(path, error.message)) this.#fields.get(path).input.focus();
   }
 }
@@ -278,8 +287,17 @@ function read({ schema, input, optional }) {
     return Number(input.value);
   }
   if (schema.type === "array" && schema.items?.type === "string") return input.value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (schema.type === "array") return input.value.split(",").map((part) => JSON.parse(part.trim() || "null"));
+  if (schema.type === "array") return input.value.split(",").map((part) => parsed(part.trim()));
   return input.value;
+}
+
+/** A number, a truth or null; anything else stays the words it is, for the server to say what is wrong with them. */
+function parsed(text) {
+  try {
+    return JSON.parse(text || "null");
+  } catch {
+    return text;
+  }
 }
 
 function write({ schema, input }, value) {

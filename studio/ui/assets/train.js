@@ -33,7 +33,10 @@ export class TrainTab {
     this.view = new RunView(store, actions);
     this.reestimate = debounce(() => this.#estimate(), 500);
     this.reinspect = debounce(() => this.data.report && this.data.inspect(), 800);
-    store.subscribe(() => this.#draw());
+    store.subscribe(() => {
+      this.form.back();
+      this.#draw();
+    });
   }
 
   mount(panel) {
