@@ -116,6 +116,9 @@ def hand_over(home: Home, command: Sequence[str]) -> int:
     else:
         words = [home.python, "-m", "studio", *command]
         environ["PYTHONSAFEPATH"] = "1"  # a folder named `studio` where the user stands is not the program
+    if os.name == "nt" and not home.root.isascii():
+        # Before 3.13 Python reads the file that names this folder in another encoding there than it is written in.
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (home.root, environ.get("PYTHONPATH"))))
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name != "nt":

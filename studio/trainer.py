@@ -15,6 +15,7 @@ from pathlib import Path
 
 from studio.errors import TrainingError
 from studio.paths import REPOSITORY
+from studio.schema.training import load_training_config
 from studio.training.runs import (
     Event,
     RunFailed,
@@ -24,6 +25,7 @@ from studio.training.runs import (
     RunStopped,
     prepare_run,
     read_events,
+    run_of,
     worker_command,
 )
 from studio.training.sitting import last_sitting
@@ -75,10 +77,13 @@ class TrainingSession:
 
         Raises `SettingsError` for the recipe, `TrainingError` when the run is being trained already.
         """
+        run = run_of(load_training_config(recipe), runs)
+        sitting = last_sitting(run)
+        if (
+            sitting and sitting.process()
+        ):  # nothing of it is touched then: neither its configuration nor what is wished of it
+            raise TrainingError(f"{run.id} is being trained already, by process {sitting.pid}.")
         self.run: RunFolder = prepare_run(recipe, runs)
-        sitting = last_sitting(self.run)
-        if sitting and sitting.process():
-            raise TrainingError(f"{self.run.id} is being trained already, by process {sitting.pid}.")
         self._offset = self.run.events.stat().st_size if self.run.events.exists() else 0
         self._process = start_worker(self.run, worker_command(self.run, sys.executable, device=device))
 

@@ -99,6 +99,8 @@ class Home:
             return True
         if "environment" in stamp and stamp["environment"].rpartition(" ")[0] != self.base_python():
             return True
+        if self.base_python() == "own" and self._lacks_its_home():
+            return True
         folder = self.site_packages()
         complete = "packages" in stamp and "torch" in stamp
         return complete and not all(os.path.isdir(os.path.join(folder, name)) for name in ESSENTIAL)
@@ -107,6 +109,15 @@ class Home:
         """The Python that the environment was made from: an update of the system may put another in its place."""
         path = os.path.realpath(self.python)
         return "own" if path.startswith(os.path.realpath(self.venv)) else path
+
+    def _lacks_its_home(self) -> bool:
+        """Whether the folder is gone that the environment's own Python, a copy as on Windows, needs everything else from."""
+        try:
+            with open(os.path.join(self.venv, "pyvenv.cfg"), encoding="utf-8") as stream:
+                noted = dict(line.split(" = ", 1) for line in stream.read().splitlines() if " = " in line)
+        except (OSError, ValueError):
+            return False
+        return "home" in noted and not os.path.isdir(noted["home"])
 
     def needs_xformers(self, wanted: Wanted, build: str) -> bool:
         """Whether xformers was asked for, would work, and is not there."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,8 +50,8 @@ class PaintingGate:
             yield from self._wait(cancel, self._names_of_trainers, "waiting for the training of {}", None)
         elif turns == "picture first":
             for view in self._rivals():
-                if "pause" in view.obeys and not view.folder.asked("pause"):
-                    view.folder.ask("pause", PAINTING)
+                if "pause" in view.obeys and (not view.folder.asked("pause") or view.folder.abandoned("pause")):
+                    view.folder.ask("pause", PAINTING, until_gone=os.getpid())
             yield from self._wait(cancel, self._names_of_pausing, "{} pauses for this picture", PAUSE_PATIENCE)
 
     def leave(self) -> None:

@@ -64,7 +64,7 @@ class OptimizerPart(Part):
         1e-4, gt=0, le=10, description="Peak learning rate; 1 for prodigy, which finds its own"
     )
     text_rate_factor: float = Field(
-        0.5, gt=0, le=10, description="Text encoder's learning rate relative to the U-Net's"
+        0.5, gt=0, le=10, description="Text encoder's learning rate relative to the U-Net's; prodigy has one for both"
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay")
     clip_norm: float = Field(1.0, gt=0, le=1000, description="Largest gradient norm")

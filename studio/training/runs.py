@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import psutil  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from studio.errors import TrainingError
@@ -241,12 +242,25 @@ class RunFolder:
     def asked(self, command: Command) -> bool:
         return (self.path / "control" / command).exists()
 
-    def ask(self, command: Command, why: str = "") -> None:
-        """Wish something of the worker; it is done after the step that it is at. ``why`` is for ``why_asked``."""
-        atomic_write(self.path / "control" / command, why.encode())
+    def ask(self, command: Command, why: str = "", *, until_gone: int | None = None) -> None:
+        """Wish something of the worker; it is done after the step that it is at.
+
+        ``why`` is for ``why_asked``, ``until_gone`` the process that takes the wish back, for ``abandoned``.
+        """
+        words = why if until_gone is None else f"{why}\n{until_gone}"
+        atomic_write(self.path / "control" / command, words.encode())
 
     def why_asked(self, command: Command) -> str | None:
         """Why something is wished of the worker; None when it is not."""
+        words = self._wish(command)
+        return None if words is None else words.partition("\n")[0]
+
+    def abandoned(self, command: Command) -> bool:
+        """Whether something is wished by a process that is no more, so that nobody will take it back."""
+        pid = (self._wish(command) or "").partition("\n")[2]
+        return pid.isdecimal() and not psutil.pid_exists(int(pid))
+
+    def _wish(self, command: Command) -> str | None:
         try:
             return (self.path / "control" / command).read_text("utf-8")
         except OSError:
@@ -276,10 +290,15 @@ def prepare_run(config_path: Path, runs_dir: Path) -> RunFolder:
     Raises ``SettingsError`` for a recipe that cannot be used.
     """
     config = load_training_config(config_path)
-    run = RunFolder(runs_dir / f"{config.name}-{_digest(config)}")
+    run = run_of(config, runs_dir)
     _freeze(run, config)
     run.forget_wishes()
     return run
+
+
+def run_of(config: TrainingConfig, runs_dir: Path) -> RunFolder:
+    """The run folder that ``prepare_run`` makes for a recipe of this configuration, untouched."""
+    return RunFolder(runs_dir / f"{config.name}-{_digest(config)}")
 
 
 def new_run(config: TrainingConfig, runs_dir: Path) -> RunFolder:

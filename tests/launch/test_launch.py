@@ -59,6 +59,17 @@ def test_a_changed_lock_file_costs_its_own_step_only(tree: Tree) -> None:
     assert tree.pip_calls() == [FIRST_START[1]]
 
 
+def test_an_environment_whose_python_has_lost_its_home_is_damaged(tree: Tree) -> None:
+    """Where the environment's Python is a copy, as on Windows, it still starts when the one it was made from is gone, and fails then."""
+    tree.launch()
+    stamp = tree.home.read_stamp()
+    notes = tree.root / ".venv" / "pyvenv.cfg"
+    notes.write_text(f"include-system-site-packages = false\nhome = {tree.root}\nversion = 3.11.7\n", encoding="utf-8")
+    assert not tree.home.is_damaged(stamp)
+    notes.write_text(f"home = {tree.root / 'gone'}\n", encoding="utf-8")
+    assert tree.home.is_damaged(stamp)
+
+
 def test_a_moved_folder_costs_the_project_step_only(tree: Tree) -> None:
     tree.launch()
     moved = Tree(tree.root.with_name("elsewhere"), environ=tree.environ)

@@ -10,6 +10,7 @@ import pytest
 
 from studio.errors import SettingsError, TrainingError
 from studio.schema.training import ScratchMethod, load_training_config
+from studio.trainer import TrainingSession
 from studio.training.runs import (
     COMMANDS,
     Measured,
@@ -20,6 +21,7 @@ from studio.training.runs import (
     read_events,
     worker_command,
 )
+from studio.training.sitting import claim
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -88,6 +90,15 @@ def test_the_same_recipe_resumes_its_run_also_with_more_steps(tmp_path: Path) ->
     assert not longer.stop_requested()
     other = prepare_run(recipe(tmp_path, RECIPE.replace("seed = 3", "seed = 4")), tmp_path / "runs")
     assert other.path != first.path
+
+
+def test_a_recipe_whose_run_is_being_trained_touches_nothing_of_it(tmp_path: Path) -> None:
+    run = prepare_run(recipe(tmp_path), tmp_path / "runs")
+    frozen = (run.path / "config.json").read_bytes()
+    run.ask("pause")
+    with claim(run), pytest.raises(TrainingError, match="is being trained already"):
+        TrainingSession(recipe(tmp_path, RECIPE.replace("steps = 10", "steps = 20")), tmp_path / "runs")
+    assert run.asked("pause") and (run.path / "config.json").read_bytes() == frozen
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -102,6 +104,26 @@ def test_save_sample_and_pause_are_obeyed_between_steps(tmp_path: Path, monkeypa
     assert not run.asked("save") and not run.asked("sample")
     now, final = run.root / "loras" / "tiny-step000001.safetensors", run.root / "loras" / "tiny.safetensors"
     assert read_header(now)["__metadata__"]["ss_steps"] == "1" and read_header(final)["__metadata__"]["ss_steps"] == "6"
+
+
+def test_a_pause_whose_asker_was_killed_ends(tmp_path: Path) -> None:
+    run = new(tmp_path / "s")
+    asker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.ask("pause", "painting", until_gone=asker.pid)
+    assert run.why_asked("pause") == "painting" and not run.abandoned("pause")
+
+    def kill() -> None:
+        _wait(run, "paused")
+        asker.kill()
+        asker.communicate()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with eager_polling():
+        train(run)
+    killer.join()
+    assert [event.name for event in events(run, "command")] == ["paused", "resumed"]
+    assert not run.asked("pause")
 
 
 def test_a_paused_run_can_be_stopped(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from studio.errors import StorageError, TrainingError
 from studio.schema.training_data import DatasetSettings
@@ -170,9 +171,10 @@ def test_numbers_that_an_optimizer_keeps_for_a_group_are_saved_too(monkeypatch: 
             for group in self.param_groups:
                 group["d"] *= 3.0
                 group["k"] += 1
+                group["d_hat"] = group.get("d_hat", 0.0) + 1.0  # there only from the first step on
                 for parameter in group["params"]:
                     self.state[parameter]["step"] = group["k"]
-                    parameter.data.add_(parameter.grad, alpha=-group["d"] * group["lr"])
+                    parameter.data.add_(parameter.grad, alpha=-group["d"] * group["d_hat"] * group["lr"])
 
     library = ModuleType("prodigyopt")
     library.Prodigy = Estimating  # type: ignore[attr-defined]
@@ -185,6 +187,39 @@ def test_numbers_that_an_optimizer_keeps_for_a_group_are_saved_too(monkeypatch: 
     second = build(broken, "prodigy")
     load_optimizer(second, save_optimizer(first))
     assert second.param_groups[0]["k"] == 2 and isinstance(second.param_groups[0]["k"], int)
+    advance(broken, second, range(2, 4))
+    assert all(torch.equal(left, right) for left, right in zip(whole, broken, strict=True))
+
+
+def test_a_state_is_taken_from_where_the_optimizer_works(tmp_path: Path) -> None:
+    """As of bitsandbytes: small numbers, one table for all of them, and a `state_dict` that hides both."""
+
+    class Eight(torch.optim.SGD):
+        table = torch.linspace(-1, 1, 256)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"state": {}, "param_groups": super().state_dict()["param_groups"]}
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    state = self.state[parameter]
+                    if not state:
+                        state.update(step=0, state1=torch.zeros(parameter.shape, dtype=torch.uint8), qmap1=self.table)
+                    state["step"] += 1
+                    state["state1"] = (state["state1"] * 3 + (parameter.grad > 0)).to(torch.uint8)
+                    parameter.data.sub_(state["qmap1"][state["state1"].long()], alpha=group["lr"] / state["step"])
+
+    def made(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return Eight([{"params": [each], "peak": 0.1} for each in parameters], 0.1)
+
+    whole, broken = weights(), weights()
+    advance(whole, made(whole), range(4))
+    first = made(broken)
+    advance(broken, first, range(2))
+    save_file(save_optimizer(first), tmp_path / "state.safetensors")
+    second = made(broken)
+    load_optimizer(second, load_file(tmp_path / "state.safetensors"))
     advance(broken, second, range(2, 4))
     assert all(torch.equal(left, right) for left, right in zip(whole, broken, strict=True))
 

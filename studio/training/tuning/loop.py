@@ -229,6 +229,8 @@ class Loop:
     def _heard(self) -> tuple[bool, bool, bool]:
         """Whether the run is to save, to sample, to pause. The leading process reads, so that all do the same."""
         wishes: tuple[Command, ...] = ("save", "sample", "pause")
+        if self._context.team.leads and self._context.run.abandoned("pause"):
+            self._context.run.withdraw("pause")  # whoever painted a picture meanwhile was killed over it
         asked = [self._context.team.leads and self._context.run.asked(wish) for wish in wishes]
         save, sample, pause = self._context.team.total(*map(float, asked))
         return bool(save), bool(sample), bool(pause)

@@ -22,7 +22,7 @@ class Objective:
     def __init__(self, alphas_cumprod: torch.Tensor, prediction: PredictionType, part: LossPart) -> None:
         self._alpha = alphas_cumprod.sqrt().float()
         self._sigma = (1 - alphas_cumprod).sqrt().float()
-        self._snr = alphas_cumprod / (1 - alphas_cumprod)
+        self._weights = _loss_weights(alphas_cumprod / (1 - alphas_cumprod), part.min_snr_gamma, prediction)
         self._log_snr = log_snr_table(alphas_cumprod)
         self._predicts_v = prediction == "v_prediction"
         self._part = part
@@ -50,15 +50,18 @@ class Objective:
 
     def weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Weight of each picture's loss, float32 [B]; ones without min-SNR."""
-        snr = self._snr.to(timesteps.device)[timesteps]
-        gamma = self._part.min_snr_gamma
-        if not gamma:
-            return torch.ones_like(snr, dtype=torch.float32)
-        return (snr.clamp(max=gamma) / (snr + 1 if self._predicts_v else snr)).float()
+        return self._weights.to(timesteps.device)[timesteps]
 
     def offset(self, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """`noise` with the offset; `level` is unit noise [B, C, 1, 1]."""
         return noise + self._part.noise_offset * level if self._part.noise_offset else noise
+
+
+def _loss_weights(snr: torch.Tensor, gamma: float | None, prediction: PredictionType) -> torch.Tensor:
+    """Min-SNR weights (arXiv:2303.09556) of all timesteps, float32 [T]: not all devices have the float64 of `snr`."""
+    if not gamma:
+        return torch.ones_like(snr, dtype=torch.float32)
+    return (snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else snr)).float()
 
 
 def _at(table: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -56,15 +56,23 @@ def set_rates(optimizer: torch.optim.Optimizer, share: float) -> float:
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
-    """State of all parameters and groups; plain numbers, which some optimizers keep in either, as float64."""
-    saved = optimizer.state_dict()
-    entries = {f"optimizer.{index}": entry for index, entry in saved["state"].items()}
-    entries |= {f"group.{index}": group for index, group in enumerate(saved["param_groups"])}
+    """State of all parameters and groups; plain numbers, which some optimizers keep in either, as float64.
+
+    It is taken from where the optimizer works: its own `state_dict` may put it another way (bitsandbytes does). No two tensors share memory,
+    which a file of them could not hold.
+    """
+    entries = {
+        f"optimizer.{index}": optimizer.state.get(weight, {}) for index, weight in enumerate(_weights(optimizer))
+    }
+    entries |= {f"group.{index}": group for index, group in enumerate(optimizer.param_groups)}
     tensors: Tensors = {}
+    places: set[int] = set()
     for place, entry in entries.items():
         for name, value in entry.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{place}.{name}"] = value
+                shared = value.untyped_storage().data_ptr() in places
+                places.add(value.untyped_storage().data_ptr())
+                tensors[f"{place}.{name}"] = value.clone() if shared else value
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 tensors[f"number.{place}.{name}"] = torch.tensor(value, dtype=torch.float64)
     return tensors
@@ -72,18 +80,25 @@ def save_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Put back what `save_optimizer` took out; what the settings say of a group counts more than what was saved."""
-    state: dict[int, dict[str, Any]] = {}
-    groups = optimizer.state_dict()["param_groups"]
+    weights = _weights(optimizer)
     for key, value in tensors.items():
         if not key.startswith(("optimizer.", "group.", "number.")):
             continue
         *number, place, index, name = key.split(".", 3 if key.startswith("number.") else 2)
-        found = value.item() if number else value
         if place == "optimizer":
-            state.setdefault(int(index), {})[name] = found
+            weight = weights[int(index)]
+            # Counts of steps are torch's own, and stay on the CPU.
+            optimizer.state[weight][name] = (
+                value.item() if number else value.to("cpu" if name == "step" else weight.device)
+            )
         elif place == "group" and name not in _FROM_SETTINGS:
-            groups[int(index)][name] = type(groups[int(index)][name])(found) if number else found
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+            group = optimizer.param_groups[int(index)]
+            kind = type(group.get(name, 0.0))  # Prodigy has some only once it has made a step
+            group[name] = kind(value.item()) if number else value.to(group["params"][0].device)
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def _adamw(groups: Groups, part: OptimizerPart, device: torch.device) -> torch.optim.Optimizer:

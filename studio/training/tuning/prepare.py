@@ -124,6 +124,6 @@ def _texts(
         wanted.add(caption)
         if len(wanted) > MOST_KEPT:
             return LiveTexts(base.model, learning=False)
-    kept = KeptTexts(folder, base.identity, context.device)
+    kept = KeptTexts(folder, base, context.device)
     kept.fill(context, base, sorted(wanted))
     return kept

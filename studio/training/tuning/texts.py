@@ -26,7 +26,7 @@ from studio.training.tuning.base import Base
 STAGE = "captions"
 MOST_KEPT = 20_000
 """Distinct captions that are kept on disk (about 0.2 MB each for SD 1.x); with more of them the encoders stay loaded."""
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 class Texts(Protocol):
@@ -63,9 +63,11 @@ class LiveTexts:
 class KeptTexts:
     """Reads from disk what was encoded before; the encoders are not needed any more."""
 
-    def __init__(self, folder: Path, identity: str, device: torch.device) -> None:
+    def __init__(self, folder: Path, base: Base, device: torch.device) -> None:
         self._folder = folder
-        self._identity = identity
+        self._identity = (
+            f"{base.identity}|{base.hardware.dtype}"  # what a text encoder says depends on its number format
+        )
         self._device = device
 
     def fill(self, context: TrainingContext, base: Base, captions: Iterable[str]) -> None:

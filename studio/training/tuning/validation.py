@@ -48,7 +48,7 @@ class Validator:
         for index in range(len(self.items))[self.context.team.part(len(self.items))]:
             for batch in self._batches(index, latents, texts):
                 losses = picture_losses(self.context, self.base, self.objective, batch)
-                total, count = total + float(losses.double().sum()), count + len(losses)
+                total, count = total + float(losses.cpu().double().sum()), count + len(losses)
         total, count = self.context.team.total(total, count)
         return total / count
 

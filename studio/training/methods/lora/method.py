@@ -41,7 +41,8 @@ def train_adapters(
         if encoders:
             layers.extend(_in_encoders(base, method.network, context.config.seed, place))
         learning = (base.unet, *base.model.text_encoders) if encoders else (base.unet,)
-        factor = method.optimizer.text_rate_factor if unet else 1.0
+        # Prodigy takes no groups with rates of their own: it finds one for all.
+        factor = method.optimizer.text_rate_factor if unet and method.optimizer.name != "prodigy" else 1.0
         learner = Learner(
             learning,
             Group(_parameters(layer for layer in layers if layer.part == "unet")),
