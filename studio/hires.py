@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from studio.encoders import second_names, second_text_encoders, second_vae
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError, UnknownName
@@ -25,6 +26,12 @@ from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prom
 PIXEL_STEP = 8
 MOST_STEPS = 1000
 """Steps that a schedule may have of which a second pass runs the end: the noise levels that checkpoints are trained with."""
+
+ENLARGES_ONLY: dict[str, Any] = {
+    "steps": 0, "sampler": "", "schedule": "", "cfg_scale": 0.0, "prompt": "", "negative_prompt": "", "refiner": "first pass",
+    "token_merging_ratio": 0.0, "extra_noise": 0.0,
+}  # fmt: skip
+"""What a second pass without strength has, whatever is asked for: it paints nothing, so there is only the first to be refined."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +94,19 @@ def hires_plan(
     size = hires_size(part, width, height) if part else None
     if part is None or size is None or (size.final == (width, height) and part.denoising_strength == 0):
         return None
+    paints, part = part.denoising_strength > 0, _acting(part)
     upscaler, file = find_upscaler(part.upscaler, library, "hires.upscaler")
     model = _painter(part, first, library, upscaler)
-    first_sampler = find_sampler(request.sampler)
-    sampler, schedule = _sampling(part, first_sampler, find_schedule(request.schedule))
+    sampler, schedule = _sampling(part, request)
     steps = _possible_steps(part, part.steps or request.steps)
-    before, calls = model_calls(first_sampler, request.steps), model_calls(sampler, steps)
+    before, calls = model_calls(find_sampler(request.sampler), request.steps), model_calls(sampler, steps)
     finishing, passes = _refined(part.refiner, lambda: refiner(first.model, before), lambda: refiner(model, calls))
     own = {name: text for name in TEMPLATES if (text := getattr(part, name)).strip()}
     try:
         drawn = wordings(request.model_copy(update=own), library, seed)[0]
         second = {name: (drawn[name].strip() if name in own else "") or text for name, text in first.worded.items()}
-        positive, negative = prompt_plans(second, calls, request, before)
-        loras = _loras(second["prompt"], model, first, library)
+        positive, negative = prompt_plans(second, calls, request, before if paints else None)
+        loras = _loras(second["prompt"], model, first, library) if paints else first.loras
         hypernetworks = find_hypernetworks(request, second["prompt"], library)
     except StudioError as error:
         error.field = f"hires.{error.field}" if error.field in own else error.field
@@ -127,8 +134,8 @@ def hires_plan(
         text_encoders=second_text_encoders(part, first.text_encoders, model, library),
         refiner=finishing,
         refiner_passes=passes,
-        token_merging_ratio=part.token_merging_ratio or request.token_merging_ratio,
-        extra_noise=part.extra_noise if part.denoising_strength else 0.0,
+        token_merging_ratio=(part.token_merging_ratio or request.token_merging_ratio) if paints else 0.0,
+        extra_noise=part.extra_noise,
     )
 
 
@@ -227,11 +234,17 @@ def _loras(prompt: str, model: ModelInfo, first: FirstPass, library: ModelLookup
     return tuple(use for use in uses if use.model.family in ("unknown", model.family))
 
 
-def _sampling(part: HiresPass, sampler: SamplerSpec, schedule: ScheduleSpec) -> tuple[SamplerSpec, ScheduleSpec]:
-    """Sampler and running schedule of the second pass, after a first one that was asked for with `sampler` and `schedule`.
+def _acting(part: HiresPass) -> HiresPass:
+    """`part` with what acts of it."""
+    return part if part.denoising_strength else part.model_copy(update=ENLARGES_ONLY)
+
+
+def _sampling(part: HiresPass, request: GenerationRequest) -> tuple[SamplerSpec, ScheduleSpec]:
+    """Sampler and running schedule of the second pass; those of the `request` where it names none.
 
     Raises `UnknownName` naming the part's field.
     """
+    sampler, schedule = find_sampler(request.sampler), find_schedule(request.schedule)
     try:
         second = find_sampler(part.sampler) if part.sampler.strip() else sampler
         asked = find_schedule(part.schedule) if part.schedule.strip() else schedule

@@ -8,6 +8,7 @@ import pytest
 
 from studio.errors import IncompatibleFile, InvalidRequest, UnknownModel, UnknownName
 from studio.hires import hires_size
+from studio.infotext import parse_infotext, write_infotext
 from studio.resolve import fixed
 from studio.samplers.planning import ENDLESS, img2img_steps
 from studio.schema.parts import HiresPass
@@ -301,6 +302,48 @@ def test_a_refiner_finishes_the_second_pass_unless_asked_otherwise() -> None:
     assert finishing(None) == (None, 10)
     assert finishing("first pass") == (10, None)
     assert finishing("both passes") == (10, 10)
+
+
+UNUSED: dict[str, Any] = {
+    "steps": 7, "sampler": "Heun", "schedule": "Beta", "cfg_scale": 2.0, "prompt": "an owl <lora:odd:1>, wash",
+    "negative_prompt": "noise", "refiner": "second pass", "token_merging_ratio": 0.5, "extra_noise": 0.1,
+}  # fmt: skip
+"""Of a second pass, where it paints."""
+
+
+@pytest.mark.parametrize("which", ["first pass", "second pass", "both passes"])
+def test_one_that_only_enlarges_leaves_the_refiner_to_the_first_pass(which: str) -> None:
+    request = asked(
+        {"denoising_strength": 0, "upscaler": "Lanczos", "refiner": which}, refiner={"checkpoint": "other"}, steps=10
+    )
+    resolved = run(request)
+    assert resolved.hires is not None and resolved.hires.refiner is None
+    assert resolved.refiner is not None and resolved.refiner.model.name == "other"
+    assert [model.name for model in resolved.checkpoints] == ["base", "other"]
+    assert run(fixed(request, resolved)) == resolved
+    assert run(make_request(parse_infotext(write_infotext(resolved, 0, "1")).request)) == resolved
+
+
+def test_one_that_only_enlarges_tells_nothing_that_was_not_painted_with() -> None:
+    """Prompts that are edited would read otherwise in a second pass, and LoRAs may have weights for it."""
+    common: dict[str, Any] = {
+        "prompt": "a [fox:long (owl):1.5] <lora:ink:1:hr=0.5>",
+        "pad_conds": True,
+        "token_merging_ratio": 0.25,
+    }
+    only = {"denoising_strength": 0, "upscaler": "Lanczos"}
+    plain, resolved = run(asked(only, **common)), run(asked({**only, **UNUSED}, **common))
+    assert resolved == plain
+    plan = resolved.hires
+    assert plan is not None
+    for name in ("positive", "negative", "loras", "sampler", "schedule", "cfg_scale", "steps", "embeddings", "padding"):
+        assert getattr(plan, name) == getattr(resolved, name), name
+    text = write_infotext(resolved, 0, "1")
+    assert [key for key in parse_infotext(text).pairs if "ires" in key or key.endswith("hr")] == [
+        "Hires upscale",
+        "Hires upscaler",
+    ]
+    assert run(make_request(parse_infotext(text).request)) == resolved
 
 
 def test_a_strength_next_to_nothing_is_refused_and_not_an_endless_schedule() -> None:

@@ -491,6 +491,14 @@ def test_without_strength_it_only_enlarges(engine: DiffusersEngine) -> None:
     assert blurred.shape == (128, 128, 3)
 
 
+def test_without_strength_a_refiner_finishes_what_is_enlarged(engine: DiffusersEngine) -> None:
+    refiner = {"checkpoint": "sd2", "switch_at": 0.5}
+    small = one(engine, hires=None, refiner=refiner)
+    assert not np.array_equal(small, one(engine, hires=None))
+    found = one(engine, hires={"upscaler": "Nearest", "denoising_strength": 0}, refiner=refiner)
+    assert np.array_equal(found, small.repeat(2, axis=0).repeat(2, axis=1))
+
+
 @pytest.mark.parametrize("family", ["sd1-inpaint", "sprout", "sd2"])
 def test_other_checkpoints(engine: DiffusersEngine, family: str) -> None:
     assert one(engine, family=family, hires={"upscaler": "Lanczos", "scale": 1.5}).shape == (96, 96, 3)
