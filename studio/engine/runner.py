@@ -14,13 +14,12 @@ from typing import get_args
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
+from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
-from studio.engine.enlarging import Work
 from studio.engine.faces.restore import FaceKeeper
 from studio.engine.failure import explain, is_device_lost
 from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
@@ -28,17 +27,15 @@ from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.hypernetwork import acts_in
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
-from studio.engine.loading import LatentFacts, LoadedVae
+from studio.engine.loading import LatentFacts
 from studio.engine.loading_copies import Copies
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter, Painting
 from studio.engine.passes import DenoisingPass, Lift, sampling_plan
-from studio.engine.refiner import OTHER_UPSCALERS, RefinerPass, check_job, check_latents
+from studio.engine.refiner import RefinerPass, check_job, check_latents
 from studio.engine.saving import Saving
 from studio.engine.sd_upscale import TiledPasses, enlarged_source
-from studio.engine.source import SourceLatents, source_latents, together
 from studio.engine.token_merging import has_fine_attention
-from studio.engine.upscale import Enlarged, begun, enlarged
 from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.families.tiny_vae import Half
 from studio.infotext import encode_png
@@ -77,7 +74,7 @@ class DiffusersEngine:
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._faces = FaceKeeper(self._hardware)
-        self._saving = Saving()  # of the job that runs
+        self._begin(Saving())
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
         self._model_name = ""
@@ -163,22 +160,28 @@ class DiffusersEngine:
             finally:
                 self._activity = ""
 
+    def _begin(self, saving: Saving) -> None:
+        """A job that saves memory in its own way, the autoencoders too."""
+        self._saving = saving
+        self._coding = Coding(self._keeper, self._hardware, saving)
+
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         self._keeper.gather()
         loads = any(not self._keeper.has(one, Storage.of(resolved, one)) for one in resolved.checkpoints)
         if resolved.faces is None and loads:
             self._faces.release()  # a checkpoint may need the room
         loaded = yield from self._prepare(resolved)
+        self._begin(Saving(loaded.offload))
         restore = self._faces.restore(resolved.faces) if resolved.faces else None
         for half in get_args(Half):
-            self._coder(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
+            self._coding.vae(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
         for model in resolved.upscaler_models:
             self._keeper.upscaler(model)
-        self._activity, self._saving = "", Saving(loaded.offload)
+        self._activity = ""
         given = resolved.source if resolved.sd_upscale is None else None
         canvas = prepare(given, resolved.mask, (resolved.width, resolved.height)) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
-        decoder = partial(self._coder, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
+        decoder = partial(self._coding.vae, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
             Painting(
                 resolved,
@@ -258,19 +261,28 @@ class DiffusersEngine:
         resolved: ResolvedRequest,
         job: tuple[ModelInfo, ...],
         lift: Lift | None = None,
-        source: SourceLatents | None = None,
+        begins: Sequence[Canvas] = (),
     ) -> DenoisingPass:
-        """A pass of a job, with its refiner; see `DenoisingPass` for `lift` and `source`. `job` are all its checkpoints."""
-        if resolved.refiner is None:
-            return DenoisingPass(loaded, resolved, self._hardware, self._saving, lift=lift, source=source)
-        open_pass = partial(self._open_refiner, resolved, resolved.refiner.model, job, loaded.model.latent)
-        refiner = RefinerPass(resolved.refiner, open_pass)
+        """A pass of a job, with its refiner. `job` are all its checkpoints, `begins` the pictures that it begins with; see `DenoisingPass`
+        for `lift`, which it has with them."""
+        refiner = None
+        if resolved.refiner is not None:
+            open_pass = partial(self._open_refiner, resolved, job, loaded.model.latent, lift, begins)
+            refiner = RefinerPass(resolved.refiner, open_pass)
+        source = self._coding.source(loaded, resolved, begins) if begins else None
         return DenoisingPass(loaded, resolved, self._hardware, self._saving, refiner, lift=lift, source=source)
 
     def _open_refiner(
-        self, resolved: ResolvedRequest, model: ModelInfo, job: tuple[ModelInfo, ...], latent: LatentFacts
+        self,
+        resolved: ResolvedRequest,
+        job: tuple[ModelInfo, ...],
+        latent: LatentFacts,
+        lift: Lift | None,
+        begins: Sequence[Canvas],
     ) -> tuple[LoadedCheckpoint, DenoisingPass]:
         """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
+        assert resolved.refiner is not None
+        model = resolved.refiner.model
         self._keeper.stage.change()  # what has painted until now makes room
         loaded = self._needed(model, job, Storage.of(resolved, model))
         check_latents(latent, loaded.model)
@@ -281,7 +293,10 @@ class DiffusersEngine:
         }  # fmt: skip
         finishing = resolved.model_copy(update=update)
         loaded.read_with((), _loras(finishing))
-        painting = DenoisingPass(loaded, finishing, self._hardware, self._saving)
+        # Its latents are those that the first pass leaves: only a checkpoint that is told of the picture beside them needs it.
+        told = begins if loaded.model.inpaint or loaded.model.edit else ()
+        source = self._coding.source(loaded, finishing, told) if told else None
+        painting = DenoisingPass(loaded, finishing, self._hardware, self._saving, lift=lift, source=source)
         self._saving.hand_over(loaded)
         return loaded, painting
 
@@ -306,10 +321,11 @@ class DiffusersEngine:
             if not same or not self._keeper.holds(loaded):  # another one needed the room
                 current = self._needed(part.model, resolved.checkpoints, storage)
             current.read_with(part.text_encoders, _loras(part))
-            if part.source is None or not begins:
-                return self._pass(current, part, resolved.checkpoints, lift)
-            lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
-            return self._pass(current, part, resolved.checkpoints, lift, self._encode(current, part, begins))
+            if part.source is None:
+                begins = ()
+            elif begins:
+                lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
+            return self._pass(current, part, resolved.checkpoints, lift, begins)
 
         def first() -> DenoisingPass | BranchPass:
             if resolved.branch is None:
@@ -325,54 +341,16 @@ class DiffusersEngine:
                 return make(resolved, begins=[Canvas(tile, tile) for tile in tiles])
 
             enlarge = partial(enlarged_source, resolved, self._keeper.upscaler)
-            return TiledPasses(resolved, enlarge, over, partial(self._decoded, resolved))
+            return TiledPasses(resolved, enlarge, over, partial(self._coding.tile, resolved))
         plan = resolved.hires
         if plan is None or plan.denoising_strength == 0:
             return first()
         part, lift = second_pass(resolved), Lift(plan.denoising_strength)
         table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
         steps = sampling_plan(part, table, lift).steps
-
-        latent = loaded.model.latent
-
-        def between(x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
-            vae = self._coder("decoder", resolved, painter)
-            return enlarged(x, plan, vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
-
-        def begin(large: Enlarged, painter: LoadedCheckpoint) -> Tensor:
-            if isinstance(large, Tensor):
-                check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-            vae = self._coder("encoder", part, painter)
-            return begun(large, plan, vae, tiled=self._saving.tiled, wraps=resolved.tiling)
-
+        between = partial(self._coding.enlarged, resolved)
+        begin = partial(self._coding.begun, resolved, loaded.model.latent)
         return TwoPasses(first, partial(make, part, lift), between, begin, steps)
-
-    def _encode(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, begins: Sequence[Canvas]) -> SourceLatents:
-        """The picture, or those, that a pass begins with, as latents of its checkpoint."""
-        vae, hardware = self._coder("encoder", resolved, loaded), self._hardware
-        encode = partial(
-            source_latents,
-            resolved=resolved,
-            vae=vae,
-            inpaint=loaded.model.inpaint,
-            edit=loaded.model.edit,
-            device=hardware.device,
-            tiled=self._saving.decodes_in_tiles(hardware, *begins[0].picture.size),
-        )
-        with torch.inference_mode():
-            return together([encode(canvas) for canvas in begins])
-
-    def _decoded(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
-        """The picture of a tile's latents [C, h, w]."""
-        tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
-        decoder = Decoder(self._coder("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
-        with torch.inference_mode():
-            return decoder.picture(latents)
-
-    def _coder(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
-        """What decodes, or encodes, pictures of the checkpoint in this job."""
-        tiny = resolved.tiny_decoder if half == "decoder" else resolved.tiny_encoder
-        return self._keeper.tiny_vae(tiny, half, loaded) if tiny else self._keeper.vae(resolved.vae, loaded)
 
     def _status(self, message: str) -> Status:
         self._activity = message

@@ -29,11 +29,11 @@ from studio.schema.engine import CancelToken
 from studio.schema.events import Event, ImageReady, Progress
 from studio.schema.parts import BranchPoint
 from studio.schema.request import RunOptions, make_request
-from studio.schema.resolved import InitImage, ResolvedRequest
+from studio.schema.resolved import InitImage, RefinerPlan, ResolvedRequest
 from tests.engine.test_canvas import PICTURE, spot
 from tests.engine.test_hires import PLAIN, Library, drawn, levels, walked
 from tests.library.test_init_images import file_of
-from tests.tiny_models import tiny_info
+from tests.tiny_models import tiny_file, tiny_info
 
 HARDWARE = choose_hardware("cpu", precision="fp32")
 
@@ -323,6 +323,58 @@ def test_a_refiner_counts_the_steps_that_are_run(engine: DiffusersEngine) -> Non
     resolved = asked(steps=10, source={"denoising_strength": 0.5}, refiner=refiner, mask={})
     assert resolved.refiner is not None and resolved.refiner.from_call == 3, "half of the 6 that are run"
     assert pictures(paint(engine, resolved))
+
+
+def finished_by_itself(resolved: ResolvedRequest, switch_at: float = 0.6) -> ResolvedRequest:
+    """With a refiner that is another file of the same weights."""
+    twin = tiny_info(tiny_file(resolved.model.name.removesuffix("-folder")))
+    return resolved.model_copy(update={"refiner": RefinerPlan(model=twin, switch_at=switch_at)})
+
+
+@pytest.mark.parametrize("mask", [None, {}, {"area": "Only masked", "padding": 4, "content": "latent noise"}])
+@pytest.mark.parametrize("family", ["sd1-inpaint", "sd1-edit"])
+def test_a_refiner_is_told_of_the_picture_too(
+    engine: DiffusersEngine, family: str, mask: dict[str, Any] | None
+) -> None:
+    """Made for inpainting it knows what is hidden; made for instructions it knows what they are about."""
+    resolved = asked(family, mask=mask, steps=6, batch_size=2, source={"image_cfg_scale": 1.2})
+    alone, both = (pictures(paint(engine, one)) for one in (resolved, finished_by_itself(resolved)))
+    assert all(np.array_equal(*pair) for pair in zip(alone, both, strict=True))
+
+
+def test_a_refiner_is_told_of_its_tile(engine: DiffusersEngine) -> None:
+    tiles = {"upscaler": "None", "overlap": 16, "scale_factor": 1}
+    resolved = asked("sd1-edit", steps=6, batch_size=2, sd_upscale=tiles)
+    alone, both = (pictures(paint(engine, one))[0] for one in (resolved, finished_by_itself(resolved)))
+    assert np.array_equal(alone, both)
+
+
+def test_a_refiner_made_for_inpainting_is_told_what_a_first_one_cannot_be(engine: DiffusersEngine) -> None:
+    """What the mask leaves to be seen is another thing, so the picture is another one."""
+
+    def painted(weight: float) -> np.ndarray[Any, Any]:
+        resolved = asked("sd1", mask={}, steps=6)
+        assert resolved.mask is not None
+        finishing = RefinerPlan(model=tiny_info("sd1-inpaint"), switch_at=0.6)
+        mask = resolved.mask.model_copy(update={"conditioning_weight": weight})
+        (found,) = pictures(paint(engine, resolved.model_copy(update={"refiner": finishing, "mask": mask})))
+        return found
+
+    assert not np.array_equal(painted(1.0), painted(0.0))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_negative_prompt_is_left_out_of_a_part_of_the_steps_that_are_run(
+    engine: DiffusersEngine, exact: bool
+) -> None:
+    """Of 11 at strength 0.5 the first 7; whichever checkpoint paints them."""
+    source = {"denoising_strength": 0.5, "exact_steps": exact}
+    common: dict[str, Any] = {"steps": 20, "source": source, "cfg_scale": 3, "negative_prompt": "a house"}
+    resolved = asked(sampler_options={"skip_early_cond": 0.6}, **common)
+    alone, refined = (pictures(paint(engine, one))[0] for one in (resolved, finished_by_itself(resolved, 0.7)))
+    assert np.array_equal(alone, refined)
+    without = asked(sampler_options={"skip_early_cond": 1}, **common)
+    assert not np.array_equal(alone, pictures(paint(engine, without))[0])
 
 
 def test_a_branch_goes_on_over_the_same_picture(engine: DiffusersEngine) -> None:

@@ -1,0 +1,88 @@
+"""Pictures to latents and back within one job: which autoencoder does it for a checkpoint, and whether in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.engine.canvas import Canvas
+from studio.engine.decode import Decoder
+from studio.engine.enlarging import Work
+from studio.engine.hardware import Hardware
+from studio.engine.hires import second_pass
+from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.loading import LatentFacts, LoadedVae
+from studio.engine.refiner import OTHER_UPSCALERS, check_latents
+from studio.engine.saving import Saving
+from studio.engine.source import SourceLatents, source_latents, together
+from studio.engine.upscale import Enlarged, begun, enlarged
+from studio.families.tiny_vae import Half
+from studio.schema.resolved import HiresPlan, ResolvedRequest
+
+
+class Coding:
+    """The autoencoders of one job.
+
+    Args:
+        keeper: has them.
+        hardware: where they work.
+        saving: how the job saves memory; grows when it runs out.
+    """
+
+    def __init__(self, keeper: ModelKeeper, hardware: Hardware, saving: Saving) -> None:
+        self._keeper = keeper
+        self._hardware = hardware
+        self._saving = saving
+
+    def vae(self, half: Half, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
+        """What decodes, or encodes, pictures of the checkpoint in this job. Raises as `ModelKeeper.vae` and `ModelKeeper.tiny_vae`."""
+        tiny = resolved.tiny_decoder if half == "decoder" else resolved.tiny_encoder
+        return self._keeper.tiny_vae(tiny, half, loaded) if tiny else self._keeper.vae(resolved.vae, loaded)
+
+    def source(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, begins: Sequence[Canvas]) -> SourceLatents:
+        """The picture, or those, that a pass begins with, as latents of its checkpoint. Raises as `source_latents`."""
+        encode = partial(
+            source_latents,
+            resolved=resolved,
+            vae=self.vae("encoder", resolved, loaded),
+            inpaint=loaded.model.inpaint,
+            edit=loaded.model.edit,
+            device=self._hardware.device,
+            tiled=self._saving.decodes_in_tiles(self._hardware, *begins[0].picture.size),
+        )
+        with torch.inference_mode():
+            return together([encode(canvas) for canvas in begins])
+
+    def tile(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
+        """The picture of a tile's latents [C, h, w]. Raises as `Decoder.picture`."""
+        tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
+        decoder = Decoder(self.vae("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
+        with torch.inference_mode():
+            return decoder.picture(latents)
+
+    def enlarged(self, resolved: ResolvedRequest, x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
+        """What is between the passes of `resolved`, of the finished latents [B, C, h, w] of the first; see `studio.engine.upscale.enlarged`."""
+        vae = self.vae("decoder", resolved, painter)
+        return enlarged(x, _plan(resolved), vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
+
+    def begun(
+        self, resolved: ResolvedRequest, latent: LatentFacts, large: Enlarged, painter: LoadedCheckpoint
+    ) -> Tensor:
+        """The latents [B, C, h, w] that the second pass of `resolved` goes on from; see `studio.engine.upscale.begun`.
+
+        `latent` says what those of the first pass mean: raises `IncompatibleFile` where such are handed over and mean something else to
+        `painter`.
+        """
+        if isinstance(large, Tensor):
+            check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
+        vae = self.vae("encoder", second_pass(resolved), painter)
+        return begun(large, _plan(resolved), vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+
+
+def _plan(resolved: ResolvedRequest) -> HiresPlan:
+    assert resolved.hires is not None
+    return resolved.hires
