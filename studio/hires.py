@@ -14,7 +14,7 @@ from studio.encoders import second_names, second_text_encoders, second_vae
 from studio.errors import IncompatibleFile, InvalidRequest, StudioError, UnknownName
 from studio.families import family
 from studio.hypernetworks import find_hypernetworks
-from studio.samplers.planning import img2img_steps
+from studio.samplers.planning import refuse_long_schedule
 from studio.samplers.table import AUTOMATIC, SamplerSpec, ScheduleSpec, find_sampler, find_schedule, resolve_schedule
 from studio.schema.models import ModelInfo
 from studio.schema.parts import LARGEST_SIDE, SMALLEST_SIDE, HiresPass, RefinerPasses
@@ -24,8 +24,6 @@ from studio.upscalers import ON_PIXELS, Upscaler, find_upscaler
 from studio.wording import TEMPLATES, ModelLookup, find_loras, model_calls, prompt_plans, usable, wordings
 
 PIXEL_STEP = 8
-MOST_STEPS = 1000
-"""Steps that a schedule may have of which a second pass runs the end: the noise levels that checkpoints are trained with."""
 
 ENLARGES_ONLY: dict[str, Any] = {
     "steps": 0, "sampler": "", "schedule": "", "cfg_scale": 0.0, "prompt": "", "negative_prompt": "", "refiner": "first pass",
@@ -255,14 +253,9 @@ def _sampling(part: HiresPass, request: GenerationRequest) -> tuple[SamplerSpec,
 
 
 def _possible_steps(part: HiresPass, steps: int) -> int:
-    """`steps`. Raises `InvalidRequest` for a strength so small that the schedule behind `steps` steps of it has no levels left to tell apart."""
-    total, _ = img2img_steps(steps, part.denoising_strength, exact_steps=True)
-    if total > MOST_STEPS:
-        raise InvalidRequest(
-            f"hires.denoising_strength = {part.denoising_strength:g} is too small for {steps} steps: they would be the last of "
-            f"{total:,}, and {MOST_STEPS:,} are possible. 0 only enlarges.",
-            field="hires.denoising_strength",
-        )
+    """`steps`. Raises `InvalidRequest` for a strength that is too small for them."""
+    if part.denoising_strength:
+        refuse_long_schedule(steps, part.denoising_strength, "hires.denoising_strength", "0 only enlarges.")
     return steps
 
 

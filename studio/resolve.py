@@ -16,7 +16,7 @@ from studio.hires import PIXEL_STEP, FirstPass, fixed_hires, hires_plan, left_ou
 from studio.hypernetworks import find_hypernetworks, fixed_hypernetwork
 from studio.lineage import adopted, origin_request, refuse_contradictions, refuse_late_step
 from studio.plots import expanded, fixed_plot
-from studio.samplers.planning import refuse_branch
+from studio.samplers.planning import MOST_STEPS, refuse_branch, refuse_long_schedule
 from studio.samplers.table import AUTOMATIC, find_sampler, find_schedule, resolve_schedule
 from studio.schema.faces import DEFAULT_WEIGHT, FacePlan
 from studio.schema.models import ModelInfo
@@ -172,8 +172,12 @@ def _answered(
 
 
 def _source(request: GenerationRequest, model: ModelInfo, library: ModelLookup) -> SourcePlan | None:
-    """The picture to begin with. Raises `InvalidRequest` also for one too large to be encoded at its own size, where that is asked for."""
+    """The picture to begin with. Raises `InvalidRequest` also for one too large to be encoded at its own size, and for a strength that is
+    too small for as many steps as asked for, where that is asked for."""
     source = source_plan(request, model, library)
+    if source and source.exact_steps:
+        instead = f"Take {request.steps / MOST_STEPS:g} or more, or turn exact_steps off."
+        refuse_long_schedule(request.steps, source.denoising_strength, "source.denoising_strength", instead)
     if source and source.resize_mode == LATENT_UPSCALE:
         _check_budget(source.image.width, source.image.height, 1)
     return source

@@ -179,16 +179,15 @@ def plan(
         raise InvalidRequest(f"Sampling needs at least 1 step, not {steps}.", field="steps")
     total, t_enc = (steps, None) if strength is None else img2img_steps(steps, strength, exact_steps=exact_steps)
     if total < 1:
-        raise InvalidRequest(f"A denoising strength of {strength:g} leaves no step to run.", field="denoising_strength")
+        raise _nothing_to_run(strength)
     if sampler.timesteps:
         whole, start_sigma = _timestep_levels(sampler, total, t_enc, table, options)
         sigmas = whole
         start_scale = math.sqrt(1 + sigmas[0] ** 2)
     else:
-        levels = _distilled(table)[0] if sampler.consistency else table
-        discard = sampler.discard_penultimate or options.discard_penultimate
-        whole = sigma_schedule(schedule, total, levels, options, discard_penultimate=discard)
-        sigmas = whole if t_enc is None else whole[max(total - t_enc - 1, 0) :]
+        whole, sigmas = _sigmas(sampler, schedule, total, t_enc, table, options)
+        if len(sigmas) < 2:  # not all schedules are as long as asked for
+            raise _nothing_to_run(strength)
         if sampler.own_range:
             sigmas = _own_levels(sampler, sigmas, table if t_enc is None else None)
         start_sigma = sigmas[0]
@@ -219,6 +218,8 @@ def refuse_branch(sampler: SamplerSpec) -> None:
         )
 
 
+MOST_STEPS = 1000
+"""Steps that a schedule may have of which only the end is run: the noise levels that checkpoints are trained with."""
 ENDLESS = 10**9
 """Steps of a schedule that no strength asks for more of; the quotient of a tiny one is infinite."""
 
@@ -235,6 +236,26 @@ def img2img_steps(steps: int, strength: float, *, exact_steps: bool = False) -> 
     return steps, int(capped * steps)
 
 
+def refuse_long_schedule(steps: int, strength: float, field: str, instead: str) -> None:
+    """Raises `InvalidRequest` for a strength so small that the schedule of which exactly `steps` steps are run has no levels left to tell apart.
+
+    `field` names the strength in a request; `instead` is a sentence about what could be done.
+    """
+    total = img2img_steps(steps, strength, exact_steps=True)[0] or ENDLESS
+    if total > MOST_STEPS:
+        raise InvalidRequest(
+            f"{field} = {strength:g} is too small for {steps} steps: they would be the last of {total:,}, and {MOST_STEPS:,} "
+            f"are possible. {instead}",
+            field=field,
+        )
+
+
+def _nothing_to_run(strength: float | None) -> InvalidRequest:
+    return InvalidRequest(
+        f"A denoising strength of {strength or 0:g} leaves no step to run.", field="denoising_strength"
+    )
+
+
 def ddim_timesteps(steps: int, count: int = 1000) -> tuple[int, ...]:
     """The timesteps of the samplers of the CompVis code, rising: the multiples of `count` div `steps`, plus 1.
 
@@ -246,6 +267,22 @@ def ddim_timesteps(steps: int, count: int = 1000) -> tuple[int, ...]:
     if not 1 <= steps <= count:
         raise InvalidRequest(f"This sampler takes 1 to {count} steps, not {steps}.", field="steps")
     return tuple(min(t + 1, count - 1) for t in range(0, count, count // steps))
+
+
+def _sigmas(
+    sampler: SamplerSpec,
+    schedule: ScheduleSpec,
+    total: int,
+    t_enc: int | None,
+    table: NoiseTable,
+    options: SamplerOptions,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The levels of a schedule of `total` steps, and those that are visited of them: the last where `t_enc` says how many."""
+    levels = _distilled(table)[0] if sampler.consistency else table
+    discard = sampler.discard_penultimate or options.discard_penultimate
+    # DDIM's has fewer levels than asked for where that is about as many as the table has.
+    whole = sigma_schedule(schedule, total, levels, options, discard_penultimate=discard)
+    return whole, whole if t_enc is None else whole[max(total - t_enc - 1, 0) :]
 
 
 def _timestep_levels(

@@ -325,6 +325,17 @@ def test_a_refiner_counts_the_steps_that_are_run(engine: DiffusersEngine) -> Non
     assert pictures(paint(engine, resolved))
 
 
+@pytest.mark.parametrize("strength", [0, 1e-9, 0.01, 0.0199])
+def test_a_schedule_that_ends_in_so_many_steps_may_not_be_endless(strength: float) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        asked(steps=20, source={"denoising_strength": strength, "exact_steps": True})
+    assert caught.value.field == "source.denoising_strength"
+    for words in (f"= {strength:g} is too small for 20 steps", "1,000 are possible", "0.02 or more"):
+        assert words in caught.value.message
+    assert asked(steps=20, source={"denoising_strength": strength}).source
+    assert asked(steps=20, source={"denoising_strength": 0.02, "exact_steps": True}).source
+
+
 def finished_by_itself(resolved: ResolvedRequest, switch_at: float = 0.6) -> ResolvedRequest:
     """With a refiner that is another file of the same weights."""
     twin = tiny_info(tiny_file(resolved.model.name.removesuffix("-folder")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -67,6 +68,20 @@ def test_image_to_image_runs_as_counted(spec: SamplerSpec, strength: float, exac
         assert len(done) == p.steps
     if not (spec.timesteps or spec.own_range):
         assert p.steps == (10 if exact_steps else int(min(strength, 0.999) * 10) + 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("spec", SAMPLERS, ids=lambda spec: spec.name)
+def test_the_last_of_a_thousand_steps_are_run_or_refused(spec: SamplerSpec, steps: int) -> None:
+    """The schedule DDIM has no level for the very last."""
+    for schedule in ("Simple", "DDIM"):
+        with contextlib.suppress(InvalidRequest):
+            p, noise = (
+                plan(spec, schedule, steps, TABLE, PLAIN, strength=steps / 1000, exact_steps=True),
+                ImageNoise([1], SHAPE),
+            )
+            *_, last = p.run(CountingDenoiser(), p.start(noise.start(), torch.ones(1, *SHAPE)), noise)
+            assert torch.isfinite(last.x).all()
 
 
 def test_more_strength_starts_from_more_noise() -> None:
