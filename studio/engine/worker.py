@@ -20,9 +20,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from studio.engine.failure import error_text
 from studio.engine.wire import EXIT_BROKEN_DEVICE, EXIT_CANNOT_START, Channel, Message, pack_event
@@ -131,10 +130,10 @@ class _Requests:
         """The token that `skip` and `interrupt` of this job act on."""
         return self._tokens.setdefault(job, CancelToken())
 
-    def decodes(self, models: Sequence[Any] | None = None) -> Iterator[Message]:
-        """The wishes to decode that wait, taken out; with `models` only those for these checkpoints."""
+    def decodes(self, paths: Collection[str] | None = None) -> Iterator[Message]:
+        """The wishes to decode that wait, taken out; with `paths` only those for these checkpoints."""
         for message in list(self._decodes):
-            if models is None or message.body["model"] in models:
+            if paths is None or message.body["model"]["path"] in paths:
                 self._decodes.remove(message)
                 yield message
 
@@ -197,15 +196,21 @@ def _paint(channel: Channel, engine: Engine, message: Message, requests: _Reques
     """Run one job and send what comes of it; ends with exactly one `done` or `error`."""
     job = int(message.body["job"])
     with _reported(channel, job, "Painting"):
-        asked = message.body["resolved"]
-        resolved = ResolvedRequest.model_validate(asked)
-        models = [part["model"] for part in (asked, asked["refiner"]) if part]
+        resolved = ResolvedRequest.model_validate(message.body["resolved"])
+        painters = _painters(resolved)
         for event in engine.run(resolved, requests.token(job), b"".join(message.blobs)):
             body, blobs = pack_event(event)
             channel.send("event", {"job": job, "event": body}, blobs)
-            for wish in requests.decodes(models):
+            for wish in requests.decodes(painters):
                 _decode(channel, engine, wish)
         channel.send("done", {"job": job})
+
+
+def _painters(resolved: ResolvedRequest) -> set[str]:
+    """The paths of all checkpoints that a job's steps may be of; those before a branch are its origin's. What else is known of a file, its
+    hash, may have been found since."""
+    found = {model.path for model in resolved.checkpoints}
+    return found | _painters(resolved.branch.origin) if resolved.branch else found
 
 
 def _decode(channel: Channel, engine: Engine, message: Message) -> None:

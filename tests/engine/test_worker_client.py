@@ -19,7 +19,11 @@ from studio.errors import EngineError, SettingsError, StudioError, WorkerDied
 from studio.paths import REPOSITORY
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Started, Status
+from studio.schema.models import ModelInfo
+from studio.schema.resolved import BranchPlan, RefinerPlan, ResolvedRequest
 from tests.engine.samples import NO_MODEL, resolved_request
+from tests.test_hires import asked
+from tests.test_resolve import run as resolved_by_name
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 Make = Callable[..., WorkerEngine]
@@ -265,21 +269,39 @@ def test_the_server_side_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
-def test_a_step_is_decoded_between_jobs_and_between_steps(make: Make) -> None:
-    engine = make(0.02)
-    plain = engine.decode(NO_MODEL, None, b"7/1", 2)
-    assert plain.startswith(b"\x89PNG")
+def answered_while_it_runs(engine: WorkerEngine, resolved: ResolvedRequest, model: ModelInfo) -> bool:
+    """Whether a wish to decode a step of `model`, made at the third step of a job, is answered before the job ends."""
     answers: list[bytes] = []
-    asking = threading.Thread(target=lambda: answers.append(engine.decode(NO_MODEL, None, b"7/1", 2)))
+    asking = threading.Thread(target=lambda: answers.append(engine.decode(model, None, b"7/1", 2)))
     answered_at: list[int] = []
-    for event in engine.run(resolved_request(steps=60), CancelToken()):
+    for event in engine.run(resolved, CancelToken()):
         if isinstance(event, Progress) and event.step == 3:
             asking.start()
         if answers and isinstance(event, Progress):
             answered_at.append(event.step)
     asking.join(10)
-    assert answers == [plain]
-    assert answered_at, "it was not answered before the job ended"
+    assert answers and answers[0].startswith(b"\x89PNG")
+    return bool(answered_at)
+
+
+def test_a_step_is_decoded_between_jobs_and_between_steps(make: Make) -> None:
+    engine = make(0.02)
+    assert engine.decode(NO_MODEL, None, b"7/1", 2).startswith(b"\x89PNG")
+    hashed = NO_MODEL.model_copy(update={"short_hash": "0123456789"})  # it was not known yet when the job began
+    for model in (NO_MODEL, hashed):
+        assert answered_while_it_runs(engine, resolved_request(steps=60), model)
+
+
+@pytest.mark.parametrize("name", ["base", "other", "two", "first"])
+def test_steps_of_every_checkpoint_of_a_job_are_decoded_while_it_runs(make: Make, name: str) -> None:
+    """The second pass has its own, and each pass a refiner; the steps before a branch are those of its origin."""
+    parts = {"refiner": {"checkpoint": "two", "switch_at": 0.5}, "width": 64, "height": 64}
+    resolved = resolved_by_name(asked({"checkpoint": "other"}, steps=30, **parts))
+    first = NO_MODEL.model_copy(update={"name": "first", "path": "/m/first"})
+    origin = resolved.model_copy(update={"refiner": RefinerPlan(model=first, switch_at=0.5), "hires": None})
+    branch = BranchPlan(step=1, origin=origin, text="x")
+    model = NO_MODEL.model_copy(update={"name": name, "path": f"/m/{name}"})
+    assert answered_while_it_runs(make(0.02), resolved.model_copy(update={"branch": branch}), model)
 
 
 def test_another_checkpoints_step_waits_for_the_job(make: Make) -> None:
