@@ -52,22 +52,22 @@ class Coding:
             inpaint=loaded.model.inpaint,
             edit=loaded.model.edit,
             device=self._hardware.device,
-            tiled=self._saving.decodes_in_tiles(self._hardware, *begins[0].picture.size),
+            tiled=self._tiled(*begins[0].picture.size),
         )
         with torch.inference_mode():
             return together([encode(canvas) for canvas in begins])
 
     def tile(self, resolved: ResolvedRequest, latents: Tensor, painter: LoadedCheckpoint) -> Image.Image:
         """The picture of a tile's latents [C, h, w]. Raises as `Decoder.picture`."""
-        tiled = self._saving.decodes_in_tiles(self._hardware, resolved.width, resolved.height)
-        decoder = Decoder(self.vae("decoder", resolved, painter), tiled=tiled, wraps=resolved.tiling)
+        vae, tiled = self.vae("decoder", resolved, painter), self._tiled(resolved.width, resolved.height)
+        decoder = Decoder(vae, tiled=tiled, wraps=resolved.tiling)
         with torch.inference_mode():
             return decoder.picture(latents)
 
     def enlarged(self, resolved: ResolvedRequest, x: Tensor, painter: LoadedCheckpoint) -> Work[Enlarged]:
         """What is between the passes of `resolved`, of the finished latents [B, C, h, w] of the first; see `studio.engine.upscale.enlarged`."""
-        vae = self.vae("decoder", resolved, painter)
-        return enlarged(x, _plan(resolved), vae, self._keeper.upscaler, tiled=self._saving.tiled, wraps=resolved.tiling)
+        vae, tiled = self.vae("decoder", resolved, painter), self._tiled(resolved.width, resolved.height)
+        return enlarged(x, _plan(resolved), vae, self._keeper.upscaler, tiled=tiled, wraps=resolved.tiling)
 
     def begun(
         self, resolved: ResolvedRequest, latent: LatentFacts, large: Enlarged, painter: LoadedCheckpoint
@@ -79,8 +79,12 @@ class Coding:
         """
         if isinstance(large, Tensor):
             check_latents(latent, painter.model, "hires.checkpoint", OTHER_UPSCALERS)
-        vae = self.vae("encoder", second_pass(resolved), painter)
-        return begun(large, _plan(resolved), vae, tiled=self._saving.tiled, wraps=resolved.tiling)
+        plan, vae = _plan(resolved), self.vae("encoder", second_pass(resolved), painter)
+        return begun(large, plan, vae, tiled=self._tiled(*plan.covering), wraps=resolved.tiling)
+
+    def _tiled(self, width: int, height: int) -> bool:
+        """Whether a picture of so many pixels goes through an autoencoder in tiles: encoding takes no more than decoding."""
+        return self._saving.decodes_in_tiles(self._hardware, width, height)
 
 
 def _plan(resolved: ResolvedRequest) -> HiresPlan:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import studio.engine.keeper as keeper_module
 import studio.engine.passes
-from studio.engine import enlarging
+from studio.engine import enlarging, upscale
 from studio.engine.decode import Decoder
 from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import choose_hardware
@@ -443,6 +443,33 @@ def test_a_model_enlarges_between_the_passes_and_at_the_end(engine: DiffusersEng
     large, _ = done(UpscalerModel(upscaler_info("compact-4x"), HARDWARE.device).run(small))
     only = one(engine, hires={"upscaler": "compact-4x", "denoising_strength": 0})
     assert np.array_equal(only, np.asarray(large.resize((128, 128), Image.Resampling.LANCZOS)))
+
+
+@pytest.mark.parametrize("most", [128 * 192 - 1, 64 * 64 - 1, 128 * 192])
+def test_what_would_not_fit_between_the_passes_is_done_in_tiles(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """What covers the final size is encoded, which is larger than what is decoded at the end."""
+    done: list[tuple[str, bool]] = []
+    encode, decode = upscale.encoded, upscale.Decoder
+
+    def encoded(picture: Any, vae: LoadedVae, *, tiled: bool, wraps: bool) -> Tensor:
+        done.append((f"encoded {picture.size}", tiled))
+        return encode(picture, vae, wraps=wraps)
+
+    def decoder(vae: LoadedVae, *, tiled: bool, wraps: bool) -> Decoder:
+        done.append(("decoded", tiled))
+        return decode(vae, wraps=wraps)
+
+    monkeypatch.setattr(Saving, "decodes_in_tiles", lambda self, hardware, width, height: width * height > most)
+    monkeypatch.setattr(upscale, "encoded", encoded)
+    monkeypatch.setattr(upscale, "Decoder", decoder)
+    paint(
+        engine, asked(width=64, height=96, steps=1, hires={"upscaler": "None", "width": 128, "height": 128, "steps": 1})
+    )
+    sizes = (64 * 96, 128 * 192, 128 * 128)
+    assert [tiled for _, tiled in done] == [size > most for size in sizes]
+    assert [name for name, _ in done] == ["decoded", "encoded (128, 192)", "decoded"]
 
 
 @pytest.mark.parametrize("strength", [0.5, 0])
