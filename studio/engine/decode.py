@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
 MARGIN = 16
-"""Latents from beyond an edge that decide what is decoded before it."""
+"""Latents from beyond an edge that decide what is decoded before it, or, as pixels, what is encoded."""
 log = logging.getLogger(__name__)
 _turn = threading.Lock()
 """One picture at a time: wrapping, tiles and number format are states of a VAE that two threads may decode with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import studio.engine.passes
 from studio.engine.decode import Decoder
+from studio.engine.encode import encoded
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedVae
@@ -115,29 +117,56 @@ def test_the_file_is_byte_equal_again_and_steps_are_decoded_as_they_were_painted
     assert np.abs(ways[0] - ways[1]).max() > ACCEPTED
 
 
-def test_decoded_in_tiles_the_edges_meet_too(keeper: ModelKeeper) -> None:
-    """The seam of the shifted picture lies in its middle; it is no sharper there than the picture that was not shifted."""
-    info = tiny_info("sprout")
-    loaded = keeper.checkpoint(info)
-    x = torch.randn(4, 24, 24, generator=torch.Generator().manual_seed(3))
+@contextmanager
+def small_tiles(keeper: ModelKeeper) -> Iterator[LoadedVae]:
+    """The autoencoder of the embedded model's kind, with tiles of 64 pixels."""
+    loaded = keeper.checkpoint(tiny_info("sprout"))
     module = loaded.model.vae
     sizes = (module.tile_sample_min_size, module.tile_latent_min_size)
     module.tile_sample_min_size, module.tile_latent_min_size = 64, 16
     try:
-        with torch.inference_mode():
-            vae = LoadedVae(module, loaded.model.latent)
-            whole, tiles, unaware = (
-                np.asarray(Decoder(vae, tiled=tiled, wraps=wraps).picture(x)).astype(int)
-                for tiled, wraps in ((False, True), (True, True), (True, False))
-            )
+        yield LoadedVae(module, loaded.model.latent)
     finally:
         module.tile_sample_min_size, module.tile_latent_min_size = sizes
+
+
+def test_decoded_in_tiles_the_edges_meet_too(keeper: ModelKeeper) -> None:
+    """The seam of the shifted picture lies in its middle; it is no sharper there than the picture that was not shifted."""
+    x = torch.randn(4, 24, 24, generator=torch.Generator().manual_seed(3))
+    with small_tiles(keeper) as vae, torch.inference_mode():
+        whole, tiles, unaware = (
+            np.asarray(Decoder(vae, tiled=tiled, wraps=wraps).picture(x)).astype(int)
+            for tiled, wraps in ((False, True), (True, True), (True, False))
+        )
     assert whole.shape == tiles.shape
 
     def at_the_edge(picture: np.ndarray[Any, Any]) -> float:
         return float(np.abs(picture[:2] - whole[:2]).mean())
 
     assert at_the_edge(tiles) < at_the_edge(unaware) / 2
+
+
+@pytest.mark.parametrize("size", [(96, 96), (160, 64), (40, 200)])
+def test_encoded_in_tiles_the_edges_meet_too(keeper: ModelKeeper, size: tuple[int, int]) -> None:
+    """As in the middle of a picture that is repeated: a tile that wrapped around itself would differ at its own edges."""
+    sample = torch.rand(3, *size, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    height, width = (side // 4 for side in size)
+    with small_tiles(keeper) as vae, torch.inference_mode():
+        repeated = encoded(sample.repeat(1, 3, 3), vae)[:, height : 2 * height, width : 2 * width]
+        tiles, unaware = (encoded(sample, vae, tiled=True, wraps=wraps) for wraps in (True, False))
+    assert tiles.shape == repeated.shape
+
+    def distances(found: Tensor) -> list[float]:
+        away = (found - repeated).abs().mean(dim=0)
+        return [float(rim.mean()) for rim in (away[0], away[-1], away[:, 0], away[:, -1])]
+
+    assert all(one < other / 2 for one, other in zip(distances(tiles), distances(unaware), strict=True))
+
+
+def test_one_tile_wraps_as_a_whole(keeper: ModelKeeper) -> None:
+    sample = torch.rand(3, 64, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    with small_tiles(keeper) as vae, torch.inference_mode():
+        assert torch.equal(encoded(sample, vae, tiled=True, wraps=True), encoded(sample, vae, wraps=True))
 
 
 def test_only_padding_is_changed_and_inpainting_models_see_a_canvas_that_wraps(keeper: ModelKeeper) -> None:
