@@ -17,7 +17,15 @@ from torch import Tensor
 from studio.engine.attention import KernelProcessor
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.runner import DiffusersEngine
-from studio.engine.token_merging import Merging, MergingProcessor, TokenGrid, has_fine_attention, set_merging
+from studio.engine.token_merging import (
+    Merging,
+    MergingProcessor,
+    TokenGrid,
+    has_fine_attention,
+    means_by_adding,
+    means_in_order,
+    set_merging,
+)
 from studio.schema.engine import CancelToken
 from studio.schema.events import ImageReady, Status
 from tests.engine.samples import resolved_request
@@ -70,6 +78,27 @@ def test_merging_is_that_of_loops_over_tokens(height: int, width: int, ratio: fl
         assert len(found[picture]) == len(expected)
         for row, members in zip(expected, rows, strict=True):
             assert torch.allclose(back[picture, members].double(), row.expand(len(members), -1), atol=1e-6)
+
+
+def test_only_cards_need_what_only_they_and_processors_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple graphics have no kernel for it."""
+
+    def missing(*given: Any, **more: Any) -> Tensor:
+        raise NotImplementedError("Could not run 'aten::segment_reduce' with arguments from the 'MPS' backend.")
+
+    monkeypatch.setattr(torch, "segment_reduce", missing)
+    merging = Merging(TokenGrid(8, 8, CPU), drawn(2, 64, 6), 32)
+    assert merging.merge(drawn(2, 64, 5, seed=2)).shape == (2, 32, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_means_of_cards_are_those_of_other_devices(dtype: torch.dtype) -> None:
+    targets, merged = drawn(3, 16, 5).to(dtype), drawn(3, 40, 5, seed=2).to(dtype)
+    match = torch.randint(16, (3, 40), generator=torch.Generator().manual_seed(4))
+    match[match == 7] = 8  # a target that nothing is merged into
+    one, two = (means(targets, merged, match) for means in (means_by_adding, means_in_order))
+    assert one.dtype == two.dtype == torch.float32
+    assert torch.equal(one, two)
 
 
 def slow_block(size: tuple[int, int], ratio: float) -> Any:
