@@ -5,6 +5,7 @@ One data set at a time. What has been written stays when it is stopped or the se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -62,7 +63,6 @@ class CaptionRunner:
         with self._lock:
             if self._task is not None and self._task.state == "running":
                 raise InvalidRequest(f"Captions of {self._task.path} are being written; wait for the end, or stop it.")
-            self._task = CaptionTask(path=settings.path, captioner=captioner, state="running")
             log = self._paths.state / "captioning.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as errors:
@@ -73,6 +73,7 @@ class CaptionRunner:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                 )
+            self._task = CaptionTask(path=settings.path, captioner=captioner, state="running")
             threading.Thread(target=self._follow, args=(self._process,), name="captions", daemon=True).start()
             return self._task
 
@@ -88,7 +89,8 @@ class CaptionRunner:
         assert process.stdout is not None, "it was asked for"
         with process.stdout as lines:
             for line in lines:
-                self._take(process, json.loads(line))
+                with contextlib.suppress(json.JSONDecodeError):  # what a library prints is no news
+                    self._take(process, json.loads(line))
         code = process.wait()
         with self._lock:
             if process is self._process and self._task is not None and self._task.state == "running":

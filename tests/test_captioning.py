@@ -101,6 +101,23 @@ def test_a_process_that_dies_without_a_word_has_its_last_lines_shown(
     assert task.state == "failed" and "ended with code 1. out of memory, it seems" in task.message
 
 
+def test_what_a_library_prints_is_no_news(
+    datasets: Datasets, settings: DatasetSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowly(monkeypatch, """print('loading ...'); print('{"written": 2, "kept": 1, "problems": []}')""")
+    datasets.captioning.start(settings, "file-name", "cpu", replace=False)
+    assert (ended(datasets.captioning).state, ended(datasets.captioning).written) == ("finished", 2)
+
+
+def test_a_process_that_cannot_be_started_is_no_task(
+    datasets: Datasets, settings: DatasetSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captioning, "COMMAND", ("/there/is/no/python",))
+    with pytest.raises(OSError):
+        datasets.captioning.start(settings, "file-name", "cpu", replace=False)
+    assert datasets.captioning.task() is None and not datasets.captioning.busy(settings)
+
+
 def test_one_at_a_time_no_edits_meanwhile_and_it_can_be_stopped(
     datasets: Datasets, settings: DatasetSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,7 @@ export class TrainForm {
   /** Read schema, presets, models and what this browser had entered. Throws what the server says. */
   async load() {
     await this.kept.recover();
-    const [told, models, kept] = await Promise.all([api.trainingForm(), api.models(), api.loadForm(`${this.browser()}-train`).catch(() => null)]);
+    const [told, models, kept] = await Promise.all([api.trainingForm(), api.models(), api.loadForm(`${this.browser()}-train`)]);
     this.#schema = told.config;
     this.#presets = told.presets;
     this.#models = models.filter((model) => !model.problem);
