@@ -76,7 +76,7 @@ def seated(run: RunFolder) -> Iterator[None]:
             yield
     finally:
         file = run.path / "process.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1.0}))
+        file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1.0, "birth": ""}))
 
 
 class Trainer:
