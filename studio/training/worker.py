@@ -19,8 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from studio.errors import StudioError, TrainingError
-from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped
-from studio.training.sitting import claim
+from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped, read_events
+from studio.training.sitting import claim, last_sitting
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,20 @@ def _device(name: str, usable: bool) -> torch.device:
 
 def _fail(run: RunFolder, message: str) -> None:
     sys.stderr.write(message + "\n")
-    run.append(RunFailed(time=time.time(), message=message))
+    if not _over(run):
+        run.append(RunFailed(time=time.time(), message=message))
+
+
+def _over(run: RunFolder) -> bool:
+    """Whether this sitting has ended already: one of the processes said how, or the leading one was killed.
+
+    The others of a team then break as they find it gone, which is not why the run ended.
+    """
+    sitting = last_sitting(run)
+    if sitting is None:
+        return False
+    said = any(isinstance(event, RunFinished | RunStopped | RunFailed) for event in read_events(run, sitting.offset)[0])
+    return said or sitting.process() is None
 
 
 if __name__ == "__main__":
