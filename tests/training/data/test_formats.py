@@ -392,6 +392,25 @@ def test_an_edit_of_a_table_leaves_every_other_byte(end: str, tmp_path: Path) ->
         edit_captions(settings(tmp_path), "b.png", ["one", "two"])
 
 
+@pytest.mark.parametrize(
+    ("titles", "row", "edited"),
+    [
+        ("file_name,text,,", "a.png,x,one,two", "a.png,new,one,two"),
+        ("note,file_name,note,text,note", "1,a.png,2,x,3", "1,a.png,2,new,3"),
+        ("file_name,text,text", "a.png,first,x", "a.png,first,new"),  # of two the last is read
+        ("file_name,artist,text,n", "a.png,ann,x", "a.png,ann,new"),
+        ("file_name,artist,text,n", "a.png", "a.png,,new"),
+    ],
+)
+def test_an_edit_leaves_every_other_cell(titles: str, row: str, edited: str, tmp_path: Path) -> None:
+    drawn.save(tmp_path / "a.png", 1)
+    (tmp_path / "metadata.csv").write_text(f"{titles}\n{row}\n")
+    former = edit_captions(settings(tmp_path), "a.png", ["new"])
+    assert (tmp_path / "metadata.csv").read_text() == f"{titles}\n{edited}\n"
+    assert former == (("x",) if "x" in row.split(",") else ())
+    assert read(tmp_path).items[0].captions == ("new",)
+
+
 def test_an_edit_of_a_line_of_json(tmp_path: Path) -> None:
     for name in "ab":
         drawn.save(tmp_path / f"{name}.png", ord(name))

@@ -14,7 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class _Row:
     line: int
     values: dict[str, Any] | None
     problem: str = ""
+    cells: list[str] = field(default_factory=list)
+    """Of CSV: what stands in the row, also under titles that come twice or are empty."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Of CSV: the cell that a title means, which may lie behind the last one."""
 
 
 def read(root: Path) -> Reading:
@@ -93,7 +97,7 @@ def write(root: Path, found: Found, captions: tuple[str, ...]) -> tuple[str, ...
         raise InvalidRequest(f"{table.name} has no column text that a caption could stand in.", field="captions")
     text: Any = list(captions) if len(captions) > 1 or len(former) > 1 else "".join(captions)
     row.values[column or COLUMNS[0]] = text
-    row.raw = _written(row, table.suffix == ".csv")
+    row.raw = _csv_line(row, row.places[column], text) if column in row.places else _json_line(row)
     atomic_write(table.resolve(), (b"\xef\xbb\xbf" if mark else b"") + "".join(row.raw for row in rows).encode())
     return former
 
@@ -132,15 +136,22 @@ def _captions(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text for text in found if text)
 
 
-def _written(row: _Row, as_csv: bool) -> str:
+def _json_line(row: _Row) -> str:
     """The row's values as text, with the line end it had."""
-    assert row.values is not None
-    end = row.raw[len(row.raw.rstrip("\r\n")) :]
-    if not as_csv:
-        return json.dumps(row.values, ensure_ascii=False) + end
+    return json.dumps(row.values, ensure_ascii=False) + _line_end(row)
+
+
+def _csv_line(row: _Row, place: int, caption: str) -> str:
+    """The row's cells as text with `caption` in one of them, with the line end it had."""
+    cells = [*row.cells, *[""] * (place + 1 - len(row.cells))]
+    cells[place] = caption
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="").writerow(row.values.values())
-    return text.getvalue() + end
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue() + _line_end(row)
+
+
+def _line_end(row: _Row) -> str:
+    return row.raw[len(row.raw.rstrip("\r\n")) :]
 
 
 def _rows(table: Path) -> Iterator[_Row]:
@@ -163,9 +174,11 @@ def _json_rows(text: str) -> Iterator[_Row]:
 
 def _csv_rows(table: Path, text: str) -> Iterator[_Row]:
     titles: list[str] | None = None
+    places: dict[str, int] = {}
     for raw, line, cells in _csv_records(table, text):
         if titles is None:
             titles = [cell.strip() for cell in cells]
+            places = {title: place for place, title in enumerate(titles)}
             if FILE not in titles:
                 raise DatasetError(
                     f"{table.name} has no column {FILE}; it has {', '.join(titles)[:100]}.", field="path"
@@ -177,7 +190,8 @@ def _csv_rows(table: Path, text: str) -> Iterator[_Row]:
             problem = f"has {len(cells)} columns, the first line {len(titles)}: put text with commas in quotes"
             yield _Row(raw, line, None, problem)
         else:
-            yield _Row(raw, line, dict(zip(titles, [*cells, *[""] * (len(titles) - len(cells))], strict=True)))
+            values = {title: cells[place] if place < len(cells) else "" for title, place in places.items()}
+            yield _Row(raw, line, values, cells=cells, places=places)
 
 
 def _csv_records(table: Path, text: str) -> Iterator[tuple[str, int, list[str]]]:
