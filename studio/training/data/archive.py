@@ -31,6 +31,8 @@ SPARE = 512 << 20
 """Bytes that stay free on the disk."""
 KINDS = (*SUFFIXES, ".txt", ".caption", ".csv", ".json", ".jsonl", ".parquet", ".gz", "idx3-ubyte", "idx1-ubyte")
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED, UTF_8 = 0x1, 0x800
+"""Flags of an entry."""
 BLOCK = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -82,11 +84,13 @@ def _checked(pack: zipfile.ZipFile, title: str, packed: int) -> list[zipfile.Zip
     wanted: dict[str, zipfile.ZipInfo] = {}
     parents: set[str] = set()
     for entry in entries:
+        entry.filename = _name(entry)
         _check_entry(entry, title)
         parts = entry.filename.rstrip("/").split("/")
-        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
         if entry.is_dir() or hidden or not parts[-1].lower().endswith(KINDS):
             continue
+        _check_name(entry.filename, title)
         folded = entry.filename.casefold()
         if folded in wanted:
             raise DatasetError(f"{title} holds {entry.filename!r} twice.", field="path")
@@ -111,23 +115,47 @@ def _check_sizes(entries: list[zipfile.ZipInfo], title: str, packed: int) -> Non
         raise DatasetError(message, field="path")
 
 
-def _check_entry(entry: zipfile.ZipInfo, title: str) -> None:
-    """Names are judged as they stand in the file, before Python's own cleaning."""
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name as it stands in the file, before Python's own cleaning.
+
+    Finder and others write UTF-8 without the flag for it, which Python then reads as the encoding of DOS.
+    """
     name = entry.orig_filename
+    if entry.flag_bits & UTF_8:
+        return name
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
+def _check_entry(entry: zipfile.ZipInfo, title: str) -> None:
+    """What refuses the whole file, whether or not the entry would come in."""
+    name = entry.filename
     mode = entry.external_attr >> 16
     kind = stat.S_IFMT(mode) if entry.create_system == 3 else 0
     if kind and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise NotAllowed(f"{title} holds {name[:100]!r}, which is a link or a device.")
-    if "\\" in name or "\0" in name or len(name) > 1000:
-        raise NotAllowed(f"{title} holds {name[:100]!r}, which is no name of a file inside it.")
-    try:
-        safe_join(Path(title), name.removesuffix("/"))
-    except NotAllowed as error:
-        raise NotAllowed(f"{title} holds {name[:100]!r}, which is no name of a file inside it.") from error
-    if entry.flag_bits & 0x1:
+    if "\\" in name or "\0" in name or name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+        raise _no_name_inside(name, title)
+    if entry.flag_bits & ENCRYPTED:
         raise DatasetError(f"{title} has a password; pack it without one.", field="path")
     if entry.compress_type not in PACKINGS and not entry.is_dir():
         raise DatasetError(f"{title} is packed in a rare way; pack it as a plain ZIP (deflate).", field="path")
+
+
+def _check_name(name: str, title: str) -> None:
+    """Of what comes in: names that some system cannot write. What stays out may be called anything, such as macOS's ``Icon\\r``."""
+    if len(name) > 1000:
+        raise _no_name_inside(name, title)
+    try:
+        safe_join(Path(title), name)
+    except NotAllowed as error:
+        raise _no_name_inside(name, title) from error
+
+
+def _no_name_inside(name: str, title: str) -> NotAllowed:
+    return NotAllowed(f"{title} holds {name[:100]!r}, which is no name of a file inside it.")
 
 
 def _check_space(folder: Path, needed: int) -> None:

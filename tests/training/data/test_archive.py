@@ -92,6 +92,49 @@ def test_names_that_lead_elsewhere_refuse_the_whole(name: str, tmp_path: Path) -
     assert left_in(tmp_path) == ["d", "x.zip"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Icon\r", "fox/Icon\r", "notes: todo?.md", "aux.c", "why?/", "a//b.md", "__MACOSX/._a?.png", "b/" * 600 + "a.md"],
+)
+def test_names_of_what_stays_out_refuse_nothing(name: str, tmp_path: Path) -> None:
+    file = pack(tmp_path / "x.zip", ("good.png", PICTURE), (name, b"x"))
+    assert left_in(unpack(file, tmp_path / "d", "x")) == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.md", "x/../../a", "..", "../", "/a.md", "/", "..\\a.md", "C:/a.md", "c:a.md", "\\\\host\\a.md"]
+)
+def test_whatever_leads_outside_refuses_the_whole(name: str, tmp_path: Path) -> None:
+    file = pack(tmp_path / "x.zip", ("good.png", PICTURE), (name, b"x"))
+    with pytest.raises(NotAllowed, match="no name of a file inside"):
+        unpack(file, tmp_path / "d", "x")
+    assert left_in(tmp_path) == ["d", "x.zip"]
+
+
+def unflagged(path: Path, names: dict[str, bytes]) -> Path:
+    """A ZIP whose names are those bytes, without the flag that says UTF-8, as Finder and Info-ZIP write them."""
+    file = pack(path, *((name, PICTURE) for name in names))
+    data = file.read_bytes()
+    for name, raw in names.items():
+        assert name.isascii() and len(name) == len(raw)
+        data = data.replace(name.encode(), raw)
+    file.write_bytes(data)
+    return file
+
+
+def test_names_in_utf_8_that_do_not_say_so(tmp_path: Path) -> None:
+    names = {"fuchs-gro__.png": "fuchs-groß.png".encode(), "______.png": "狐狸".encode() + b".png"}
+    there = unpack(unflagged(tmp_path / "x.zip", names), tmp_path / "d", "x")
+    assert left_in(there) == ["fuchs-groß.png", "狐狸.png"]
+    assert (there / "fuchs-groß.png").read_bytes() == PICTURE
+
+
+def test_names_in_the_old_encoding_stay_what_they_are(tmp_path: Path) -> None:
+    names = {"fuchs-gro_.png": "fuchs-groß.png".encode("cp437"), "m_we.png": "möwe.png".encode("cp437")}
+    there = unpack(unflagged(tmp_path / "x.zip", names), tmp_path / "d", "x")
+    assert left_in(there) == ["fuchs-groß.png", "möwe.png"]
+
+
 def test_a_name_with_a_nul(tmp_path: Path) -> None:
     file = pack(tmp_path / "x.zip", ("good.png", PICTURE), ("aXb.png", PICTURE))
     file.write_bytes(file.read_bytes().replace(b"aXb.png", b"a\0b.png"))
