@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
 from studio.engine.eight_bit import PLAIN
 from studio.engine.loading import load_checkpoint
 from studio.engine.text_files import load_text_encoder
 from studio.errors import TrainingError
+from studio.families.signature import describe_checkpoint
 from studio.library import Library
 from studio.paths import Paths
 from studio.schema.models import ModelInfo
@@ -63,6 +65,26 @@ def test_a_file_trained_on_a_file_has_the_same_keys_and_only_the_unet_differs(fa
     meta = read_header(path)["__metadata__"]
     assert meta["studio.run"] == run.id and meta["studio.base"] == old.sha256
     assert events(run, "validated")[-1].step == 2
+
+
+@pytest.mark.parametrize("method", ["full", "text_encoder"])
+@pytest.mark.parametrize("marks", [set(), {"v_pred"}, {"v_pred", "ztsnr"}], ids=["epsilon", "v", "v-ztsnr"])
+def test_a_file_of_sdxl_that_predicts_v_says_so_to_other_programs(marks: set[str], method: str, tmp_path: Path) -> None:
+    """Those that read no metadata look for empty tensors."""
+    source = tmp_path / "marked.safetensors"
+    save_file({**read_tensors(tiny_file("sdxl")), **{mark: torch.zeros(0) for mark in marks}}, source)
+    root = studio(tmp_path / "s", "sdxl", model=source)
+    more = {"result": "checkpoint", "layout": "file"} if method == "text_encoder" else {}
+    output = {"name": "more", "number_format": "fp16"}
+    path = train(run_in(root, settings(method, steps=1, output=output, **more)))
+    header = read_header(path)
+    assert header.keys() & {"v_pred", "ztsnr"} == marks
+    assert all(header[mark]["shape"] == [0] and header[mark]["dtype"] == "F16" for mark in marks)
+    said = describe_checkpoint({key: value for key, value in header.items() if key != "__metadata__"})
+    assert said.prediction_type == ("v_prediction" if marks else "epsilon")
+    assert (said.states_prediction, said.zero_terminal_snr, said.problem) == (bool(marks), "ztsnr" in marks, None)
+    ours, base = (load_checkpoint(tiny_info(file), CPU, torch.float32) for file in (path, source))
+    assert ours.prediction_type == said.prediction_type and torch.equal(ours.alphas_cumprod, base.alphas_cumprod)
 
 
 def test_a_folder_trained_on_the_embedded_kind_loads_in_plain_diffusers(tmp_path: Path) -> None:

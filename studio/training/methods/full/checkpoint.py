@@ -169,7 +169,15 @@ def _write_file(model: LoadedModel, origin: Origin, name: str, file: Path) -> No
     }
     if _ends_in_noise(model):
         metadata["ss_zero_terminal_snr"] = "True"
-    save_file(tensors, file, metadata)
+    save_file(tensors | _marks(model, origin.number_format), file, metadata)
+
+
+def _marks(model: LoadedModel, number_format: NumberFormat) -> Tensors:
+    """NoobAI's empty tensors, by which programs know an SDXL file that predicts v: nothing in its weights tells, and not all read metadata."""
+    if model.family.name != "sdxl" or model.prediction_type != "v_prediction":
+        return {}
+    names = ("v_pred", "ztsnr") if _ends_in_noise(model) else ("v_pred",)
+    return {name: torch.zeros(0, dtype=NUMBER_FORMATS[number_format]) for name in names}
 
 
 def _write_folder(base: Base, model: LoadedModel, origin: Origin, folder: Path, name: str) -> Path:
