@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from studio.errors import TrainingError
 from studio.schema.training_data import DatasetSettings
 from studio.schema.training_tuning import TuningMethod
 from studio.training.context import TrainingContext
-from studio.training.data.dataset import Dataset, read_dataset
+from studio.training.data.dataset import Dataset, Item, read_dataset
+from studio.training.data.prepare import with_trigger
 from studio.training.runs import Noted
 from studio.training.tuning.base import Base
 from studio.training.tuning.batches import BatchMaker, Order, split
@@ -24,7 +26,7 @@ from studio.training.tuning.texts import MOST_KEPT, KeptTexts, LiveTexts, Texts
 from studio.training.tuning.validation import Validator
 
 CAPTION_COUNT_BATCHES = 200_000
-"""Batches whose captions are looked at to decide whether they can be kept; longer runs keep the encoders loaded when captions vary."""
+"""Batches whose captions are drawn to decide whether they can be kept; longer runs keep the encoders loaded when captions are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def open_session(
     if not context.team.leads:
         context.team.wait()
     latents.fill(context.alone(), base, [*batches.views(), *(validator.views() if validator else ())])
-    texts = _texts(context.alone(), method, base, store / "texts", batches, validator, encoders_learn)
+    captions = _captions(method, order.items, batches, validator)
+    texts = _texts(context.alone(), base, store / "texts", captions, encoders_learn)
     if context.team.leads:
         context.team.wait()
     if painter:
@@ -105,25 +108,31 @@ def open_session(
 
 
 def _texts(
-    context: TrainingContext,
-    method: TuningMethod,
-    base: Base,
-    folder: Path,
-    batches: BatchMaker,
-    validator: Validator | None,
-    encoders_learn: bool,
+    context: TrainingContext, base: Base, folder: Path, captions: Iterable[str] | None, encoders_learn: bool
 ) -> Texts:
     """Kept captions where the encoders are frozen and there are not too many different ones."""
     if encoders_learn:
         return LiveTexts(base.model, learning=True)
-    wanted = set(validator.captions()) if validator else set()
-    count = method.steps * method.optimizer.accumulate
-    if count > CAPTION_COUNT_BATCHES:
-        return LiveTexts(base.model, learning=False)
-    for caption in batches.captions(range(count)):
+    wanted: set[str] = set()
+    for caption in captions or ():
         wanted.add(caption)
         if len(wanted) > MOST_KEPT:
-            return LiveTexts(base.model, learning=False)
+            break
+    if captions is None or len(wanted) > MOST_KEPT:
+        return LiveTexts(base.model, learning=False)
     kept = KeptTexts(folder, base, context.device)
     kept.fill(context, base, sorted(wanted))
     return kept
+
+
+def _captions(
+    method: TuningMethod, items: Sequence[Item], batches: BatchMaker, validator: Validator | None
+) -> Iterable[str] | None:
+    """Every caption that the run may ask for; None where it would take too long to find them."""
+    held = validator.captions() if validator else ()
+    count = method.steps * method.optimizer.accumulate
+    if not method.data.shuffle:
+        fixed = {with_trigger(caption, method.data.trigger) for item in items for caption in item.captions}
+        if len(fixed) <= count * method.batch:  # else the run sees only some of them
+            return chain(held, fixed, [""] if method.data.caption_dropout else [])
+    return chain(held, batches.captions(range(count))) if count <= CAPTION_COUNT_BATCHES else None
