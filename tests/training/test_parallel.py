@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from studio.training.parallel import Team
+from tests.training.processes import pair
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MEMBER = """
 import json, sys, torch
 from studio.training.parallel import Team
@@ -49,16 +44,7 @@ def test_the_parts_of_a_batch_cover_it_once(size: int) -> None:
 
 
 def test_two_processes_average_their_gradients_and_hear_each_other() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    members = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBER], cwd=REPOSITORY, env={**shared, "RANK": str(rank)}, stdout=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
+    members = pair(MEMBER)
     answers = [json.loads(member.communicate(timeout=100)[0].splitlines()[-1]) for member in members]
     for rank, (first, second, missing, heard, leads) in enumerate(answers):
         assert first == [0.5, 0.5, 0.5]

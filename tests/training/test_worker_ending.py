@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +9,9 @@ import pytest
 
 from studio.training.runs import RunFailed, RunFolder, read_events
 from studio.training.sitting import claim
+from tests.training.processes import pair
 from tests.training.tuning import run_in, settings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MEMBER = """
 import os, signal, sys
 from studio.errors import StorageError
@@ -65,19 +61,7 @@ def test_whoever_ends_a_shared_run_says_how(
     run = run_in(tmp_path, {**settings(), "processes": 2})
     claim(run).close()
     run.append(RunFailed(time=time.time(), message="At an earlier sitting."))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    members = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBER, str(run.path), how, str(rank)],
-            cwd=REPOSITORY,
-            env={**shared, "RANK": str(each)},
-            stderr=subprocess.PIPE,
-        )
-        for each in range(2)
-    ]
+    members = pair(MEMBER, str(run.path), how, str(rank))
     said = [member.communicate(timeout=100)[1].decode() for member in members]
     assert endings(run)[1:] == expected
     assert "Error" in said[1 - rank]  # what broke the other is in its log
