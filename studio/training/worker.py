@@ -25,6 +25,9 @@ from studio.training.sitting import claim, last_sitting
 if TYPE_CHECKING:
     import torch
 
+LEAVING_SECONDS = 3.0
+"""A process that was killed is gone this long after its connections were closed."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
@@ -108,13 +111,22 @@ def _fail(run: RunFolder, message: str) -> None:
 def _over(run: RunFolder) -> bool:
     """Whether this sitting has ended already: one of the processes said how, or the leading one was killed.
 
-    The others of a team then break as they find it gone, which is not why the run ended.
+    The others of a team then break as they find it gone, which is not why the run ended. They find its connections closed a little before
+    it is gone, so they wait for that.
     """
     sitting = last_sitting(run)
     if sitting is None:
         return False
-    said = any(isinstance(event, RunFinished | RunStopped | RunFailed) for event in read_events(run, sitting.offset)[0])
-    return said or sitting.process() is None
+    deadline = time.monotonic() + (0 if sitting.pid == os.getpid() else LEAVING_SECONDS)
+    while not _has_ending(run, sitting.offset) and sitting.process() is not None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _has_ending(run: RunFolder, offset: int) -> bool:
+    return any(isinstance(event, RunFinished | RunStopped | RunFailed) for event in read_events(run, offset)[0])
 
 
 if __name__ == "__main__":
