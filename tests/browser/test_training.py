@@ -225,7 +225,7 @@ def test_wishes_by_buttons_and_keyboard_while_pictures_are_painted(open_page: Op
     run_id = server.studio.training.create(
         configuration(server.studio.paths.root / "datasets" / "pictures", steps=4000)
     ).id
-    page = open_page()
+    page = open_page(expected=("status of 404",))  # a run may be read once more while it is being deleted
     open_tab(page)
     actions = page.locator("#train_run_actions")
     pause = actions.get_by_role("button", name="pause")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from studio.engine import runner
+from studio.engine import coding
 from studio.engine.eight_bit import PLAIN, EightBitLinear, Storage
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
@@ -251,13 +251,13 @@ def test_the_vae_of_the_second_pass_reads_what_is_between_and_finishes_the_pictu
     engine = DiffusersEngine("cpu", precision="fp32")
     vae = tiny_info(tiny_vae_file("sd1"), "vae")
     read: list[nn.Module] = []
-    begin = runner.begun
+    begin = coding.begun
 
     def watched(large: Any, plan: Any, coder: LoadedVae, **more: Any) -> torch.Tensor:
         read.append(coder.module)
         return begin(large, plan, coder, **more)
 
-    monkeypatch.setattr(runner, "begun", watched)
+    monkeypatch.setattr(coding, "begun", watched)
 
     def picture(upscaler: str, first: ModelInfo | None, second: ModelInfo | None) -> np.ndarray[Any, Any]:
         plain = asked(steps=1, hires={"scale": 1.0, "denoising_strength": 0.5, "upscaler": upscaler})
