@@ -105,4 +105,4 @@ def test_a_megabyte_of_brackets_takes_linear_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     start = time.process_time()
     extract_networks(text)
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 20  # of a busy machine; a square of the length would take hours

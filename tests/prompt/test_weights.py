@@ -132,4 +132,4 @@ def test_long_runs_inside_a_weight_are_read_once() -> None:
     blank = " " * 300_000
     start = time.process_time()
     parse_weights(f"(a:{blank}1{blank}:{blank}1.1{blank}x{blank}BREAK{blank}")
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 20  # read once for each place it could begin at it would be hours
