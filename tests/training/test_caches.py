@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from studio.training.caches import looking, prune, touch
 from tests.training.tuning import events, run_in, settings, studio, train
@@ -86,3 +87,12 @@ def test_a_run_touches_what_it_finds_and_encodes_what_was_pruned(tmp_path: Path,
     assert [path for path in sorted(store.rglob("*.safetensors")) if path.stat().st_mtime < began] == []
     stages = {event.stage for event in events(second, "stage")}
     assert ("latents" in stages) == again
+
+
+def test_captions_of_another_number_format_are_encoded_anew(tmp_path: Path) -> None:
+    root = studio(tmp_path / "data", pictures=3)
+    texts = root / "outputs" / ".studio" / "training" / "texts"
+    for place, precision in enumerate(("bf16", "fp32", "fp32")):
+        train(run_in(root, {**settings(steps=1), "precision": precision}, f"run{place}"))
+    formats = sorted(str(load_file(file)["states.0"].dtype) for file in texts.rglob("*.safetensors"))
+    assert formats == ["torch.bfloat16"] * (len(formats) // 2) + ["torch.float32"] * (len(formats) // 2) != []

@@ -32,6 +32,7 @@ from studio.training.tuning.objective import Objective
 from studio.training.tuning.optimizers import build_optimizer, load_optimizer, save_optimizer, set_rates
 from studio.training.tuning.publish import claim
 from tests.tiny_models import tiny_components
+from tests.training.tuning import run_in, settings, studio, train
 
 CPU = torch.device("cpu")
 
@@ -189,6 +190,27 @@ def test_numbers_that_an_optimizer_keeps_for_a_group_are_saved_too(monkeypatch: 
     assert second.param_groups[0]["k"] == 2 and isinstance(second.param_groups[0]["k"], int)
     advance(broken, second, range(2, 4))
     assert all(torch.equal(left, right) for left, right in zip(whole, broken, strict=True))
+
+
+def test_prodigy_has_one_rate_for_text_encoder_and_unet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses others; the library is stood in for."""
+    rates: list[set[float]] = []
+
+    class OneRate(torch.optim.SGD):
+        def __init__(self, params: Any, lr: float, **_: Any) -> None:
+            super().__init__(params, lr)
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            rates.append({group["lr"] for group in self.param_groups})
+            assert len(self.param_groups) == 2
+
+    library = ModuleType("prodigyopt")
+    library.Prodigy = OneRate  # type: ignore[attr-defined]
+    library.__spec__ = type(sys.__spec__)("prodigyopt", None)
+    monkeypatch.setitem(sys.modules, "prodigyopt", library)
+    optimizer = {"name": "prodigy", "learning_rate": 1.0}
+    train(run_in(studio(tmp_path / "s"), settings(steps=2, text_encoder=True, optimizer=optimizer)))
+    assert [len(each) for each in rates] == [1, 1]
 
 
 def test_a_state_is_taken_from_where_the_optimizer_works(tmp_path: Path) -> None:

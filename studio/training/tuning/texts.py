@@ -26,7 +26,7 @@ from studio.training.tuning.base import Base
 STAGE = "captions"
 MOST_KEPT = 20_000
 """Distinct captions that are kept on disk (about 0.2 MB each for SD 1.x); with more of them the encoders stay loaded."""
-_FORMAT = "2"
+_FORMAT = "1"
 
 
 class Texts(Protocol):
