@@ -21,7 +21,7 @@ from studio.schema.training import ScratchMethod, TrainingConfig
 from studio.schema.training_data import CaptionEdit, CaptionPage, DatasetReport, DatasetSettings
 from studio.schema.training_parts import Part
 from studio.schema.training_tuning import TuningMethod
-from studio.training.data.archive import unpack
+from studio.training.data.archive import Unpacked, unpack
 from studio.training.data.dataset import Dataset, Progress, edit_captions, read_dataset
 from studio.training.data.report import caption_page, describe
 
@@ -137,18 +137,18 @@ class Datasets:
         picture.save(out, "JPEG", quality=85)
         return out.getvalue()
 
-    def add_archive(self, archive: Path, name: str, progress: Progress = unwatched) -> str:
-        """Unpack a ZIP file into `datasets/`; returns the name of its folder there.
+    def add_archive(self, archive: Path, name: str, progress: Progress = unwatched) -> Unpacked:
+        """Unpack a ZIP file into `datasets/`; returns its folder there, and what stayed in the ZIP.
 
         Raises as `unpack`, and `DatasetError` when there is no data set in it; nothing is left then.
         """
-        folder = unpack(archive, self._paths.datasets, name, progress)
+        unpacked = unpack(archive, self._paths.datasets, name, progress)
         try:
-            read_dataset(DatasetSettings(path=str(folder)))
+            read_dataset(DatasetSettings(path=str(unpacked.folder)))
         except DatasetError:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(unpacked.folder, ignore_errors=True)
             raise
-        return folder.name
+        return unpacked
 
     def caption(
         self,

@@ -84,9 +84,13 @@ def _settings(arguments: argparse.Namespace, datasets: Datasets) -> DatasetSetti
     path = Path(arguments.path).expanduser().resolve()
     settings = make_dataset_settings({**given(arguments, FIELDS), "path": str(path)})
     if path.is_file() and path.suffix.lower() == ".zip":
-        name = datasets.add_archive(path, path.stem, _tell("bytes"))
-        settings = datasets.placed(settings.model_copy(update={"path": ""}), name, anywhere=True)
+        unpacked = datasets.add_archive(path, path.stem, _tell("bytes"))
+        settings = datasets.placed(settings.model_copy(update={"path": ""}), unpacked.folder.name, anywhere=True)
         say(f"unpacked to {settings.path}")
+        for name in unpacked.left_out[:SHOWN]:
+            say(f"left out, as no data set is made of such files: {name}")
+        if (more := len(unpacked.left_out) - SHOWN) > 0:
+            say(f"and {more} more")
     return settings
 
 

@@ -149,9 +149,12 @@ def test_from_the_form_to_the_prompt(open_page: Open, server: Server) -> None:
 def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, server: Server, tmp_path: Path) -> None:
     page = open_page(expected=("status of 422",))
     open_tab(page)
-    archive = shutil.make_archive(str(tmp_path / "discs"), "zip", drawn(tmp_path / "discs"))
+    folder = drawn(tmp_path / "discs")
+    (folder / "raw.cr2").write_bytes(b"raw")
+    archive = shutil.make_archive(str(tmp_path / "discs"), "zip", folder)
     page.locator("#train_zip").set_input_files(archive)
     expect(page.locator("#train_data_path")).to_have_value("datasets/discs")
+    expect(page.locator(".ls-toast", has_text="1 file of discs.zip stayed out")).to_contain_text("raw.cr2")
     expect(page.locator("#train_data")).to_contain_text("6 pictures · 5 captions · 1 problem")
     expect(page.locator(".ls-data-tiles img").first).to_have_js_property("naturalWidth", 160)
     file = server.studio.paths.datasets / "discs" / "cat.txt"

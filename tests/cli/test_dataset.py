@@ -44,7 +44,18 @@ def test_a_zip_is_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert ask(tmp_path, str(pack), "--json") == 0
     output = capsys.readouterr()
     assert f"unpacked to {tmp_path / 'data' / 'datasets' / 'flickr'}" in output.err
+    assert "left out" not in output.err
     assert json.loads(output.out)["captions"] == 15
+
+
+def test_what_stays_in_a_zip_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = drawn.flickr8k(tmp_path / "set")
+    for number in range(12):
+        (root / f"shot-{number:02}.cr2").write_bytes(b"raw")
+    assert ask(tmp_path, str(drawn.zipped(root, tmp_path / "flickr.zip"))) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert sum(".cr2" in line and "left out" in line for line in said) == 10
+    assert "and 2 more" in said
 
 
 def test_captions_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

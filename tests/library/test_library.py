@@ -388,7 +388,7 @@ def test_hundreds_of_models_are_refreshed_quickly(library: Library, paths: Paths
     assert len(library.loras()) == 300
     start = time.process_time()
     library.refresh()
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5  # 0.02 on an idle machine
 
 
 def test_hashes_come_in_the_background_and_stay(library: Library, paths: Paths) -> None:

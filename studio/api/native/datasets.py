@@ -34,6 +34,8 @@ router = APIRouter(prefix="/training/datasets", tags=["training"])
 
 MAX_NAME = 1000
 SPARE = 512 << 20
+NAMED = 20
+"""Files that stayed in a ZIP and are told by name."""
 """Bytes that an upload leaves free on the disk."""
 ZIP_BODY: dict[str, Any] = {
     "requestBody": {
@@ -81,9 +83,11 @@ class CaptioningBody(BaseModel):
 
 
 class UploadAnswer(BaseModel):
-    """The name of an upload, for the other routes."""
+    """The name of an upload, for the other routes, and what stayed in the ZIP because no data set is made of it."""
 
     upload: str
+    left_out: list[str] = Field(description="Names of files, the first twenty")
+    left_out_count: int
 
 
 @router.get("")
@@ -98,7 +102,9 @@ async def upload(studio: StudioDep, request: Request, name: Annotated[str, Query
     archive = await _received(studio, request)
     try:
         title = name.removesuffix(".zip") or "dataset"
-        return UploadAnswer(upload=await run_in_threadpool(studio.datasets.add_archive, archive, title))
+        made = await run_in_threadpool(studio.datasets.add_archive, archive, title)
+        left = made.left_out
+        return UploadAnswer(upload=made.folder.name, left_out=list(left[:NAMED]), left_out_count=len(left))
     finally:
         with suppress(OSError):
             archive.unlink()

@@ -2,7 +2,7 @@
 
 A ZIP may be hostile: it may unpack to a thousand times its size, name files outside of the folder, or hold links. Everything is judged
 by its directory before the first byte is written, and counted again while it is written. Only kinds of files that data sets are made of
-come in; the rest is left out. The folder appears when it is complete, or not at all.
+come in; the rest is left out, and told. The folder appears when it is complete, or not at all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import DatasetError, NotAllowed, StorageError
@@ -38,8 +39,16 @@ BLOCK = 1 << 20
 Progress = Callable[[int, int], None]
 
 
-def unpack(archive: Path, folder: Path, name: str, progress: Progress = lambda done, total: None) -> Path:
-    """Unpack ``archive`` into a new folder in ``folder``, called ``name`` (or ``name-2`` ... when that is taken); returns it.
+@dataclass(frozen=True)
+class Unpacked:
+    """The new folder, and the files that stayed in the ZIP as no data set is made of their kind. Hidden ones do not count."""
+
+    folder: Path
+    left_out: tuple[str, ...]
+
+
+def unpack(archive: Path, folder: Path, name: str, progress: Progress = lambda done, total: None) -> Unpacked:
+    """Unpack ``archive`` into a new folder in ``folder``, called ``name`` (or ``name-2`` ... when that is taken).
 
     Raises ``DatasetError`` for what is no sound ZIP of a data set or too large, ``NotAllowed`` for names that lead outside, links and
     the like, ``StorageError`` when the disk does not hold it. Nothing is left behind then.
@@ -52,7 +61,7 @@ def unpack(archive: Path, folder: Path, name: str, progress: Progress = lambda d
         raise storage_error(folder, error) from error
     try:
         with zipfile.ZipFile(archive) as pack:
-            entries = _checked(pack, title, archive.stat().st_size)
+            entries, left_out = _checked(pack, title, archive.stat().st_size)
             total = sum(entry.file_size for entry in entries)
             _check_space(folder, total)
             done = 0
@@ -60,7 +69,7 @@ def unpack(archive: Path, folder: Path, name: str, progress: Progress = lambda d
                 done += _write(pack, entry, safe_join(place, entry.filename), MAX_TOTAL - done)
                 progress(done, total)
         place.chmod(0o755)
-        return _named(place, folder, name)
+        return Unpacked(_named(place, folder, name), left_out)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DatasetError(f"{title} is no sound ZIP file: {str(error)[:200]}.", field="path") from error
     except OSError as error:
@@ -75,20 +84,24 @@ def folder_name(text: str) -> str:
     return f"_{name}" if is_reserved(name) else name or "dataset"
 
 
-def _checked(pack: zipfile.ZipFile, title: str, packed: int) -> list[zipfile.ZipInfo]:
-    """The entries to unpack, after a look at all of them."""
+def _checked(pack: zipfile.ZipFile, title: str, packed: int) -> tuple[list[zipfile.ZipInfo], tuple[str, ...]]:
+    """The entries to unpack and the names of files of other kinds, after a look at all of them."""
     entries = pack.infolist()
     if len(entries) > MAX_ENTRIES:
         raise DatasetError(f"{title} holds {len(entries):,} files; {MAX_ENTRIES:,} are allowed.", field="path")
     _check_sizes(entries, title, packed)
     wanted: dict[str, zipfile.ZipInfo] = {}
+    others: list[str] = []
     parents: set[str] = set()
     for entry in entries:
         entry.filename = _name(entry)
         _check_entry(entry, title)
         parts = entry.filename.rstrip("/").split("/")
         hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in parts)
-        if entry.is_dir() or hidden or not parts[-1].lower().endswith(KINDS):
+        if entry.is_dir() or hidden:
+            continue
+        if not parts[-1].lower().endswith(KINDS):
+            others.append(entry.filename)
             continue
         _check_name(entry.filename, title)
         folded = entry.filename.casefold()
@@ -100,7 +113,7 @@ def _checked(pack: zipfile.ZipFile, title: str, packed: int) -> list[zipfile.Zip
         raise DatasetError(f"{title} holds {min(both)!r} as a file and as a folder.", field="path")
     if not wanted:
         raise DatasetError(f"{title} holds no pictures, tables or captions.", field="path")
-    return list(wanted.values())
+    return list(wanted.values()), tuple(others)
 
 
 def _check_sizes(entries: list[zipfile.ZipInfo], title: str, packed: int) -> None:

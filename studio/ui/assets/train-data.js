@@ -96,7 +96,8 @@ export class DataCard {
     const newest = this.#looked();
     this.#say(`uploading ${file.name}, ${bytes(file.size)} …`, "busy");
     try {
-      const { upload } = await api.datasetUpload(file);
+      const { upload, left_out: names, left_out_count: count } = await api.datasetUpload(file);
+      if (count) toast(`${plural(count, "file")} of ${file.name} stayed out, as no data set is made of ${count === 1 ? "its" : "their"} kind: ${names.slice(0, 5).join(", ")}${count > 5 ? ", …" : ""}`);
       this.path.value = `datasets/${upload}`;
       await this.load();
       await this.inspect();
