@@ -42,8 +42,10 @@ def add_fields(
         text = _help(field, show_default).replace("%", "%%")
         if kind is bool:
             switched = not field.default
-            parser.add_argument(f"--{flag}" if switched else f"--no-{flag}", dest=name, action="store_const", const=switched,
-                                default=argparse.SUPPRESS, help=text)  # fmt: skip
+            option, text = (f"--{flag}", text) if switched else (f"--no-{flag}", f"Switch off: {text}")
+            parser.add_argument(
+                option, dest=name, action="store_const", const=switched, default=argparse.SUPPRESS, help=text
+            )
         elif typing.get_origin(kind) is tuple:
             parser.add_argument(f"--{flag}", dest=name, metavar="NAME", action="append", default=argparse.SUPPRESS,
                                 help=f"{text}; give it once for each")  # fmt: skip

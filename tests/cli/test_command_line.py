@@ -117,6 +117,20 @@ def test_every_field_has_a_flag() -> None:
     assert {f"--{name.replace('_', '-')}" for name in own - {"browser"}} | {"--no-browser"} <= server
 
 
+def test_the_help_of_a_flag_that_switches_off_says_so() -> None:
+    parser = build_parser(no_server)
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    texts = {
+        option: own.help or ""
+        for name in ("generate", "serve")
+        for own in action.choices[name]._actions
+        for option in own.option_strings
+        if option.startswith("--no-")
+    }
+    assert {"--no-browser", "--no-mask-rounding", "--no-plot-legend"} <= texts.keys()
+    assert [option for option, text in texts.items() if not text.startswith("Switch off: ")] == []
+
+
 def test_flags_overrule_defaults_and_nothing_else() -> None:
     defaults = GenerationRequest(width=128, height=128, steps=7)
     arguments = build_parser(no_server).parse_args(["generate", "a fox", "--steps", "9", "--eta", "0.5"])
