@@ -219,7 +219,7 @@ def store_settings(file: Path, changes: Mapping[str, Any]) -> None:
 
 def settings_error(error: ValidationError) -> SettingsError:
     """The first complaint, as one sentence."""
-    complaint = first_complaint(error)
+    complaint = first_complaint(error, Settings)
     return SettingsError(f"Setting {complaint.sentence('file')}", field=complaint.field)
 
 

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from studio.errors import EngineError, InvalidRequest, StudioError
+from studio.schema.complaint import complaint
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def install_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return error_response(_first_complaint(error.errors()))
+        return error_response(_first_complaint(error.errors(), _body(request)))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -51,17 +52,21 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def _first_complaint(errors: Any) -> InvalidRequest:
-    """One sentence with field, value and what is allowed; the outer "body", "query" or "path" is left away."""
+def _first_complaint(errors: Any, body: Any) -> InvalidRequest:
+    """One sentence with field, value and what is allowed; the outer "body", "query" or "path" is left away.
+
+    `body` is the annotation of what the route takes as its body, None where it takes none.
+    """
     first = errors[0]
-    field = ".".join(str(part) for part in first["loc"][1:])
-    reason = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     if first["type"] == "json_invalid":
-        return InvalidRequest(f"The body is not JSON: {first.get('ctx', {}).get('error', reason)}.")
-    if not field:
-        return InvalidRequest(f"The body is not what this route takes: {reason[:1].lower()}{reason[1:]}.")
-    value = repr(first.get("input"))
-    shown = value if len(value) <= 80 else value[:77] + "…"
-    if first["type"] == "missing":
-        return InvalidRequest(f"{field} is missing.", field=field)
-    return InvalidRequest(f"{field} = {shown} is not possible: {reason[:1].lower()}{reason[1:]}.", field=field)
+        return InvalidRequest(f"The body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}.")
+    said = complaint({**first, "loc": first["loc"][1:]}, body if first["loc"][0] == "body" else None)
+    if not said.field:
+        return InvalidRequest(f"The body is not what this route takes: {said.reason}.")
+    return InvalidRequest(said.sentence("body"), field=said.field)
+
+
+def _body(request: Request) -> Any:
+    """The annotation of the body of the route that was asked."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    return field.field_info.annotation if field is not None else None

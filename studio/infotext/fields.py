@@ -213,7 +213,7 @@ class _Reader:
         try:
             whole = GenerationRequest.model_validate({**beside, name: values}).model_dump()[name]
         except ValidationError as error:
-            self.notes.append(f"{invalid_request(error).message} It was left out.")
+            self.notes.append(f"{invalid_request(error, GenerationRequest).message} It was left out.")
             return {}
         return {} if whole is None else {name: dict(whole)}
 

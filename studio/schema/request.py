@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from studio.errors import InvalidRequest
 from studio.schema.complaint import first_complaint
@@ -289,10 +289,10 @@ def make_request(data: dict[str, Any]) -> GenerationRequest:
     try:
         return GenerationRequest.model_validate(data)
     except ValidationError as error:
-        raise invalid_request(error) from None
+        raise invalid_request(error, GenerationRequest) from None
 
 
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """The first complaint of a pydantic error, as one sentence with field, value and bounds."""
-    complaint = first_complaint(error)
+def invalid_request(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
+    """The first complaint of pydantic about what was to be a `model`, as one sentence with field, value and bounds."""
+    complaint = first_complaint(error, model)
     return InvalidRequest(complaint.sentence("request"), field=complaint.field or "request")

@@ -301,5 +301,5 @@ def parse_training_config(data: dict[str, Any], source: str) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(data)
     except ValidationError as error:
-        complaint = first_complaint(error)
+        complaint = first_complaint(error, TrainingConfig)
         raise SettingsError(f"{source}: {complaint.sentence('recipe')}", field=complaint.field) from error

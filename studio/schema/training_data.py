@@ -73,7 +73,7 @@ def make_dataset_settings(data: dict[str, Any]) -> DatasetSettings:
     try:
         return DatasetSettings.model_validate(data)
     except ValidationError as error:
-        raise invalid_request(error) from None
+        raise invalid_request(error, DatasetSettings) from None
 
 
 class _Fact(BaseModel):

@@ -261,7 +261,7 @@ def _validated(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         try:
             return GenerationRequest.model_validate(data).model_dump(), notes
         except ValidationError as error:
-            notes.append(f"Not taken over: {invalid_request(error).message}")
+            notes.append(f"Not taken over: {invalid_request(error, GenerationRequest).message}")
             _drop(data, error.errors(include_url=False)[0]["loc"])
 
 

@@ -195,7 +195,7 @@ def test_a_scale_of_pix2pix_is_one_of_the_picture(order: Callable[..., Order]) -
 @pytest.mark.parametrize(
     "fields, field, said",
     [
-        ({"denoising_strength": 1.5}, "denoising_strength", "denoising_strength = 1.5 is not possible: should be less than or equal to 1"),
+        ({"denoising_strength": 1.5}, "denoising_strength", "denoising_strength = 1.5 is not possible: should be from 0 to 1"),
         ({"denoising_strength": float("nan")}, "denoising_strength", "denoising_strength = nan"),
         ({"resize_mode": 4}, "resize_mode", "resize_mode = 4 is not possible: should be one of 0 (Just resize), 1 (Crop"),
         ({"resize_mode": -1}, "resize_mode", "resize_mode = -1"),
@@ -204,8 +204,8 @@ def test_a_scale_of_pix2pix_is_one_of_the_picture(order: Callable[..., Order]) -
         ({"override_settings": {"img2img_fix_steps": "often"}}, "override_settings.img2img_fix_steps", "override_settings.img2img_fix_steps = 'often'"),
         ({"mask": HOLE, "inpainting_fill": 4}, "inpainting_fill", "one of 0 (fill), 1 (original), 2 (latent noise), 3 (latent nothing)"),
         ({"mask": HOLE, "inpainting_mask_invert": 2}, "inpainting_mask_invert", "inpainting_mask_invert = 2"),
-        ({"mask": HOLE, "inpaint_full_res_padding": 300}, "inpaint_full_res_padding", "inpaint_full_res_padding = 300 is not possible: should be less than or equal to 256"),
-        ({"mask": HOLE, "mask_blur": 65}, "mask_blur", "mask_blur = 65 is not possible: should be less than or equal to 64"),
+        ({"mask": HOLE, "inpaint_full_res_padding": 300}, "inpaint_full_res_padding", "inpaint_full_res_padding = 300 is not possible: should be from 0 to 256"),
+        ({"mask": HOLE, "mask_blur": 65}, "mask_blur", "mask_blur = 65 is not possible: should be from 0 to 64"),
         ({"mask": HOLE, "mask_blur_x": 3}, "mask_blur_x", "mask_blur_x = 3 and mask_blur_y = 4 are not possible: both should be the same"),
         ({"mask": HOLE, "override_settings": {"inpainting_mask_weight": 1.5}}, "override_settings.inpainting_mask_weight", "override_settings.inpainting_mask_weight = 1.5"),
         ({"steps": 0}, "steps", "steps = 0"),

@@ -113,7 +113,7 @@ def test_actions(client: httpx.Client) -> None:
         ({"steps": 0}, 422, "method.lora.steps", "steps = 0"),
         ({"network": {"rank": "many"}}, 422, "method.lora.network.rank", "'many'"),
         ({"sorcery": 1}, 422, "method.lora.sorcery", "sorcery"),
-        ({"kind": "magic"}, 422, "method", "magic"),
+        ({"kind": "magic"}, 422, "method.kind", "magic"),
         ({"model": "elm"}, 404, "model", "elm"),
         ({"model": "broken"}, 422, "method.model", "truncated"),
         ({"data": {"path": "nowhere"}}, 422, "method.data.path", "nowhere"),

@@ -77,4 +77,4 @@ class Overlay:
 def _reason(error: OSError | ValidationError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return first_complaint(error).sentence("file").removesuffix(".")
+    return first_complaint(error, _File).sentence("file").removesuffix(".")
