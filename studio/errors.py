@@ -199,6 +199,13 @@ def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return [by_fold[k] for k in (found + contained)[:limit]]
 
 
+def error_text(error: BaseException) -> str:
+    """`error` as one short line: its class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
 def _all_subclasses(cls: type[StudioError]) -> list[type[StudioError]]:
     return [cls, *(s for sub in cls.__subclasses__() for s in _all_subclasses(sub))]
 

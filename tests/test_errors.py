@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 from studio import errors
-from studio.errors import StudioError, UnknownModel, UnknownName, from_dict
+from studio.errors import StudioError, UnknownModel, UnknownName, error_text, from_dict
 
 
 def _tree(cls: type[StudioError]) -> list[type[StudioError]]:
     public = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
     return [cls, *(below for sub in public for below in _tree(sub))]
+
+
+def test_error_text_is_one_short_line() -> None:
+    assert error_text(ValueError("a\nb")) == "ValueError: a"
+    assert error_text(ValueError()) == "ValueError"
+    assert len(error_text(ValueError("x" * 1000))) == 300
 
 
 def test_every_error_survives_the_pipe() -> None:

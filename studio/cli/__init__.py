@@ -17,6 +17,8 @@ from studio.errors import StudioError
 
 COMMANDS = ("serve", "generate", "train", "runs", "dataset", "models", "convert", "reproduce", "bench")
 USER_ERRORS = range(400, 500)
+LONGEST_PATH = 200
+"""Characters of a path that are repeated: a prompt may stand where a file should."""
 
 
 def main(argv: Sequence[str] | None = None, *, serve: Callable[[argparse.Namespace], int]) -> int:
@@ -30,6 +32,11 @@ def main(argv: Sequence[str] | None = None, *, serve: Callable[[argparse.Namespa
     except StudioError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2 if error.status in USER_ERRORS else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {str(error.filename)[:LONGEST_PATH]}: {error.strerror}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

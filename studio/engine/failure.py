@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.errors import EngineError, OutOfMemory, StudioError
+from studio.errors import EngineError, OutOfMemory, StudioError, error_text
 from studio.schema.resolved import ResolvedRequest
 
 
@@ -42,10 +42,3 @@ def is_device_lost(error: BaseException) -> bool:
     if is_out_of_memory(error):
         return False
     return isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
-
-
-def error_text(error: BaseException) -> str:
-    """`error` as one short line: its class and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:299] + "…"

@@ -23,9 +23,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from studio.engine.failure import error_text
 from studio.engine.wire import EXIT_BROKEN_DEVICE, EXIT_CANNOT_START, Channel, Message, pack_event
-from studio.errors import EngineError, StudioError
+from studio.errors import EngineError, StudioError, error_text
 from studio.schema.engine import CancelToken, Engine
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest

@@ -44,4 +44,5 @@ def guarded(read: Callable[[], T]) -> T:
         raise DamagedFile(f"This is no picture that can be read ({', '.join(FORMATS)}).", field="image") from error
     except Exception as error:
         reason = str(error).rstrip(".") or type(error).__name__
-        raise DamagedFile(f"The picture is damaged: {reason[:200]}.", field="image") from error
+        message = f"The picture is damaged or cut off ({reason[:200]}). Save or download it again."
+        raise DamagedFile(message, field="image") from error

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from studio.errors import EngineError, StudioError
+from studio.errors import EngineError, StudioError, error_text
 from studio.jobs.cells import painted
 from studio.jobs.latents import LatentStore
 from studio.jobs.outputs import PictureStore, PreviewStore
@@ -77,7 +77,8 @@ class Dispatcher:
             ending = Failed(error=error.to_dict())
         except Exception as error:
             log.exception("job %d failed", record.id)
-            ending = Failed(error=EngineError(f"The job failed: {type(error).__name__}: {error}").to_dict())
+            message = f"The job failed ({error_text(error)}). It can be run again; the server's log has the details."
+            ending = Failed(error=EngineError(message).to_dict())
         self._previews.keep_steps(record.id, live.steps)
         yield ending
 

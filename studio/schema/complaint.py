@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from studio.errors import near_matches
 
 LONGEST = 80
 """Characters of a refused value that are repeated."""
@@ -130,7 +131,7 @@ def _unknown_name(model: Any, place: Sequence[int | str]) -> str:
     for part in place[:-1]:
         parent = _inner(parent, part)
     names = [name for each in _models(parent) for name in each.model_fields]
-    near = get_close_matches(str(place[-1]), names, 2)
+    near = near_matches(str(place[-1]), names, 2)
     return "there is nothing of this name" + (f"; perhaps {' or '.join(repr(name) for name in near)}" if near else "")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from studio.errors import StudioError, TrainingError
+from studio.errors import StudioError, TrainingError, error_text
 from studio.training.runs import RunFailed, RunFinished, RunFolder, RunStopped, read_events
 from studio.training.sitting import claim, last_sitting
 
@@ -57,7 +57,7 @@ def _sit(run: RunFolder, threads: int, device: str) -> int:
         _fail(run, error.message)
     except Exception as error:
         traceback.print_exc()
-        _fail(run, f"{type(error).__name__}: {error}")
+        _fail(run, f"Training broke down ({error_text(error)}). What it had saved is kept; its log has the details.")
     return 1
 
 

@@ -238,6 +238,12 @@ def test_a_damaged_picture_is_refused_by_name(order: Callable[..., Order], data:
         order(init_images=[""])
 
 
+def test_a_picture_that_was_cut_off_is_said_to_be(order: Callable[..., Order]) -> None:
+    text = base64.b64encode(base64.b64decode(FOX)[:60]).decode()
+    with pytest.raises(DamagedFile, match=r"is damaged or cut off \(.+\)\. Save or download it again\.$"):
+        order(init_images=[text])
+
+
 @pytest.mark.parametrize("images", [None, []])
 def test_no_picture_is_theirs_to_say(order: Callable[..., Order], images: Any) -> None:
     with pytest.raises(NotFound, match=r"^Init image not found$"):

@@ -104,6 +104,18 @@ def test_unknown_benchmark_and_missing_recipe(capsys: pytest.CaptureFixture[str]
     assert "none.toml" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["reproduce"], ["train"], ["dataset"], ["generate", "fox", "--source-image"]])
+def test_what_is_no_name_of_a_file_gets_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*words, "a red fox " * 50, "--data-dir", str(tmp_path)], serve=no_server) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "a red fox a red fox" in said
+    assert "File name too long" in said
+    assert said.count("\n") == 1
+
+
 def test_every_field_has_a_flag() -> None:
     parser = build_parser(no_server)
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))

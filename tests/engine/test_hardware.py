@@ -11,7 +11,7 @@ import torch
 
 from studio.engine import hardware
 from studio.engine.deep_cache import DeepCacheUNet
-from studio.engine.failure import error_text, explain, is_device_lost, is_out_of_memory
+from studio.engine.failure import explain, is_device_lost, is_out_of_memory
 from studio.engine.hardware import Hardware, choose_hardware, usable_cores
 from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
@@ -183,9 +183,3 @@ def test_explanations_name_what_to_change() -> None:
     assert "second" not in other.message
     own = IncompatibleFile("as it is")
     assert explain(own, request, "cpu") is own
-
-
-def test_error_text_is_one_short_line() -> None:
-    assert error_text(ValueError("a\nb")) == "ValueError: a"
-    assert error_text(ValueError()) == "ValueError"
-    assert len(error_text(ValueError("x" * 1000))) == 300

@@ -181,6 +181,8 @@ def test_a_failed_job_does_not_stop_the_queue(
     assert failed.status == "failed"
     assert failed.error is not None
     assert failed.error["code"] == code
+    unforeseen = "The job failed (ZeroDivisionError: 1/0). It can be run again; the server's log has the details."
+    assert failed.error["message"] == (unforeseen if isinstance(error, ZeroDivisionError) else str(error))
     engine.fail_with = None
     again = queue.retry(failed.id)
     assert (again.request, again.source) == (failed.request, failed.source)

@@ -51,7 +51,16 @@ def endings(run: RunFolder) -> list[tuple[str, str]]:
         ("stop", 0, [("stopped", "")]),
         ("fail", 0, [("failed", "The disk is full.")]),
         ("fail", 1, [("failed", "The disk is full.")]),
-        ("break", 1, [("failed", "ValueError: out of memory")]),
+        (
+            "break",
+            1,
+            [
+                (
+                    "failed",
+                    "Training broke down (ValueError: out of memory). What it had saved is kept; its log has the details.",
+                )
+            ],
+        ),
         ("die", 0, []),  # which counts as interrupted, and is
     ],
 )
