@@ -9,12 +9,12 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.captioning import CaptionRunner
 from studio.errors import DatasetError, InvalidRequest, NotAllowed, NotFound
+from studio.infotext.thumbnails import as_jpeg
 from studio.paths import Paths, safe_join
 from studio.runs.check import DATA_PATH
 from studio.schema.training import ScratchMethod, TrainingConfig
@@ -132,10 +132,7 @@ class Datasets:
         item = next((item for item in self._read(settings).items if item.name == name), None)
         if item is None:
             raise NotFound(f"There is no usable picture {name[:200]!r} in this data set.", field="name")
-        picture, out = item.picture(), BytesIO()
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        picture.save(out, "JPEG", quality=85)
-        return out.getvalue()
+        return as_jpeg(item.picture(), THUMBNAIL)
 
     def add_archive(self, archive: Path, name: str, progress: Progress = unwatched) -> Unpacked:
         """Unpack a ZIP file into `datasets/`; returns its folder there, and what stayed in the ZIP.

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save
 
 from studio.app import Studio
@@ -54,6 +55,10 @@ def test_from_the_request_to_the_file(client: httpx.Client, studio: Studio) -> N
     assert picture.content == Path(first["path"]).read_bytes()
     assert "sandbox" in picture.headers["content-security-policy"]
     again = client.get(first["url"], headers={"If-None-Match": picture.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    small = client.get(f"{V1}/images/{first['id']}/small")
+    assert (small.content, small.headers["etag"]) == (picture.content, picture.headers["etag"])  # 64 pixels fit a tile
+    again = client.get(f"{V1}/images/{first['id']}/small", headers={"If-None-Match": small.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     saved = client.get(first["url"], params={"download": 1})
     assert saved.headers["content-disposition"] == f'attachment; filename="{Path(first["path"]).name}"'
@@ -118,6 +123,14 @@ def test_bad_requests_name_the_field(client: httpx.Client, fields: dict[str, Any
     assert len(error["message"]) < 500
 
 
+def test_a_large_picture_comes_small_for_a_tile(client: httpx.Client) -> None:
+    image = ended(client, generate(client, width=1024, height=512)["id"])["images"][0]
+    small = client.get(f"{V1}/images/{image['id']}/small")
+    assert small.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(small.content)).size == (384, 192)
+    assert "sandbox" in small.headers["content-security-policy"]
+
+
 def test_near_matches_are_told(client: httpx.Client) -> None:
     error = client.post(f"{V1}/generate", json={"sampler": "Eular"}).json()["error"]
     assert "Euler" in error["choices"]
@@ -135,6 +148,7 @@ def test_near_matches_are_told(client: httpx.Client) -> None:
         ("GET", "/jobs/999/progress", 404),
         ("GET", "/images/999.png", 404),
         ("GET", "/images/-999.png", 404),
+        ("GET", "/images/999/small", 404),
         ("GET", "/images/..%2f..%2fetc%2fpasswd.png", 404),
         ("GET", "/images.zip?ids=1,x", 422),
         ("GET", "/images.zip?ids=999", 404),

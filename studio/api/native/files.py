@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated
 
@@ -19,6 +19,7 @@ from studio.api.auth import only_from_here
 from studio.api.common import StudioDep, attachment, picture_type
 from studio.api.native.jobs import Limit
 from studio.errors import InvalidRequest, NotFound, StudioError
+from studio.infotext.thumbnails import small_picture
 from studio.naming import ZIP_PATTERN, PictureFacts, expand, legal_name
 from studio.plotting import job_sheet
 from studio.schema.jobs import ImageRecord
@@ -27,6 +28,8 @@ from studio.steps import decode_step
 router = APIRouter(tags=["pictures"])
 
 MAX_ZIP = 500
+TILE = 384
+"""Pixels: a tile's, on a screen with two for each."""
 PICTURE_CSP = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
@@ -58,14 +61,17 @@ def zipped(studio: StudioDep, ids: Annotated[str, Query(max_length=10_000)]) -> 
 def image(studio: StudioDep, request: Request, image_id: int, download: bool = False) -> Response:
     """One picture, in the format it was saved in. `download` makes the browser save it."""
     record = studio.queue.image(image_id)
-    tag = f'"{record.id}-{record.created:.6f}"'
-    headers = {"etag": tag, "cache-control": "private, no-cache", **PICTURE_CSP}
     if download:
-        headers |= attachment(_file_name(record))
-    elif request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    data = studio.queue.image_bytes(image_id)
-    return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
+        data, headers = studio.queue.image_bytes(image_id), attachment(_file_name(record)) | PICTURE_CSP
+        return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
+    return _unless_known(request, record, lambda: studio.queue.image_bytes(image_id))
+
+
+@router.get("/images/{image_id}/small", response_class=Response)
+def small(studio: StudioDep, request: Request, image_id: int) -> Response:
+    """One picture for a tile: a JPEG of at most 384 pixels, or the picture itself where it is no larger."""
+    record = studio.queue.image(image_id)
+    return _unless_known(request, record, lambda: small_picture(studio.queue.image_bytes(image_id), TILE))
 
 
 @router.get("/jobs/{job_id}/grid", response_class=Response)
@@ -112,6 +118,16 @@ def open_folder(studio: StudioDep, request: Request, body: OpenFolderBody | None
         raise NotFound(f"{folder} does not exist.")
     _show(folder)
     return {"ok": True}
+
+
+def _unless_known(request: Request, record: ImageRecord, read: Callable[[], bytes]) -> Response:
+    """The picture that `read` gives, or 304 where the browser still has it. Ids of unsaved ones come again, so the time counts too."""
+    tag = f'"{record.id}-{record.created:.6f}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache", **PICTURE_CSP}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    data = read()
+    return Response(data, media_type=picture_type(data) or "image/png", headers=headers)
 
 
 def _show(folder: Path) -> None:
