@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
-from studio.engine.decode import MARGIN, tiling, to_samples
+from studio.engine.decode import MARGIN, mark_format, tile_side, tiling, to_samples
 from studio.engine.loading import LoadedVae
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
@@ -26,17 +26,18 @@ def encoded(picture: Image.Image | Tensor, vae: LoadedVae, *, tiled: bool = Fals
     """
     latent, module = vae.latent, vae.module
     sample = picture if isinstance(picture, Tensor) else to_samples(picture)
+    side = tile_side(vae, sample.shape[2], sample.shape[1]) if tiled else None
     # A tile must not wrap around itself: the whole is shown what lies beyond its edges instead, as in decoding.
-    several = tiled and max(sample.shape[1:]) > module.tile_sample_min_size
-    margin = min(MARGIN, *(side // latent.scale for side in sample.shape[1:])) if several and wraps else 0
+    margin = min(MARGIN, *(edge // latent.scale for edge in sample.shape[1:])) if side and wraps else 0
     set_wrapping(module, wraps and not margin)
-    with vae.stage.of(module), tiling(module) if tiled else nullcontext():
+    with vae.stage.of(module), tiling(vae, side) if side else nullcontext():
         sample = sample[None].to(module.device, module.dtype)
         sample = torch.nn.functional.pad(sample, (margin * latent.scale,) * 4, mode="circular") if margin else sample
         codes = _codes(module, sample).float()
         if not bool(torch.isfinite(codes).all()) and module.dtype != torch.float32:
             module.to(dtype=torch.float32)
             codes = _codes(module, sample.float())
+        mark_format(vae)
     if not bool(torch.isfinite(codes).all()):
         raise EngineError(
             "The VAE gave no numbers (NaN) for a picture to go on from, in float32 as well. The VAE file may be damaged: choose another one."

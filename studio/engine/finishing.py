@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from studio.engine.decode import NotAlone
 from studio.engine.failure import is_out_of_memory
 from studio.engine.hardware import Hardware
 from studio.engine.saving import DECODED_CHANNELS
@@ -31,7 +32,7 @@ and half as many again for what kernels take beside."""
 class Given:
     """A picture that the thread was given: its number in the job, its latents [C, h, w], and what becomes of it.
 
-    The result is None where the thread left it undone because memory ran out.
+    The result is None where the thread left it undone: memory ran out, or the VAE would have had to be converted.
     """
 
     index: int
@@ -46,7 +47,7 @@ class Given:
 class Finishing:
     """The thread, and what it was given, in the order of the pictures. Everything here is called by the thread that denoises.
 
-    When memory runs out in the thread it leaves what it was given undone, and takes nothing more.
+    When memory runs out in the thread, or the VAE gives no picture as it is, it leaves what it was given undone, and takes nothing more.
     """
 
     def __init__(self, hardware: Hardware) -> None:
@@ -55,6 +56,8 @@ class Finishing:
         self._given: deque[Given] = deque()
         self._leaves = False
         self._alone = False
+        self.ran_out = False
+        """Whether memory is why it left something undone."""
 
     def has_room(self, width: int, height: int, batch: int) -> bool:
         """Whether it may decode a picture of so many pixels while a `batch` of such is denoised: where device and memory allow both."""
@@ -112,10 +115,14 @@ class Finishing:
         try:
             with _own_stream(latents, after):
                 return decode(latents)
+        except NotAlone:
+            self._leaves = True
+            return None
         except Exception as error:
             self._leaves = True
             if not is_out_of_memory(error):
                 raise
+            self.ran_out = True
             traceback.clear_frames(error.__traceback__)  # or they hold what there is too little of
             return None
 

@@ -19,6 +19,7 @@ from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
 from studio.engine.failure import is_out_of_memory
+from studio.engine.fingerprint import Fingerprint, fingerprint, states_of
 from studio.engine.hardware import Hardware, available_bytes
 from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
@@ -29,7 +30,6 @@ from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, S
 from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import InvalidRequest, NotFound
-from studio.families import folder_weight_files
 from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
 from studio.samplers.noise_table import NoiseTable
@@ -38,8 +38,6 @@ from studio.schema.request import AskedPrediction, NoiseSchedule
 
 KEPT_VAES = 2
 """Separate VAEs that stay loaded: one for each pass."""
-Fingerprint = tuple[tuple[str, int, int], ...]
-"""(path, bytes, modification time in ns) of every file that was read."""
 
 
 @dataclass(eq=False)
@@ -235,7 +233,7 @@ class ModelKeeper:
         """A half of the tiny autoencoder for the checkpoint. Raises `NotFound` and what `load_tiny_vae` raises."""
         try:
             # It is checked against what it is to decode.
-            current = (_states([Path(file)]), loaded.model.family.latent_space, loaded.model.latent)
+            current = (states_of([Path(file)]), loaded.model.family.latent_space, loaded.model.latent)
         except OSError:
             raise NotFound(f"{file} is gone. Put it back, or choose Full.", field=f"vae_{half}") from None
         if half not in self._tiny or self._tiny[half][0] != current:
@@ -347,6 +345,13 @@ class ModelKeeper:
         """Bytes of the largest network that may come to the device."""
         return max((held.visitor for held in self._held if held.fingerprint in among), default=0)
 
+    def keep_only(self, job: Iterable[ModelInfo]) -> bool:
+        """Put away all checkpoints but these; whether there were any."""
+        stay = {info.path for info in job}
+        others = [held for held in self._held if held.model.info.path not in stay]
+        self._put_away(others)
+        return bool(others)
+
     def drop(self) -> None:
         """Unload everything and give the memory back."""
         self._put_away(self._held)
@@ -377,22 +382,3 @@ def _bytes(modules: Iterable[torch.nn.Module]) -> int:
 def _table(model: LoadedModel, alphas: Tensor, *, downcast: bool = False) -> NoiseTable:
     make = NoiseTable.downcast if downcast else NoiseTable.from_alphas_cumprod
     return make(alphas, sdxl=model.family.latent_space == "sdxl")
-
-
-def fingerprint(info: ModelInfo) -> Fingerprint:
-    """What would change if the model's files were replaced. Raises `NotFound` when one of them is gone."""
-    path = Path(info.path)
-    try:
-        files = (*folder_weight_files(path), *sorted(path.rglob("*.json"))) if info.layout == "folder" else (path,)
-        states = _states(files)
-    except OSError:
-        states = ()
-    if not states:
-        raise NotFound(f"{info.name} is gone: there is no {path} any more. Refresh the list of models.", field="model")
-    return states
-
-
-def _states(files: Iterable[Path]) -> Fingerprint:
-    """Raises OSError for a file that is gone."""
-    stats = [(file, file.stat()) for file in files]
-    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)

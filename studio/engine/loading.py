@@ -89,6 +89,10 @@ class LoadedVae:
     latent: LatentFacts
     stage: Stage = field(default_factory=lambda: Stage(torch.device("cpu")))
     """Where it works if it waits outside of the device."""
+    dtype: torch.dtype = torch.float32
+    """The number format that it is to work in; where that gave no picture it stays in float32."""
+    marks: set[str] = field(default_factory=set)
+    """What its work differed in from a whole picture in that format, in the words of the infotext's `Backend`."""
 
 
 @dataclass

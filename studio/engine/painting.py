@@ -16,6 +16,7 @@ from torch import Tensor
 from studio import __version__
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas
+from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.enlarging import Enlarging, Teller
 from studio.engine.faces.restore import Restore
@@ -23,7 +24,6 @@ from studio.engine.failure import is_out_of_memory
 from studio.engine.finishing import Finishing
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
-from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.latents import pack_step
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import DenoisingPass
@@ -31,7 +31,7 @@ from studio.engine.preview import Previewer
 from studio.engine.saving import Saving
 from studio.engine.sd_upscale import TiledPasses
 from studio.engine.transfer import bring, lag
-from studio.engine.upscale import Load, final_picture
+from studio.engine.upscale import final_picture
 from studio.infotext import encode_png, write_infotext
 from studio.samplers.types import Step
 from studio.schema.engine import CancelToken
@@ -39,6 +39,8 @@ from studio.schema.events import Event, ImageReady, Progress, Status
 from studio.schema.resolved import ResolvedRequest
 
 ALONE = "Too little memory: once more, without decoding beside it"
+UNSHARED = "Too little memory: once more, without the other checkpoints in memory"
+IN_FLOAT32 = "The VAE gave no numbers: once more, in float32"
 Painter = DenoisingPass | BranchPass | TwoPasses | TiledPasses
 
 
@@ -48,11 +50,9 @@ class Painting:
     Args:
         resolved: what to paint.
         cancel: asked between two steps.
-        painter: the pass; may be replaced between two batches.
-        vae: what decodes the pictures of a checkpoint.
+        begin: makes the pass, which may run out of memory as well.
+        coding: the job's autoencoders, and how memory is saved.
         hardware: where.
-        upscaler: gives the model of an upscaler.
-        saving: how memory is saved; grows when it runs out.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
         restore: what restores the faces of a finished picture before it goes into the canvas; None leaves them.
     """
@@ -61,25 +61,23 @@ class Painting:
         self,
         resolved: ResolvedRequest,
         cancel: CancelToken,
-        painter: Painter,
-        vae: Callable[[LoadedCheckpoint], LoadedVae],
-        upscaler: Load,
+        begin: Callable[[], Painter],
+        coding: Coding,
         hardware: Hardware,
-        saving: Saving,
         canvas: Canvas | None = None,
         restore: Restore | None = None,
     ) -> None:
-        self.painter = painter
         self.images = 0
         """Finished pictures."""
         self.began = time.monotonic()
         self._resolved = resolved
         self._cancel = cancel
-        self._vae = vae
-        self._upscaler = upscaler
+        self._begin = begin
+        self._made: Painter | None = None
+        self._coding = coding
         self._teller = Teller()
         self._hardware = hardware
-        self._saving = saving
+        self._saving = coding.saving
         self._canvas = canvas
         self._restore = restore
         self._finishing = Finishing(hardware)
@@ -98,6 +96,16 @@ class Painting:
         except Exception:
             yield from self.rest()
             raise
+
+    def begin_anew(self, begin: Callable[[], Painter]) -> None:
+        """Have another pass made for the next batch."""
+        self._begin, self._made = begin, None
+
+    @property
+    def painter(self) -> Painter:
+        """The pass of the batch that is painted, or was last."""
+        assert self._made is not None, "it is made before the first step"
+        return self._made
 
     def rest(self) -> Iterator[Event]:
         """The pictures that are still being decoded, or whose files are still being made. Raises as `batch`."""
@@ -122,16 +130,24 @@ class Painting:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                message = ALONE if self._finishing.stop() else self._saving.more(self._hardware.device)
+                message = self._less()
                 if not message:
                     raise
                 traceback.clear_frames(error.__traceback__)  # or they hold what there is too little of
             self._hardware.free()
             yield Status(message=message)
 
+    def _less(self) -> str:
+        """Need less memory from now on: first what changes no picture. What is done, for the user; nothing when there is no more to do."""
+        if self._finishing.stop():
+            return ALONE
+        return UNSHARED if self._coding.spare() else self._saving.more(self._hardware.device)
+
     def _attempt(self, number: int) -> Iterator[Event]:
         if self._left():
             return
+        if self._made is None:
+            self._made = self._begin()
         last = yield from self._denoise(number)
         if last is None or self._left():
             return
@@ -141,8 +157,7 @@ class Painting:
             if self._restore is not None:
                 yield Status(message="Restoring faces")
                 picture = self._restore(picture)
-            tiled = self._saving.decodes_in_tiles(self._hardware, self._resolved.width, self._resolved.height)
-            self._write(number, picture, tiled=tiled)
+            self._write(number, picture)
             yield from self._ready()
             return
         yield Status(message="Decoding" if self._restore is None else "Decoding and restoring faces")
@@ -153,7 +168,7 @@ class Painting:
         if self._goes_on_beside(number):
             self._finishing.take(first, settled, self._apart())
             return
-        vae = self._vae(self.painter.painter)
+        vae = self._vae()
         for index, latents in enumerate(settled, first):
             if self._left():
                 return
@@ -163,7 +178,7 @@ class Painting:
     def _goes_on_beside(self, number: int) -> bool:
         """Whether the pictures of a batch are decoded while the next one is denoised: with plain passes of one checkpoint, which leave the VAE
         alone, while no memory needs to be saved. Tiles are decoded by then, and a branch has no next batch."""
-        resolved, vae = self._resolved, self._vae(self.painter.painter)
+        resolved, vae = self._resolved, self._vae()
         return (
             not vae.stage.is_outside(vae.module)
             and not (resolved.refiner or resolved.hires or self._restore)
@@ -174,7 +189,7 @@ class Painting:
 
     def _apart(self) -> Callable[[Tensor], Image.Image]:
         """What makes a picture of latents without this object, whose thread is another."""
-        decoder, canvas = Decoder(self._vae(self.painter.painter), wraps=self._resolved.tiling), self._canvas
+        decoder, canvas = Decoder(self._vae(), wraps=self._resolved.tiling, beside=True), self._canvas
 
         def decode(latents: Tensor) -> Image.Image:
             picture = decoder.picture(latents)
@@ -183,16 +198,16 @@ class Painting:
         return decode
 
     def _late(self) -> Iterator[Event]:
-        """The pictures that were to be decoded beside the batch, waited for. What memory ran out for is decoded again."""
+        """The pictures that were to be decoded beside the batch, waited for. What was left undone is decoded again, with nothing beside it."""
         while (given := self._finishing.first()) is not None:
             picture = given.picture()
             if picture is not None:
-                self._write(given.index, picture, tiled=False)
+                self._write(given.index, picture)
             else:
                 if self._finishing.stop():
                     self._hardware.free()
-                    yield Status(message=ALONE)
-                yield from self._finish(given.index, given.latents, self._vae(self.painter.painter))
+                    yield Status(message=ALONE if self._finishing.ran_out else IN_FLOAT32)
+                yield from self._finish(given.index, given.latents, self._vae())
             self._finishing.drop()
             yield from self._ready()
 
@@ -227,6 +242,10 @@ class Painting:
             yield progress()
         assert last is not None, "a plan has at least one step"
         return last
+
+    def _vae(self) -> LoadedVae:
+        """What decodes the pictures of the checkpoint that painted last."""
+        return self._coding.final(self._resolved, self.painter.painter)
 
     def _left(self) -> bool:
         """Whether the batch being painted is not wanted any more."""
@@ -271,9 +290,9 @@ class Painting:
         if index in self._decoded:
             return
         height, width = (side * vae.latent.scale for side in latents.shape[1:])
-        tiled = self._saving.decodes_in_tiles(self._hardware, width, height)
+        tiled, coding = self._coding.tiled(width, height), self._coding
         work = final_picture(
-            latents, self._resolved.hires, vae, self._upscaler, tiled=tiled, wraps=self._resolved.tiling
+            latents, self._resolved.hires, vae, coding.upscaler, tiled=tiled, wraps=self._resolved.tiling
         )
         decoded = yield from self._teller.told(work, self._left)
         if decoded is None:
@@ -281,13 +300,13 @@ class Painting:
         picture = decoded if self._restore is None else self._restore(decoded)
         if self._canvas is not None:
             picture = self._canvas.finished(picture)
-        self._write(index, picture, tiled=tiled)
+        self._write(index, picture)
 
-    def _write(self, index: int, picture: Image.Image, *, tiled: bool) -> None:
-        """Have the file made of a picture, that was decoded in tiles or not, unless an attempt before did."""
+    def _write(self, index: int, picture: Image.Image) -> None:
+        """Have the file made of a picture, unless an attempt before did."""
         if index in self._decoded:
             return
-        backend = f"{self._hardware.backend}, tiled VAE" if tiled else self._hardware.backend
+        backend = ", ".join((self._hardware.backend, *sorted(self._coding.marks)))
         infotext = write_infotext(self._resolved, index, __version__, backend)
 
         def write() -> ImageReady:
@@ -307,7 +326,7 @@ class Painting:
     def _ready(self) -> Iterator[Event]:
         """Pictures whose files are done. On the CPU they are waited for: there the next step would only take the time away."""
         for index, picture in self._finishing.done():
-            self._write(index, picture, tiled=False)
+            self._write(index, picture)
         while self._files and (self._hardware.device.type == "cpu" or self._files[0].done()):
             yield self._files.popleft().result()
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from studio.engine.attention import TextProjections
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.denoise import Condition, GuidedUNet, Timeline
+from studio.engine.encode import encoded
 from studio.engine.hardware import Hardware
 from studio.engine.hypernetwork import set_hypernetworks
 from studio.engine.keeper import LoadedCheckpoint
-from studio.engine.loading import LoadedModel
+from studio.engine.loading import LoadedModel, LoadedVae
 from studio.engine.lora_courses import progress
 from studio.engine.padding import evened
 from studio.engine.refiner import RefinerPass
@@ -62,7 +63,8 @@ class DenoisingPass:
 
     Encodes the prompts and plans the sampler when built; raises `UnknownName` and `InvalidRequest` as `plan` does, and what
     `EmbeddingVectors.load` raises. `loaded` begins the picture, and finishes it unless a `refiner` takes over. With a
-    `lift` it goes on from given latents: those of `source`, or what `steps` is given.
+    `lift` it goes on from given latents: those of `source`, or what `steps` is given. `encoder` encodes the grey picture that an inpainting
+    U-Net is told of where there is none, the checkpoint's own VAE if it is not given.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class DenoisingPass:
         *,
         lift: Lift | None = None,
         source: SourceLatents | None = None,
+        encoder: LoadedVae | None = None,
     ) -> None:
         self._resolved = resolved
         self._source = source
@@ -104,8 +107,8 @@ class DenoisingPass:
             self._positive, self._negative = evened(positive, negative, resolved.padding, empty)
             self._concat = source.channels if source else None
             if self._concat is None and loaded.model.inpaint:
-                with loaded.stage.of(loaded.model.vae):
-                    self._concat = blank_inpaint_channels(loaded.model, self._shape, resolved.tiling)
+                own = LoadedVae(loaded.model.vae, latent, loaded.stage)
+                self._concat = blank_inpaint_channels(encoder or own, self._shape, resolved.tiling)
             if self._concat is None and loaded.model.edit:
                 self._concat = torch.zeros(1, *self._shape, device=hardware.device)
 
@@ -299,17 +302,14 @@ def plain_noise(
     return ImageNoise(seeds, shape, source=resolved.rng, device=device, dtype=torch.float32).start()
 
 
-def blank_inpaint_channels(model: LoadedModel, shape: tuple[int, int, int], wraps: bool = False) -> Tensor:
+def blank_inpaint_channels(vae: LoadedVae, shape: tuple[int, int, int], wraps: bool = False) -> Tensor:
     """What an inpainting U-Net is told beside the noise when there is no picture: [1, 1 + C, h, w].
 
-    A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img.
+    A mask of ones (paint everywhere) and the latents of a grey picture, as A1111 feeds it in txt2img. Raises as `encoded`.
     """
-    set_wrapping(model.vae, wraps)
     _, height, width = shape
-    vae, latent = model.vae, model.latent
-    grey = torch.zeros(1, 3, height * latent.scale, width * latent.scale, device=vae.device, dtype=vae.dtype)
-    encoded = (vae.encode(grey).latent_dist.mode().float() - latent.shift_factor) * latent.scaling_factor
-    return torch.cat((torch.ones_like(encoded[:, :1]), encoded), dim=1)
+    grey = encoded(torch.zeros(3, height * vae.latent.scale, width * vae.latent.scale), vae, wraps=wraps)[None]
+    return torch.cat((torch.ones_like(grey[:, :1]), grey), dim=1)
 
 
 def _image_scale(model: LoadedModel, resolved: ResolvedRequest) -> float | None:

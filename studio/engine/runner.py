@@ -74,7 +74,7 @@ class DiffusersEngine:
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._faces = FaceKeeper(self._hardware)
-        self._begin(Saving())
+        self._begin(Saving(), ())
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
         self._model_name = ""
@@ -160,10 +160,10 @@ class DiffusersEngine:
             finally:
                 self._activity = ""
 
-    def _begin(self, saving: Saving) -> None:
-        """A job that saves memory in its own way, the autoencoders too."""
+    def _begin(self, saving: Saving, job: Sequence[ModelInfo]) -> None:
+        """A job of these checkpoints that saves memory in its own way, the autoencoders too."""
         self._saving = saving
-        self._coding = Coding(self._keeper, self._hardware, saving)
+        self._coding = Coding(self._keeper, self._hardware, saving, job)
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         self._keeper.gather()
@@ -171,7 +171,7 @@ class DiffusersEngine:
         if resolved.faces is None and loads:
             self._faces.release()  # a checkpoint may need the room
         loaded = yield from self._prepare(resolved)
-        self._begin(Saving(loaded.offload))
+        self._begin(Saving(loaded.offload), resolved.checkpoints)
         restore = self._faces.restore(resolved.faces) if resolved.faces else None
         for half in get_args(Half):
             self._coding.vae(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
@@ -181,19 +181,8 @@ class DiffusersEngine:
         given = resolved.source if resolved.sd_upscale is None else None
         canvas = prepare(given, resolved.mask, (resolved.width, resolved.height)) if given else None
         painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
-        decoder = partial(self._coding.vae, "decoder", resolved.model_copy(update={"vae": resolved.final_vae}))
         with contextlib.closing(
-            Painting(
-                resolved,
-                cancel,
-                painter(loaded),
-                decoder,
-                self._keeper.upscaler,
-                self._hardware,
-                self._saving,
-                canvas,
-                restore,
-            )
+            Painting(resolved, cancel, partial(painter, loaded), self._coding, self._hardware, canvas, restore)
         ) as job:
             yield from self._batches(job, loaded, resolved, cancel, painter)
             yield from job.rest()
@@ -215,7 +204,7 @@ class DiffusersEngine:
             if not self._keeper.holds(loaded):  # another one of the job needed the room
                 loaded = yield from self._prepare(resolved)
                 self._activity = ""
-                job.painter = painter(loaded)
+                job.begin_anew(partial(painter, loaded))
             yield from job.batch(batch)
             if cancel.mode == "interrupt":
                 break
@@ -269,8 +258,12 @@ class DiffusersEngine:
         if resolved.refiner is not None:
             open_pass = partial(self._open_refiner, resolved, job, loaded.model.latent, lift, begins)
             refiner = RefinerPass(resolved.refiner, open_pass)
-        source = self._coding.source(loaded, resolved, begins) if begins else None
-        return DenoisingPass(loaded, resolved, self._hardware, self._saving, refiner, lift=lift, source=source)
+        coding = self._coding
+        source = coding.source(loaded, resolved, begins) if begins else None
+        grey = coding.vae("encoder", resolved, loaded) if source is None and loaded.model.inpaint else None
+        return DenoisingPass(
+            loaded, resolved, self._hardware, self._saving, refiner, lift=lift, source=source, encoder=grey
+        )
 
     def _open_refiner(
         self,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.engine.decode import Decoder, to_pixels
+from studio.engine.decode import FLOAT32, Decoder, NotAlone, tile_side, to_pixels
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.errors import EngineError
 from studio.families.spec import PreviewFactors
@@ -25,6 +25,7 @@ class FakeVae:
     """Gives `good`, or what is in `bad` for its number format."""
 
     dtype: torch.dtype
+    tile_sample_min_size: int = 512
     good: float = 0.0
     bad: dict[torch.dtype, float] = dataclasses.field(default_factory=dict)
     inputs: list[Tensor] = dataclasses.field(default_factory=list)
@@ -74,3 +75,52 @@ def test_nan_in_float32_is_an_error_and_not_a_picture() -> None:
 
 def test_black_in_float32_is_a_picture() -> None:
     assert decoder(FakeVae(torch.float32, good=-1.0)).picture(torch.zeros(4, 2, 2)).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_black_in_every_format_leaves_the_vae_as_it_is() -> None:
+    """Else a picture that is meant to be black would change all that come after it."""
+    vae = FakeVae(torch.float16, good=-1.0)
+    loaded = LoadedVae(vae, FACTS, dtype=torch.float16)  # type: ignore[arg-type]
+    assert Decoder(loaded).picture(torch.zeros(4, 2, 2)).getpixel((0, 0)) == (0, 0, 0)
+    assert (vae.dtype, loaded.marks) == (torch.float16, set())
+
+
+def test_a_vae_that_went_to_float32_marks_this_picture_and_the_next() -> None:
+    vae = FakeVae(torch.float16, good=0.5, bad={torch.float16: float("nan")})
+    first, second = (LoadedVae(vae, FACTS, dtype=torch.float16) for _ in range(2))  # type: ignore[arg-type]
+    for loaded in (first, second):
+        Decoder(loaded).picture(torch.zeros(4, 2, 2))
+        assert loaded.marks == {FLOAT32}
+    plain = LoadedVae(FakeVae(torch.float32), FACTS, dtype=torch.float32)  # type: ignore[arg-type]
+    Decoder(plain).picture(torch.zeros(4, 2, 2))
+    assert plain.marks == set()
+
+
+def test_beside_another_thread_nothing_is_converted() -> None:
+    vae = FakeVae(torch.float16, good=0.5, bad={torch.float16: float("nan")})
+    loaded = LoadedVae(vae, FACTS, dtype=torch.float16)  # type: ignore[arg-type]
+    with pytest.raises(NotAlone):
+        Decoder(loaded, beside=True).picture(torch.zeros(4, 2, 2))
+    assert (vae.dtype, loaded.marks) == (torch.float16, set())
+
+
+@pytest.mark.parametrize(
+    ("own", "size", "side"),
+    [
+        (512, (1024, 512), 512),
+        (512, (768, 640), 512),
+        (512, (640, 640), 256),
+        (512, (512, 512), 256),
+        (512, (256, 256), None),
+        (1024, (2048, 1024), 1024),
+        (1024, (1024, 1024), 512),
+        (1024, (1152, 896), 512),
+        (1024, (512, 512), None),
+        (128, (160, 128), 128),
+        (128, (128, 128), None),
+    ],
+)
+def test_tiles_spare_memory_for_every_size_that_needs_any(own: int, size: tuple[int, int], side: int | None) -> None:
+    """A tile never has more than two thirds of the picture's longer side, unless the VAE is for pictures that are small anyway."""
+    vae = LoadedVae(FakeVae(torch.float32, tile_sample_min_size=own), FACTS)  # type: ignore[arg-type]
+    assert tile_side(vae, *size) == tile_side(vae, *size[::-1]) == side

@@ -15,10 +15,11 @@ import torch
 from PIL import Image, ImageOps
 
 from studio.engine import finishing, runner
+from studio.engine.decode import Decoder, NotAlone
 from studio.engine.faces.restore import FaceKeeper
 from studio.engine.finishing import DENOISED_CHANNELS, Finishing, Given
 from studio.engine.hardware import Hardware, choose_hardware
-from studio.engine.painting import ALONE
+from studio.engine.painting import ALONE, IN_FLOAT32
 from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import DECODED_CHANNELS, Saving
 from studio.errors import EngineError, OutOfMemory
@@ -237,6 +238,26 @@ def test_a_step_can_be_decoded_meanwhile_in_turn(engine: DiffusersEngine, vae: W
     assert found == wanted
     assert pictures(seen) == plain
     assert vae.apart[begun:] == [True, False, False]
+
+
+def test_a_vae_that_fails_beside_the_next_batch_is_converted_alone(
+    engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, beside: None
+) -> None:
+    """Converting it there would free weights that another stream still reads."""
+    plain = pictures(paint(engine, batch_count=3))
+    numbers = Decoder._numbers
+
+    def fails_beside(self: Decoder, latents: torch.Tensor) -> torch.Tensor:
+        if self._beside:
+            raise NotAlone
+        return numbers(self, latents)
+
+    monkeypatch.setattr(Decoder, "_numbers", fails_beside)
+    vae.apart.clear()
+    events = paint(engine, batch_count=3)
+    assert pictures(events) == plain
+    assert vae.apart == [False, False, False], "nothing more goes beside"
+    assert (said(events, IN_FLOAT32), said(events, ALONE)) == (1, 0)
 
 
 # -- not where it could do harm ----------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from studio.engine import encode, runner
 from studio.engine import keeper as keeper_module
 from studio.engine import lora as lora_module
 from studio.engine import offload as offload_module
-from studio.engine import passes, runner
 from studio.engine.eight_bit import PLAIN, Storage
 from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.keeper import ModelKeeper
@@ -349,13 +349,13 @@ def test_pictures_stay_the_same(
         assert card is not None
         if offload is Offload.BLOCKS:
             narrowed(monkeypatch, card)
-        blank, there = passes.blank_inpaint_channels, list[bool]()
+        codes, there = encode._codes, list[bool]()
 
-        def watched(model: LoadedModel, *rest: Any) -> torch.Tensor:
-            there.append(card.holds(next(model.vae.parameters())))
-            return blank(model, *rest)
+        def watched(module: Any, sample: torch.Tensor) -> torch.Tensor:
+            there.append(card.holds(next(module.parameters())))
+            return codes(module, sample)
 
-        monkeypatch.setattr(passes, "blank_inpaint_channels", watched)
+        monkeypatch.setattr(encode, "_codes", watched)
         merged, sums = lora_module._merged, set[str]()
 
         def added(base: torch.Tensor, changes: Any, weight: Any, device: torch.device) -> torch.Tensor:
@@ -366,8 +366,7 @@ def test_pictures_stay_the_same(
         engine = engine_on(hardware, monkeypatch)
         events = paint(engine, resolved)
         assert pixels(events) == whole
-        assert set(there) <= {True}
-        assert bool(there) == (name != "picture")
+        assert set(there) == {True}
         assert sums == ({CARD.type} if resolved.loras else set()), "sums are rounded as where everything is on the card"
         assert not said(events, "Too little memory")
         assert said(events, "too large for" if offload is Offload.NETWORKS else "Not even") >= 1
@@ -453,7 +452,8 @@ def test_networks_make_room_for_the_next_and_blocks_follow_when_that_is_not_enou
         events = paint(engine, resolved)
         engine.close()
     assert pixels(events) == pixels(paint(processor, resolved))
-    assert [said(events, words) for words in ("once more", "out of the device", "block by block")] == [2, 0, 1]
+    words = ("once more", "without the other checkpoints", "out of the device", "block by block")
+    assert [said(events, each) for each in words] == [3, 1, 0, 1]
 
 
 def test_a_job_begins_with_what_its_checkpoint_needs() -> None:

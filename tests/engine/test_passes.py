@@ -11,6 +11,7 @@ import torch
 
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.loading import LoadedVae
 from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.saving import Saving
 from studio.errors import InvalidRequest
@@ -45,7 +46,7 @@ def test_sigmas_fall_to_zero_and_latents_have_the_models_shape(keeper: ModelKeep
 def test_inpainting_models_see_an_empty_grey_canvas(keeper: ModelKeeper) -> None:
     model = keeper.checkpoint(tiny_info("sd1-inpaint")).model
     with torch.no_grad():
-        channels = blank_inpaint_channels(model, (4, 8, 12))
+        channels = blank_inpaint_channels(LoadedVae(model.vae, model.latent), (4, 8, 12))
         grey = model.vae.encode(torch.zeros(1, 3, 64, 96)).latent_dist.mean
     assert channels.shape == (1, 5, 8, 12)
     assert (channels[:, 0] == 1).all()

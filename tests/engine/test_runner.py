@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.engine import encode
 from studio.engine.runner import DiffusersEngine
 from studio.errors import DamagedFile, EngineError, IncompatibleFile, NotFound, OutOfMemory, UnknownName
 from studio.infotext import read_picture
@@ -242,6 +243,19 @@ def test_loras_come_and_go(engine: DiffusersEngine, family: str) -> None:
     assert not np.array_equal(pixels(plain), pixels(strong))
     assert not np.array_equal(pixels(weak), pixels(strong))
     assert images_of(engine, info)[0].png == plain.png
+
+
+def test_the_grey_picture_of_inpainting_checkpoints_goes_through_the_chosen_vae(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    codes = encode._codes
+    monkeypatch.setattr(encode, "_codes", lambda module, sample: (shown.append(module), codes(module, sample))[1])
+    info, chosen = tiny_info("sd1-inpaint"), tiny_info(tiny_vae_file("sd1"), "vae")
+    images_of(engine, info, vae=chosen)
+    images_of(engine, info)
+    (separate,) = (each.module for each in engine._keeper._vaes.values())
+    assert shown == [separate, engine.load(info).model.vae]
 
 
 def test_a_separate_vae_changes_the_picture_only_while_it_is_chosen(engine: DiffusersEngine, sd1: ModelInfo) -> None:

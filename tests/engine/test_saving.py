@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.engine import encode
 from studio.engine.decode import Decoder
 from studio.engine.hardware import Hardware, choose_hardware
 from studio.engine.keeper import ModelKeeper
@@ -20,12 +21,20 @@ from studio.engine.saving import Saving
 from studio.errors import OutOfMemory
 from studio.schema.engine import CancelToken
 from studio.schema.events import Event, Finished, ImageReady, Status
+from studio.schema.resolved import ResolvedRequest
+from studio.schema.source import LATENT_UPSCALE
 from tests.engine.samples import resolved_request
+from tests.engine.test_source import asked as asked_over
 from tests.tiny_models import tiny_info
 
 
 def run(engine: DiffusersEngine, **changes: Any) -> list[Event]:
     return list(engine.run(resolved_request(tiny_info("sd1"), **{"cfg_scale": 2.0, **changes}), CancelToken()))
+
+
+def over_a_picture(**source: Any) -> ResolvedRequest:
+    """64x64 that begin with a picture of 128x96."""
+    return asked_over("sd1", steps=2, source=source)
 
 
 def pictures(events: list[Event]) -> list[ImageReady]:
@@ -79,6 +88,101 @@ def test_when_nothing_helps_it_is_said(engine: DiffusersEngine) -> None:
     assert pictures(run(engine))[0].png == whole.png
 
 
+def failing_once(module: torch.nn.Module) -> list[int]:
+    """Lets the module run out of memory at its first call; the answer grows by each."""
+    calls: list[int] = []
+
+    def refuse(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    module.register_forward_pre_hook(refuse)
+    return calls
+
+
+def test_reading_the_prompt_is_tried_again_too() -> None:
+    engine = DiffusersEngine("cpu", precision="fp32")
+    calls = failing_once(engine.load(tiny_info("sd1")).model.text_encoders[0])
+    events = run(engine)
+    assert said(events, "Too little memory: once more")
+    assert len(calls) > 1
+    assert len(pictures(events)) == 1
+    engine.close()
+
+
+def test_encoding_the_picture_to_begin_with_is_tried_again_too(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, calls = encode._codes, []
+
+    def first_fails(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return codes(*arguments)
+
+    monkeypatch.setattr(encode, "_codes", first_fails)
+    events = list(engine.run(over_a_picture(), CancelToken()))
+    assert said(events, "Too little memory: once more")
+    assert len(pictures(events)) == 1
+
+
+def test_other_checkpoints_go_before_anything_changes_the_picture() -> None:
+    engine = DiffusersEngine("cpu", precision="fp32")
+    (whole,) = pictures(run(engine))
+    engine.load(tiny_info("sd2"))
+    failing_once(engine.load(tiny_info("sd1")).model.unet)
+    events = run(engine)
+    assert said(events, "without the other checkpoints in memory")
+    assert not said(events, "one after the other")
+    assert [loaded.model.info.path for loaded in engine._keeper._held] == [tiny_info("sd1").path]
+    assert pictures(events)[0].png == whole.png
+    engine.close()
+
+
+def test_other_checkpoints_go_before_a_picture_is_decoded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = DiffusersEngine("cpu", precision="fp32")
+    engine.load(tiny_info("sd2"))
+    monkeypatch.setattr(Hardware, "free_memory", lambda self: 0 if len(engine._keeper._held) > 1 else 2**40)
+    (picture,) = pictures(run(engine))
+    assert len(engine._keeper._held) == 1
+    assert "tiled VAE" not in picture.infotext
+    engine.close()
+
+
+def test_a_picture_that_begins_with_one_encoded_in_tiles_says_so(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original of a latent upscale is larger than what is painted, and only that is too much."""
+    asked: list[tuple[int, int]] = []
+
+    def too_much(self: Saving, hardware: Hardware, width: int, height: int) -> bool:
+        asked.append((width, height))
+        return width > 64
+
+    monkeypatch.setattr(Saving, "decodes_in_tiles", too_much)
+    (picture,) = pictures(list(engine.run(over_a_picture(resize_mode=LATENT_UPSCALE), CancelToken())))
+    assert (128, 96) in asked
+    assert "tiled VAE" in picture.infotext
+    (picture,) = pictures(list(engine.run(over_a_picture(), CancelToken())))
+    assert "tiled VAE" not in picture.infotext, "that was another job"
+
+
+def test_a_vae_that_fails_in_its_format_is_named_from_then_on() -> None:
+    engine = DiffusersEngine("cpu", precision="bf16")
+    (plain,) = pictures(run(engine))
+    module = engine.load(tiny_info("sd1")).model.vae
+    hook = module.decoder.register_forward_hook(
+        lambda module, _, output: output if output.dtype == torch.float32 else output * float("nan")
+    )
+    (failed,) = pictures(run(engine))
+    hook.remove()
+    (later,) = pictures(run(engine))
+    assert ["float32 VAE" in picture.infotext for picture in (plain, failed, later)] == [False, True, True]
+    engine.close()
+
+
 def test_pictures_that_were_finished_before_are_not_made_again(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +219,10 @@ def test_tiles_are_for_what_is_larger_than_the_vae_was_trained_on_and_are_turned
 
     small, large = noise[:, :side, :side], noise
     assert np.array_equal(decoded(small, tiled=True), decoded(small, tiled=False))
+    assert vae.marks == set(), "a single tile is the whole"
     whole, tiled, again = (decoded(large, tiled=tiles) for tiles in (False, True, False))
+    assert vae.marks == {"tiled VAE"}
+    assert vae.module.tile_latent_min_size == side
     assert whole.shape == tiled.shape
     assert not np.array_equal(whole, tiled)
     assert np.array_equal(whole, again)

@@ -286,7 +286,7 @@ def test_without_a_mask_inpainting_checkpoints_are_told_to_paint_all() -> None:
     with torch.no_grad():
         channels = source_latents(canvas, resolved, vae, inpaint=True, device=torch.device("cpu")).channels
         assert channels is not None
-        torch.testing.assert_close(channels, blank_inpaint_channels(loaded.model, (4, 8, 8)))
+        torch.testing.assert_close(channels, blank_inpaint_channels(vae, (4, 8, 8)))
 
 
 # -- the whole way ----------------------------------------------------------------------------------------------------

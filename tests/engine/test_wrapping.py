@@ -172,7 +172,8 @@ def test_one_tile_wraps_as_a_whole(keeper: ModelKeeper) -> None:
 def test_only_padding_is_changed_and_inpainting_models_see_a_canvas_that_wraps(keeper: ModelKeeper) -> None:
     model = keeper.checkpoint(tiny_info("sd1-inpaint")).model
     with torch.inference_mode():
-        plain, wrapped = (blank_inpaint_channels(model, (4, 8, 12), tiling) for tiling in (False, True))
+        vae = LoadedVae(model.vae, model.latent)
+        plain, wrapped = (blank_inpaint_channels(vae, (4, 8, 12), tiling) for tiling in (False, True))
     assert not torch.equal(plain, wrapped)
     assert float(wrapped[:, 1:].flatten(2).std(dim=2).max()) < float(plain[:, 1:].flatten(2).std(dim=2).max())
     set_wrapping(model.unet, True)
