@@ -1,7 +1,8 @@
 """What each lever of speed gains and costs on the embedded model: `python launch.py bench levers [--quick] [--count N] [--save]`.
 
 One thread, one process. Every lever paints the same held-out prompts with the same seeds as the reference (float32, everything
-computed); prints one JSON object, and with `--save` writes the table of `docs/speed.md`. For each lever:
+computed), all of them one prompt before any of them the next; prints one JSON object, and with `--save` writes the table of `docs/speed.md`.
+For each lever:
 
     seconds     processor seconds of one picture, median
     mean, most  distance of its pictures from the reference's, in 8-bit levels
@@ -11,17 +12,19 @@ computed); prints one JSON object, and with `--save` writes the table of `docs/s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench._machine import load, machine
+from bench._code import named
+from bench._machine import described, load
 from bench._models import find_model
+from bench._result import facts, finish, has_nothing_to_keep
+from bench.peers.report import rewritten
 from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 COUNT, QUICK_COUNT = 96, 1
 STEPS = 20
 PAGE = REPOSITORY / "docs" / "speed.md"
-BEGIN, END = "<!-- levers: written by bench levers -->", "<!-- levers: end -->"
+MARKS = ("<!-- levers: written by bench levers -->", "<!-- levers: end -->")
 REFERENCE = "everything, in float32"
 LEVERS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
@@ -50,7 +53,7 @@ LEVERS: dict[str, dict[str, Any]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr)."""
+    """Measure, print JSON; 1 when it cannot be measured or kept (the reason is then on stderr), 2 when there is nothing to `--save`."""
     parser = argparse.ArgumentParser(
         prog="bench levers", description="Measure what levers of speed gain, and what they cost."
     )
@@ -58,22 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=COUNT, help="held-out prompts (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help="write the table of docs/speed.md")
     options = parser.parse_args(argv)
+    if has_nothing_to_keep("levers", quick=options.quick, kept=options.save):
+        return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-    facts = {"bench": "levers", "quick": options.quick, "machine": machine()}
+    result = facts("levers", quick=options.quick)
     try:
-        rows = measure(QUICK_COUNT, steps=3) if options.quick else measure(options.count)
-        result = {**facts, "rows": rows, "load_at_end": load()}
+        result["rows"] = measure(QUICK_COUNT, steps=3) if options.quick else measure(options.count)
+        result["load_at_end"] = load()
+        finish(result)
         if options.save:
             write_page(result)
-    except (StudioError, OSError) as error:
+    except (StudioError, OSError, ValueError) as error:
         print(f"bench levers: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(result, indent=2))
     return 0
 
 
 def measure(count: int, steps: int = STEPS) -> list[dict[str, Any]]:
-    """A row for each lever, over `count` prompts of one object. Raises `StudioError` as the engine does."""
+    """A row for each lever, over `count` prompts of one object. Raises `StudioError` as the engine does.
+
+    Each lever has an engine of its own: none finds a prompt that another has encoded, or waits for weights to be stored another way.
+    """
     import torch
 
     from bench.scenes.painter import Painter
@@ -84,28 +92,37 @@ def measure(count: int, steps: int = STEPS) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     judge = Judge.load(REPOSITORY / "bench" / "judge")
     prompts = [prompt for prompt in held_out_prompts(4 * count) if prompt.group == "single"][:count]
-    exact, fast = (DiffusersEngine("cpu", precision=name) for name in ("fp32", "auto"))
-    base = Painter((exact,), find_model("sprout-v1"), steps=steps)
-    rows: list[dict[str, Any]] = []
-    reference: list[Picture] = []
-    for name, changes in LEVERS.items():
-        painter = replace(base, **changes) if name == REFERENCE else replace(base, engines=(fast,), **changes)
-        seconds, pictures = painted(painter, prompts)
-        reference = reference or pictures
-        engine = exact if name == REFERENCE else fast
-        rows.append({"lever": name, "dtype": engine.info().dtype, **row(judge, prompts, seconds, pictures, reference)})
-        print(f"{name}: {rows[-1]['seconds']} s", file=sys.stderr)
-    return rows
+    base = Painter((), find_model("sprout-v1"), steps=steps)
+    engines = {name: DiffusersEngine("cpu", precision="fp32" if name == REFERENCE else "auto") for name in LEVERS}
+    painters = {name: replace(base, engines=(engines[name],), **changes) for name, changes in LEVERS.items()}
+    seconds, pictures = painted(painters, prompts)
+    return [
+        {
+            "lever": name,
+            "dtype": engine.info().dtype,
+            **row(judge, prompts, seconds[name], pictures[name], pictures[REFERENCE]),
+        }
+        for name, engine in engines.items()
+    ]
 
 
-def painted(painter: Painter, prompts: Sequence[Prompt]) -> tuple[list[float], list[Picture]]:
-    """Processor seconds and picture of each prompt; one unmeasured picture goes ahead."""
-    painter("a warm-up", 0)
-    seconds, pictures = [], []
-    for prompt in prompts:
-        began = time.process_time()
-        pictures.append(painter(*prompt.order))
-        seconds.append(time.process_time() - began)
+def painted(
+    painters: Mapping[str, Painter], prompts: Sequence[Prompt]
+) -> tuple[dict[str, list[float]], dict[str, list[Picture]]]:
+    """By painter, the processor seconds and the picture of each prompt. Each paints one unmeasured picture first.
+
+    All paint a prompt before any paints the next, so that a neighbour who comes or goes disturbs all alike.
+    """
+    for painter in painters.values():
+        painter("a warm-up", 0)
+    seconds: dict[str, list[float]] = {name: [] for name in painters}
+    pictures: dict[str, list[Picture]] = {name: [] for name in painters}
+    for number, prompt in enumerate(prompts, 1):
+        for name, painter in painters.items():
+            began = time.process_time()
+            pictures[name].append(painter(*prompt.order))
+            seconds[name].append(time.process_time() - began)
+        print(f"prompt {number} of {len(prompts)}", file=sys.stderr)
     return seconds, pictures
 
 
@@ -128,11 +145,12 @@ def row(
 
 
 def write_page(result: dict[str, Any]) -> None:
-    """Put the table between its marks in `docs/speed.md`. Raises `OSError`."""
+    """Put the table between its marks in `docs/speed.md`. Raises `ValueError` when they are not there, `OSError` and `StorageError`."""
     rows = result["rows"]
+    count = rows[0]["pictures"]
     lines = [
-        f"{rows[0]['pictures']} held-out prompts of sprout-v1, one thread, {result['machine']['processor']}, load average "
-        f"{result['machine']['load_at_start']} to {result['load_at_end']}.",
+        f"{count} held-out prompts of sprout-v1 (`--count {count}`), all levers in turn at each, one thread, {described(result['machine'])}, "
+        f"{named(result['code'])}, load average {result['machine']['load_at_start']} to {result['load_at_end']}.",
         "",
         "| what is computed | format | processor s a picture | as fast | differs by, mean | most | object right |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -145,8 +163,8 @@ def write_page(result: dict[str, Any]) -> None:
             f"| {each['lever']} | {each['dtype']} | {each['seconds']:.2f} | {gain:.2f}x | {each['mean']:.2f} of 255 | {each['most']} "
             f"| {found['share']:.2f} ({low:.2f} to {high:.2f}) |"
         )
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    atomic_write(PAGE, f"{before}{BEGIN}\n\n{chr(10).join(lines)}\n\n{END}{rest.partition(END)[2]}".encode())
+    table = "\n".join([*lines, ""])
+    atomic_write(PAGE, rewritten(PAGE.read_text("utf-8"), table, MARKS).encode())
 
 
 if __name__ == "__main__":

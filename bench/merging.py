@@ -3,9 +3,9 @@
 U-Net passes of Stable Diffusion 1.5's shapes with random weights, prompt and negative prompt together (2 rows), in the number format
 and with the attention kernel that the machine chooses, one thread. What is merged depends on the weights, and so does the error; how long it
 takes does not. Each round times every ratio once, forth and back again. Prints one JSON object; with `--save` it is also written to
-bench/results/. For each size and ratio:
+bench/results/. `rounds` stands in it; for each size and ratio:
 
-    seconds     processor seconds of one pass, median
+    seconds     processor seconds of one pass, median of 2 * rounds
     gain        how many times as fast as a pass without
     error       relative L2 difference of what the U-Net says from a pass without
 """
@@ -13,7 +13,6 @@ bench/results/. For each size and ratio:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -21,10 +20,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench._machine import load, machine
+from bench._machine import load
 from bench._models import THIN
+from bench._result import RESULTS, facts, finish, has_nothing_to_keep
 from studio.errors import StudioError
-from studio.paths import REPOSITORY, atomic_write
 
 SIDES, QUICK_SIDES = (256, 512), (64,)
 """Pixels."""
@@ -33,7 +32,7 @@ ROUNDS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr)."""
+    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr), 2 when there is nothing to `--save`."""
     parser = argparse.ArgumentParser(prog="bench merging", description="Measure what token merging gains and costs.")
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model: a check that it runs, not a figure to quote"
@@ -43,21 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
     options = parser.parse_args(argv)
+    if has_nothing_to_keep("merging", quick=options.quick, kept=options.save):
+        return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-    result: dict[str, Any] = {"bench": "merging", "quick": options.quick, "machine": machine()}
+    rounds = 1 if options.quick else options.rounds
+    result = {**facts("merging", quick=options.quick), "rounds": rounds}
     try:
-        result |= measure(
-            QUICK_SIDES if options.quick else SIDES, 1 if options.quick else options.rounds, options.quick
-        )
+        result |= measure(QUICK_SIDES if options.quick else SIDES, rounds, options.quick)
     except (StudioError, OSError) as error:
         print(f"bench merging: {error}", file=sys.stderr)
         return 1
     result["load_at_end"] = load()
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.save:
-        atomic_write(REPOSITORY / "bench" / "results" / "merging.json", text.encode() + b"\n")
-    return 0
+    return finish(result, RESULTS / "merging.json" if options.save else None)
 
 
 def measure(sides: Sequence[int], rounds: int, tiny: bool) -> dict[str, Any]:

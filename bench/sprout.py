@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -17,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench._machine import load, machine
+from bench._machine import load, threads
 from bench._models import find_model
-from studio import __version__
+from bench._result import facts, finish, has_nothing_to_keep
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import IncompatibleFile, StudioError
-from studio.paths import REPOSITORY, atomic_write
+from studio.paths import REPOSITORY
 from studio.schema.models import ModelInfo
 
 if TYPE_CHECKING:
@@ -39,23 +38,26 @@ FEWEST = 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print JSON, write what was asked for; 1 when it cannot be measured (the reason is then on stderr)."""
+    """Measure, print JSON, write what was asked for; 1 when it cannot be measured or written (the reason is then on stderr).
+
+    2 when there are no figures for a `--card`.
+    """
     options = _parser().parse_args(argv)
+    if has_nothing_to_keep("sprout", quick=options.quick, kept=options.card, flag="--card"):
+        return 2
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
     try:
         model = _folder(find_model(options.model))
         measurement = _measured(model, options)
-        if options.out is not None:
-            options.out.mkdir(parents=True, exist_ok=True)
-            atomic_write(options.out / "figures.json", _json(measurement))
+        failed = finish(measurement.result, options.out and options.out / "figures.json")
+        if options.out and not failed:
             _write_sheet(measurement, options.out)
         if options.card:
             _fill_card(measurement, Path(model.path))
     except (StudioError, OSError) as error:
         print(f"bench sprout: {error}", file=sys.stderr)
         return 1
-    print(_json(measurement).decode(), end="")
-    return 0
+    return failed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,8 +100,8 @@ def _measured(model: ModelInfo, options: argparse.Namespace) -> Measurement:
     amounts = QUICK if options.quick else Amounts()
     if options.count is not None:
         amounts = replace(amounts, prompts=options.count)
-    facts = {"bench": "sprout", "quick": options.quick, "version": __version__, "machine": machine()}
-    facts["model"] = {"name": model.name, "id": model.model_id, "bytes": model.size}
+    head = facts("sprout", quick=options.quick)
+    head["model"] = {"name": model.name, "id": model.model_id, "bytes": model.size}
     judge = Judge.load(JUDGE)
     with contextlib.ExitStack() as stack:
         engines = [
@@ -108,7 +110,8 @@ def _measured(model: ModelInfo, options: argparse.Namespace) -> Measurement:
         ]
         timed = stack.enter_context(contextlib.closing(WorkerEngine()))
         found = measure(engines, timed, model, judge, amounts)
-    return Measurement({**facts, **found.result, "load_at_end": load()}, found.prompts, found.pictures)
+        head["engine"] = {"dtype": timed.info().dtype, "threads": {"painted": 1, "timed": threads()}}
+    return Measurement({**head, **found.result, "load_at_end": load()}, found.prompts, found.pictures)
 
 
 def _single_threaded(count: int) -> list[WorkerEngine]:
@@ -140,10 +143,6 @@ def _fill_card(measurement: Measurement, folder: Path) -> None:
 
     fill_card(folder / "README.md", card_block(measurement.result))
     _write_sheet(measurement, folder)
-
-
-def _json(measurement: Measurement) -> bytes:
-    return json.dumps(measurement.result, indent=2).encode() + b"\n"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ one JSON object, in processor seconds:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -26,9 +25,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench._machine import load, machine
+from bench._machine import load
+from bench._result import RESULTS, facts, finish, has_nothing_to_keep
 from studio.errors import StudioError
-from studio.paths import REPOSITORY, atomic_write
 
 if TYPE_CHECKING:
     from studio.engine.loading import LoadedModel
@@ -40,15 +39,17 @@ TIMES = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr)."""
+    """Measure, print JSON; 1 when it cannot be measured (the reason is then on stderr), 2 when there is nothing to `--save`."""
     parser = argparse.ArgumentParser(
         prog="bench switching", description="Measure what changing checkpoints and LoRAs costs."
     )
     parser.add_argument("--quick", action="store_true", help="tiny models: a check that it runs, not a figure to quote")
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
     options = parser.parse_args(argv)
+    if has_nothing_to_keep("switching", quick=options.quick, kept=options.save):
+        return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-    result: dict[str, Any] = {"bench": "switching", "quick": options.quick, "machine": machine()}
+    result = facts("switching", quick=options.quick)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             result |= measure(Path(folder), tiny=options.quick)
@@ -56,11 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench switching: {error}", file=sys.stderr)
         return 1
     result["load_at_end"] = load()
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.save:
-        atomic_write(REPOSITORY / "bench" / "results" / "switching.json", text.encode() + b"\n")
-    return 0
+    return finish(result, RESULTS / "switching.json" if options.save else None)
 
 
 def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench._machine import load, machine
+from bench._machine import load
+from bench._result import RESULTS, facts, finish, has_nothing_to_keep
 from bench.tuning import click
 from bench.tuning.contender import CONTENDERS, COUNT, RANK, SIDES
-from studio import __version__
-from studio.paths import REPOSITORY, atomic_write
+from studio.paths import REPOSITORY
 
 ROUNDS = 2
 """Each contender trains once a round; the second goes through them backwards, so that a neighbour who comes or goes disturbs all alike."""
@@ -31,7 +31,7 @@ OURS = "studio"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print JSON; 1 when a contender failed (the reason is then on stderr)."""
+    """Measure, print JSON; 1 when a contender failed (the reason is then on stderr), 2 when there is nothing to `--save`."""
     parser = argparse.ArgumentParser(prog="bench train", description="Measure what a step of LoRA training costs.")
     parser.add_argument("--quick", action="store_true", help="tiny shapes: a check that it runs, no figure")
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
@@ -42,25 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rounds", type=int, choices=range(1, 10), default=ROUNDS, help="how often each trains (default: %(default)s)"
     )
     options = parser.parse_args(argv)
+    if has_nothing_to_keep("train", quick=options.quick, kept=options.save):
+        return 2
     try:
         with tempfile.TemporaryDirectory(prefix="bench-train-") as folder:
             result = measure(Path(folder), quick=options.quick, steps=options.steps, rounds=options.rounds)
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"bench train: {error}", file=sys.stderr)
         return 1
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.save:
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        atomic_write(REPOSITORY / "bench" / "results" / f"train-{stamp}.json", text.encode() + b"\n")
-    return 0
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return finish(result, RESULTS / f"train-{stamp}.json" if options.save else None)
 
 
 def measure(root: Path, *, quick: bool, steps: int, rounds: int) -> dict[str, Any]:
-    """All figures. Raises `CalledProcessError` when a contender fails."""
+    """All figures. Raises `CalledProcessError` when a contender fails, and as `click.measure`."""
     size = "thin" if quick else "real"
-    facts = {"bench": "train", "quick": quick, "version": __version__, "machine": machine()}
-    facts["protocol"] = {
+    head = facts("train", quick=quick)
+    head["protocol"] = {
         "side": SIDES[size], "batch": 1, "rank": RANK, "layers": "attention", "pictures": COUNT, "threads": 1, "steps": steps,
         "rounds": rounds,
     }  # fmt: skip
@@ -73,7 +71,7 @@ def measure(root: Path, *, quick: bool, steps: int, rounds: int) -> dict[str, An
             found[name].append(json.loads(answer.splitlines()[-1]))
             print(f"    {found[name][-1]}", file=sys.stderr)  # so that a run that is broken off leaves something
     print("a run over HTTP", file=sys.stderr)
-    return {**facts, **summary(found), "over_http": click.measure(root, SIDES[size]), "load_at_end": load()}
+    return {**head, **summary(found), "over_http": click.measure(root, SIDES[size]), "load_at_end": load()}
 
 
 def summary(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

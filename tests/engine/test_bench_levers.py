@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 levers, merging, switching = (importlib.import_module(f"bench.{name}") for name in ("levers", "merging", "switching"))
@@ -19,22 +21,61 @@ def run(module: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[st
 
 
 @pytest.mark.slow
-def test_every_lever_has_its_error_and_the_reference_has_none(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    page = tmp_path / "speed.md"
-    page.write_text(f"before\n{levers.BEGIN}\nold\n{levers.END}\nafter\n")
-    monkeypatch.setattr(levers, "PAGE", page)
-    rows = run(levers, capsys, "--quick", "--save")["rows"]
+def test_every_lever_has_its_error_and_the_reference_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(levers, capsys, "--quick")["rows"]
     assert [row["lever"] for row in rows] == list(levers.LEVERS)
     assert (rows[0]["dtype"], rows[0]["mean"], rows[0]["most"]) == ("float32", 0.0, 0)
     same = {row["lever"] for row in rows[2:] if row["mean"] == 0}
     assert same <= {"and NGMS 1, every other step"}, "of so few steps none may be left to skip"
+
+
+def test_all_levers_paint_a_prompt_before_any_paints_the_next() -> None:
+    """What disturbs the machine for a while would else make one lever slow and another fast."""
+    painted: list[tuple[str, str]] = []
+
+    def painter(name: str) -> Any:
+        def paint(text: str, seed: int) -> np.ndarray:
+            painted.append((name, text))
+            return np.full((2, 2, 3), seed, np.uint8)
+
+        return paint
+
+    prompts = [SimpleNamespace(order=("a fox", 1)), SimpleNamespace(order=("a cat", 2))]
+    seconds, pictures = levers.painted({name: painter(name) for name in ("one", "two")}, prompts)
+    assert painted[2:] == [("one", "a fox"), ("two", "a fox"), ("one", "a cat"), ("two", "a cat")]
+    assert [len(each) for each in seconds.values()] == [2, 2]
+    assert [[int(picture[0, 0, 0]) for picture in each] for each in pictures.values()] == [[1, 2], [1, 2]]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A page for the table, and rows that nobody measured."""
+    file = tmp_path / "speed.md"
+    file.write_text("\n".join(("before", levers.MARKS[0], "old", levers.MARKS[1], "after\n")))
+    share = {"share": 0.5, "interval": [0.4, 0.6]}
+    figures = {"pictures": 64, "dtype": "float32", "seconds": 1.0, "mean": 0.0, "most": 0, "object": share}
+    monkeypatch.setattr(levers, "PAGE", file)
+    monkeypatch.setattr(levers, "measure", lambda count: [{"lever": name, **figures} for name in levers.LEVERS])
+    return file
+
+
+def test_saving_rewrites_the_table_and_nothing_else(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(levers, capsys, "--save")
     text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert all(f"| {name} |" in text for name in levers.LEVERS)
+    assert text.startswith(f"before\n{levers.MARKS[0]}\n") and text.endswith(f"\n{levers.MARKS[1]}\nafter\n")
+    assert "old" not in text and all(f"| {name} |" in text for name in levers.LEVERS)
+    assert "64 held-out prompts of sprout-v1 (`--count 64`)" in text and found["machine"]["processor"] in text
+
+
+def test_a_page_without_marks_is_left_as_it_is_and_the_result_is_printed(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = f"# Speed\n{levers.MARKS[0]}\nold\nafter\n"
+    page.write_text(broken)
+    assert levers.main(["--save"]) == 1
+    said = capsys.readouterr()
+    assert page.read_text() == broken
+    assert len(json.loads(said.out)["rows"]) == len(levers.LEVERS) and "once each" in said.err
 
 
 def test_merging_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from bench.scenes import measure
 from bench.scenes.colour import colour_share, object_colour, redness
 from bench.scenes.effects import editing_effect, negative_effect, weight_effect
 from bench.scenes.figures import ROWS, card_block, judged, table, wilson_interval
@@ -268,10 +269,13 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
 def test_one_command_prints_figures_and_writes_sheet_and_card(
-    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sprout.main(["--quick", "--count", "48", "--out", str(tmp_path / "out"), "--card"]) == 0
+    monkeypatch.setattr(measure, "Amounts", lambda: measure.QUICK)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert sprout.main(["--count", "48", "--out", str(tmp_path / "out"), "--card"]) == 0
     printed = json.loads(capsys.readouterr().out)
+    assert printed["engine"] == {"dtype": "none", "threads": {"painted": 1, "timed": 3}}
     assert printed == json.loads((tmp_path / "out" / "figures.json").read_text())
     assert printed["prompts"]["count"] == 48
     assert {row["name"] for row in printed["rows"]} <= {row.name for row in ROWS}
@@ -282,6 +286,15 @@ def test_one_command_prints_figures_and_writes_sheet_and_card(
     for folder in (installed, tmp_path / "out"):
         with Image.open(folder / "contact_sheet.jpg") as sheet:
             assert sheet.width > 8 * SIDE
+
+
+@pytest.mark.skipif(not FONT_PATH.exists(), reason="drawing needs the package fonts-noto-color-emoji")
+@pytest.mark.usefixtures("installed")
+def test_figures_that_cannot_be_written_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("no folder")
+    assert sprout.main(["--quick", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["bench"] == "sprout" and "bench sprout: " in said.err
 
 
 def test_the_card_states_every_row(installed: Path) -> None:
