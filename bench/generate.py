@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import json
 import os
 import socket
 import statistics
@@ -25,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from bench._machine import load, machine
+from bench._machine import load, threads
 from bench._models import OneModel, find_model, random_sd15
+from bench._result import RESULTS, facts, finish, has_nothing_to_keep
 from bench.peers import command as peers
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import StudioError
-from studio.paths import REPOSITORY, atomic_write
+from studio.paths import REPOSITORY
 from studio.resolve import resolve
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Finished, ImageReady, Progress
@@ -50,32 +50,34 @@ OVERHEAD_SIDE = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts asked for, print JSON; 1 when a part could not be measured (its entry then says why)."""
+    """Run the parts asked for, print JSON; 1 when a part could not be measured (its entry then says why), 2 for options that do not go together."""
     parser = argparse.ArgumentParser(prog="bench generate", description="Measure how fast pictures come.")
     parser.add_argument(
         "--quick", action="store_true", help="few repetitions: a check that it runs, not a figure to quote"
     )
     parser.add_argument("--save", action="store_true", help="also write the result to bench/results/")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to measure (default: all)")
     peers.add_arguments(parser)
     options = parser.parse_args(argv)
+    if has_nothing_to_keep("generate", quick=options.quick, kept=options.save):
+        return 2
+    if problem := peers.misplaced(options):
+        print(f"bench generate: {problem}", file=sys.stderr)
+        return 2
     if options.peers:
         return peers.run(options, measure_page)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
-    result: dict[str, Any] = {"bench": "generate", "quick": options.quick, "machine": machine()}
+    result = facts("generate", quick=options.quick)
     failed = False
-    for part in options.parts:
+    for part in options.parts or PARTS:
         try:
             result[part] = _MEASURES[part](options.quick)
         except (StudioError, OSError, TimeoutError) as error:
             result[part], failed = {"error": str(error)}, True
     result["load_at_end"] = load()
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.save:
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        atomic_write(REPOSITORY / "bench" / "results" / f"generate-{stamp}.json", text.encode() + b"\n")
-    return int(failed)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    kept = finish(result, RESULTS / f"generate-{stamp}.json" if options.save else None)
+    return max(kept, int(failed))
 
 
 # -- time to the first page -------------------------------------------------------------------------------------------
@@ -84,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure_page(quick: bool) -> dict[str, Any]:
     """Seconds from starting the server process to the answer of `GET /`, in a fresh data folder, and the processor seconds of that process until then.
 
-    The process that paints starts beside it, and is the part `worker`.
+    The process that paints starts beside it, and is the part `worker`. Raises `OSError` when the server ends before that, and `TimeoutError`
+    when there is no page after `LIMIT` seconds.
     """
     seconds, of_processor = zip(*(_first_page() for _ in range(1 if quick else 3)), strict=True)
     return {"seconds": _summary(seconds), "cpu_seconds": _summary(of_processor)}
@@ -149,7 +152,10 @@ def _free_port() -> int:
 
 
 def measure_worker(quick: bool) -> dict[str, Any]:
-    """Seconds from spawning a worker until it is ready, and until the embedded model is loaded."""
+    """Seconds from spawning a worker until it is ready, and until the embedded model is loaded.
+
+    Raises `UnknownModel` without that model, `OSError` when the worker ends, and `TimeoutError` when it takes longer than `LIMIT` seconds.
+    """
     times = [_warm_up(find_model(EMBEDDED)) for _ in range(1 if quick else 3)]
     return {
         "ready_seconds": _summary([ready for ready, _ in times]),
@@ -182,7 +188,11 @@ def _wait_until(engine: WorkerEngine, condition: Callable[[EngineInfo], bool]) -
 
 
 def measure_embedded(quick: bool) -> dict[str, Any]:
-    """Pictures per second of the embedded model through the worker, as a user meets it: previews, PNG and pipe included."""
+    """Of batches of 1 and of 4 pictures: wall seconds a picture, pictures a second and steps a second (of a whole batch), by medians.
+
+    Through the worker, as a user meets it: previews, PNG and pipe included. Raises `StudioError` without the embedded model, or as the engine
+    does.
+    """
     model = find_model(EMBEDDED)
     found: dict[str, Any] = {"steps": STEPS, "side": model.native_size}
     with contextlib.closing(WorkerEngine("cpu")) as engine:
@@ -214,13 +224,16 @@ class _Cost:
 
 
 def measure_overhead(quick: bool) -> dict[str, Any]:
-    """What `DiffusersEngine` adds to the bare calls of text encoder, U-Net and VAE, interleaved (ABBA) in this process."""
+    """What `DiffusersEngine` takes beyond the bare calls of text encoder, U-Net and VAE, interleaved (ABBA) in this process.
+
+    Seconds of a picture and their difference in per cent; below 0 where the engine saves more than it adds. Raises `StudioError` as the
+    engine does, and `OSError` when the model cannot be written.
+    """
     import torch
 
-    from studio.engine.hardware import usable_cores
     from studio.engine.runner import DiffusersEngine
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", usable_cores())))
+    torch.set_num_threads(threads())
     steps, rounds = (2, 1) if quick else (4, 3)
     ours: list[_Cost] = []
     theirs: list[_Cost] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.contender import COMPILING, STUDIO
-from bench.peers.report import cell, rewritten, shown
+from bench.peers.report import cell, place, rewritten, shown, versions
 from studio.paths import REPOSITORY, atomic_write
 
 MARKS = ("<!-- card: written by bench generate --peers --report -->", "<!-- card: end -->")
@@ -54,19 +54,26 @@ def _row(contender: str, entry: Result, ratio: float | None) -> str:
 
 
 def figures(result: Result) -> str:
-    """Markdown: of each workload how far the program is, beside the goals. Rounds that were cut off are told."""
+    """Markdown: of each workload how far the program is, beside the goals. Rounds that were cut off are told, and what failed since."""
     lines = []
     for name, found in result["workloads"].items():
         faster, entries = found.get("times_as_fast_as_diffusers", {}), found.get("contenders", {})
         for contender in (STUDIO, *COMPILING):
             if contender in faster:
+                apart = ", in other rounds than its" if contender in found.get("apart", ()) else ""
                 lines.append(
-                    f"- {name}: {contender} is {faster[contender]:.2f} times as fast as plain diffusers (goal: {GOAL_TIMES})"
+                    f"- {name}: {contender} is {faster[contender]:.2f} times as fast as plain diffusers{apart} (goal: {GOAL_TIMES})"
                 )
             if (percent := entries.get(contender, {}).get("percent_in_model_calls")) is not None:
                 lines.append(
                     f"- {name}: {percent:.0f} % of the time of {contender} is that of its model calls alone (goal: at least {GOAL_PERCENT} %)"
                 )
+        failed = {"it": found, **entries}
+        lines += [
+            f"- {name}: when {which} was measured again that failed: {cell(each['rerun_error'])}"
+            for which, each in failed.items()
+            if "rerun_error" in each
+        ]
         if found["rounds"] < result["rounds"]:
             lines.append(f"- {name} was cut off after {found['rounds']} of {result['rounds']} rounds")
     return "\n".join(lines) + "\n" if lines else ""
@@ -74,9 +81,9 @@ def figures(result: Result) -> str:
 
 def conditions(result: Result) -> str:
     """One paragraph: when, where, with what."""
-    machine, told = result["machine"], result["card"]
+    told = result["card"]
     entries = [entry for found in result["workloads"].values() for entry in found.get("contenders", {}).values()]
-    seen = next((entry["card"] for entry in entries if entry.get("card")), {})
+    seen: Mapping[str, Any] = next((entry["card"] for entry in entries if entry.get("card")), {})
     card = seen.get("name") or told.get("name") or "no card"
     parts = [
         told.get("memory.total"),
@@ -84,14 +91,25 @@ def conditions(result: Result) -> str:
         seen.get("cuda") and f"CUDA {seen['cuda']}",
         seen.get("compute_capability") and f"compute capability {seen['compute_capability']}",
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    several = any(len(found.get("parts", ())) > 1 for found in result["workloads"].values())
+    turns = (
+        "those of one sitting were loaded at once and took turns" if several else "were loaded at once and took turns"
+    )
     return (
-        f"Measured on {result['date']}, {', '.join(part for part in (card, *parts) if part)}; {machine['platform']}, {machine['cores']} cores "
-        f"({machine['processor']}); {versions}. Contenders of a workload were loaded at once and took turns, forward and back.\n"
+        f"Measured on {result['date']}, {', '.join(part for part in (card, *parts) if part)}; {place(result)}; {versions(result)}. "
+        f"Contenders of a workload{': ' if several else ' '}{turns}, forward and back.\n"
     )
 
 
-def section(result: Result) -> str:
+def has_gaps(result: Result) -> bool:
+    """Whether anything that was asked for has an error instead of figures, or lacks rounds."""
+    whole = [*result["workloads"].values()]
+    entries = [entry for found in whole for entry in found.get("contenders", {}).values()]
+    failed = any("error" in each or "rerun_error" in each for each in [*whole, *entries])
+    return failed or any(found["rounds"] < result["rounds"] for found in whole)
+
+
+def words(result: Result) -> str:
     """All of it."""
     return "\n".join((conditions(result), table(result), figures(result)))
 
@@ -99,14 +117,14 @@ def section(result: Result) -> str:
 def save(result: Result, text: str, stamp: str, root: Path = REPOSITORY) -> list[Path]:
     """Keep the result in bench/results/ and put it into docs/speed.md; what was written.
 
-    `text` is the result as JSON. Raises `ValueError` as `rewritten`, before anything is written, and `OSError`.
+    `text` is the result as JSON. Raises `ValueError` as `rewritten`, before anything is written, `OSError` and `StorageError`.
     """
     page, kept = root / "docs" / "speed.md", root / "bench" / "results" / f"peers-card-{stamp}"
-    words = section(result)
+    section = words(result)
     contents = {
-        page: rewritten(page.read_text("utf-8"), words, MARKS),
+        page: rewritten(page.read_text("utf-8"), section, MARKS),
         kept.with_suffix(".json"): text + "\n",
-        kept.with_suffix(".md"): words,
+        kept.with_suffix(".md"): section,
     }
     for path, content in contents.items():
         atomic_write(path, content.encode())

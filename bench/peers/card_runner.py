@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 from bench._machine import load
+from bench.peers.card_figures import CardRuns, figures, lacking, rounds_of
 from bench.peers.client import PASSIVE, THREADS, ContenderFailed, Process
-from bench.peers.contender import COMPILING, PLAIN, REFERENCE, STUDIO
+from bench.peers.contender import COMPILING, REFERENCE, STUDIO
 from bench.peers.parity import Proof, Unequal, compare
-from bench.peers.runner import summary, tell
+from bench.peers.runner import tell
 from bench.peers.workloads import Workload
 from studio.paths import REPOSITORY
 
@@ -36,14 +36,10 @@ class CardPlan:
     device: str = "cuda"
     quick: bool = False
 
-
-@dataclass
-class _Runs:
-    """Wall seconds of one contender, run by run; `bare` are those of its model calls alone."""
-
-    wall: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
-    peak: int | None = None
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All who take turns."""
+        return (STUDIO, *self.peers)
 
 
 def make_files(plan: CardPlan, root: Path) -> None:
@@ -60,10 +56,11 @@ def make_files(plan: CardPlan, root: Path) -> None:
 
 
 def measure(plan: CardPlan, root: Path, found: dict[str, Any], keep: Callable[[], None]) -> None:
-    """Put the figures of every workload into `found`, by name, on the models that `make_files` wrote below `root`.
+    """Add to `found` the figures that every workload lacks, by name, on the models that `make_files` wrote below `root`.
 
-    `keep` is called after every round, so that a run that is cut off leaves what it had. A contender that fails has an `error` instead
-    of figures, a workload whose reference fails as well.
+    Who has all rounds is not measured again, but for the program, which takes turns with whoever is left. `keep` is called after every
+    round, so that a run that is cut off leaves what it had; what it raises ends the run. A contender that fails has an `error` instead of
+    figures, a workload whose reference fails as well; where there were figures already, they stay, and a `rerun_error` says so.
     """
     for _, group in groupby(plan.workloads, key=lambda workload: workload.models):
         _Group(plan, list(group), root, found, keep).measure()
@@ -86,19 +83,24 @@ class _Group:
         """The reference first, which is then let go of: no time is taken of it, and its memory is needed."""
         with contextlib.ExitStack() as stack:
             reference = stack.enter_context(self._process(REFERENCE))
-            names = (STUDIO, *self._plan.peers)
+            left = {workload.name: self._left(workload) for workload in self._workloads}
+            names = [name for name in self._plan.names if any(name in each for each in left.values())]
             processes = {name: stack.enter_context(self._process(name)) for name in names}
             wanted = {workload.name: self._wanted(reference, workload) for workload in self._workloads}
             reference.close()
             for workload in self._workloads:
-                begun = {"workload": workload.facts(), "rounds": 0, "load": [load()]}
-                self._found[workload.name] = begun
                 proof = wanted[workload.name]
                 if isinstance(proof, Proof):
-                    self._rounds(workload, processes, proof, begun)
+                    self._rounds(workload, {name: processes[name] for name in left[workload.name]}, proof)
                 else:
-                    begun["error"] = proof
+                    found = self._found.setdefault(workload.name, {"workload": workload.facts(), "rounds": 0})
+                    found["rerun_error" if "contenders" in found else "error"] = proof
                 self._keep()
+
+    def _left(self, workload: Workload) -> list[str]:
+        """Who takes turns: the program, and those who lack rounds."""
+        missing = lacking(self._found.get(workload.name, {}), self._plan.rounds, self._plan.names)
+        return [name for name in self._plan.names if name == STUDIO or name in missing]
 
     @contextlib.contextmanager
     def _process(self, name: str) -> Iterator[Process]:
@@ -122,7 +124,7 @@ class _Group:
         proof = workload.proof()
         job = asdict(replace(proof, steps=min(proof.steps, PROOF_STEPS)))
         answer = process.ask(do="prove", job=job, out=str(file))
-        return Proof.read(answer["dtype"], file), answer
+        return Proof.read(answer, file), answer
 
     def _facts(self, process: Process, workload: Workload, wanted: Proof) -> dict[str, Any]:
         """How far it is from the reference; `error` if too far, or if it failed."""
@@ -133,14 +135,17 @@ class _Group:
             return {"error": str(error)}
         return {**facts, "first_seconds": round(answer["seconds"], 1), "card": answer["card"]}
 
-    def _rounds(self, workload: Workload, processes: dict[str, Process], wanted: Proof, found: dict[str, Any]) -> None:
-        """All load at the same time, then take turns; whoever is not asked sleeps."""
+    def _rounds(self, workload: Workload, processes: dict[str, Process], wanted: Proof) -> None:
+        """All load at the same time, then take turns until nobody lacks a round; whoever is not asked sleeps."""
+        before, began = self._found.get(workload.name, {}), load()
+        missing = lacking(before, self._plan.rounds, processes)
+        done = min(rounds_of(before, name) for name in missing)
         with ThreadPoolExecutor(len(processes)) as pool:
             told = pool.map(lambda process: self._facts(process, workload, wanted), processes.values())
             facts = dict(zip(processes, told, strict=True))
-        runs = {name: _Runs() for name in processes}
+        runs = {name: CardRuns() for name in processes}
         order = [(name, kind) for name in processes for kind in _asked(name)]
-        for number in range(self._plan.rounds):
+        for _ in range(self._plan.rounds - done):
             for name, kind in (*order, *reversed(order)):
                 if "error" in facts[name]:
                     continue
@@ -148,49 +153,23 @@ class _Group:
                     self._run(workload, processes[name], kind, runs[name])
                 except ContenderFailed as error:
                     facts[name] = {"error": str(error)}
-            found |= figures(workload, facts, runs) | {"rounds": number + 1, "load": [found["load"][0], load()]}
+            part = {name: asdict(runs[name]) for name in processes if "error" not in facts[name]}
+            self._found[workload.name] = figures(workload, before, facts, {"load": [began, load()], "runs": part})
             self._keep()
 
-    def _run(self, workload: Workload, process: Process, kind: str, runs: _Runs) -> None:
+    def _run(self, workload: Workload, process: Process, kind: str, runs: CardRuns) -> None:
         jobs = [asdict(job) for job in workload.jobs(next(self._numbers))]
         answer = process.ask(do=kind, jobs=jobs)
         tell(f"{workload.name}: {process.name} {kind} {answer['wall']:.3f} s, load {load()}")
         if kind == "bare":
-            runs.bare.append(answer["wall"])
+            runs.bare.append(round(answer["wall"], 6))
             return
         if answer["pictures"] != workload.pictures:
             raise ContenderFailed(f"{process.name} made {answer['pictures']} pictures of {workload.pictures}")
-        runs.wall.append(answer["wall"])
+        runs.wall.append(round(answer["wall"], 6))
         runs.peak = max(runs.peak or 0, answer["card_peak_bytes"] or 0) or None
 
 
 def _asked(name: str) -> tuple[str, ...]:
     """What a contender is asked in turn: the program also for its model calls alone."""
     return ("run", "bare") if name in (STUDIO, *COMPILING) else ("run",)
-
-
-def figures(workload: Workload, facts: dict[str, dict[str, Any]], runs: dict[str, _Runs]) -> dict[str, Any]:
-    """Of each contender its figures, and how many times as fast as plain diffusers the program's are: medians of the same rounds."""
-    entries = {name: _entry(workload, each, runs[name]) for name, each in facts.items()}
-    medians = {name: statistics.median(runs[name].wall) for name, entry in entries.items() if "error" not in entry}
-    plain = medians.pop(PLAIN, None)
-    faster = {name: round(plain / each, 3) for name, each in medians.items()} if plain else {}
-    return {"contenders": entries, "times_as_fast_as_diffusers": faster}
-
-
-def _entry(workload: Workload, facts: dict[str, Any], runs: _Runs) -> dict[str, Any]:
-    if "error" in facts:
-        return facts
-    seconds = statistics.median(runs.wall)
-    steps = workload.steps * workload.pictures / workload.batch_size
-    found = {
-        **facts,
-        "wall_seconds_a_run": summary(runs.wall, 1),
-        "steps_a_second": round(steps / seconds, 2),
-        "picture_steps_a_second": round(workload.steps * workload.pictures / seconds, 2),
-        "card_peak_gib": runs.peak and round(runs.peak / 2**30, 2),
-    }
-    if runs.bare:
-        share = 100 * statistics.median(runs.bare) / seconds
-        found |= {"model_calls_seconds_a_run": summary(runs.bare, 1), "percent_in_model_calls": round(share, 1)}
-    return found

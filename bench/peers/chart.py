@@ -49,7 +49,7 @@ def draw(result: Mapping[str, Any]) -> str:
         _text(
             16,
             48,
-            "Figures: processor seconds a picture. Dashed: the bare model calls, the least that is possible",
+            "Figures: processor seconds a picture. Dashed: the bare model calls, nothing kept from step to step",
             "small",
         ),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import tempfile
@@ -14,26 +13,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench._machine import load, machine
+from bench._machine import load
+from bench._result import facts
 from bench.peers import card_command
 from bench.peers.client import ContenderFailed
 from bench.peers.contender import CARD_PEERS, COMFYUI, CONTENDERS, STUDIO
-from bench.peers.goals import goals
-from bench.peers.kept import NotTogether, Result, check_same, read
+from bench.peers.kept import CARDS, PROCESSOR, NotTogether, Result, begun, read, write
 from bench.peers.parity import Unequal
 from bench.peers.preview import first_preview
-from bench.peers.report import conditions, figures, save, table
-from bench.peers.runner import Plan, exact, make_files, measure
+from bench.peers.runner import Plan, exact, joined, make_files, measure, measured
+from bench.peers.showing import show
 from bench.peers.workloads import CARD_WORKLOADS, WORKLOADS
 from studio import __version__
 from studio.errors import StudioError
-from studio.paths import atomic_write
 
 ROUNDS = 3
 PEERS = tuple(name for name in CONTENDERS if name != STUDIO)
-NAME = "generate --peers"
-_SAME = ("quick", "rounds", "versions")
-"""What must be equal, beside the machine, for two parts to make one result."""
+_MEASURING = ("comfyui", "device", "workloads", "contenders", "rounds", "out")
+"""Options that say what is measured; each is None where it is not given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device",
         choices=("cpu", "cuda"),
-        default="cpu",
-        help="cuda: on a graphics card, with workloads and contenders of its own (default: %(default)s)",
+        help="cuda: on a graphics card, with workloads and contenders of its own (default: cpu)",
     )
     group.add_argument(
         "--workloads",
@@ -68,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=range(1, 21),
         metavar="N",
-        default=ROUNDS,
-        help="each runs 2N times (default: %(default)s)",
+        help=f"each runs 2N times (default: {ROUNDS})",
     )
     group.add_argument(
         "--out",
@@ -81,71 +76,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=Path,
         metavar="FILE",
-        help="measure nothing: show, and with --save keep, what --out has written",
+        help="measure nothing: show, and with --save keep, what --out has written, on the processor or a card",
     )
 
 
-def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> int:
-    """Measure, print JSON and table, keep them with `--save`. `page` measures the first page.
+def misplaced(options: argparse.Namespace) -> str:
+    """Which options would be ignored, as a sentence; empty if none would."""
+    measuring = " ".join(f"--{name}" for name in _MEASURING if getattr(options, name) is not None)
+    if not options.peers:
+        given = " ".join(part for part in (measuring, "--report" if options.report else "") if part)
+        return f"{given}: only with --peers, beside other programs." if given else ""
+    if options.parts:
+        return "--parts: not with --peers, which measures the program as a whole."
+    if options.report:
+        useless = " ".join(part for part in ("--quick" if options.quick else "", measuring) if part)
+        return f"--report measures nothing: leave {useless} out." if useless else ""
+    return ""
 
-    1 when a figure could not be had, 2 when tiny models' figures were to be kept.
+
+def run(options: argparse.Namespace, page: Callable[[bool], dict[str, Any]]) -> int:
+    """Measure, or read `--report`; print JSON and table, keep them with `--save`. `page` measures the first page.
+
+    1 when a figure could not be had or kept (the reason is then on stderr), 2 for options that do not go together.
     """
-    quick = options.quick
-    if quick and options.save:
-        print("bench generate: --quick only shows that it runs; it has no figures to --save", file=sys.stderr)
-        return 2
     names = options.workloads or list(WORKLOADS)
-    if options.device != "cpu" or options.report or not WORKLOADS.keys() >= {*names}:
-        return card_command.run(options, versions(None))
-    if problem := _unfit(options):
-        print(f"bench generate: {problem}", file=sys.stderr)
-        return 2
-    plan = _plan(options, names)
-    now = datetime.now(timezone.utc)
-    result: Result = {
-        "bench": NAME, "quick": quick, "date": f"{now:%Y-%m-%d}", "machine": machine(), "versions": versions(options.comfyui),
-        "rounds": plan.rounds, "workloads": {},
-    }  # fmt: skip
+    rounds = 1 if options.quick else options.rounds or ROUNDS
+    on_card = options.device == "cuda" or not WORKLOADS.keys() >= {*names}
+    broken: Exception | None = None
     try:
-        if options.out and options.out.exists():
-            result = _resumed(read(options.out, NAME), result, options.out)
-        _measure(plan, result, options.out, page)
+        if options.report:
+            result = read(options.report, PROCESSOR, *CARDS.values())
+        elif on_card:
+            result, broken = card_command.measured(options, rounds, versions(None))
+        else:
+            result, broken = _measured(options, names, rounds, page)
     except NotTogether as error:
         print(f"bench generate: {error}", file=sys.stderr)
         return 2
-    except (ContenderFailed, OSError) as error:
+    except (StudioError, OSError) as error:
         print(f"bench generate: {error}", file=sys.stderr)
         return 1
-    text = json.dumps(result, indent=2)
-    print(text)
-    print(f"\n{conditions(result)}\n{goals(result)}\n{table(result)}\n{figures(result)}", file=sys.stderr)
-    if options.save:
-        for path in save(result, text, f"{now:%Y%m%dT%H%M%SZ}"):
-            print(f"wrote {path}", file=sys.stderr)
-    return int(incomplete(result))
+    failed = show(result, keep=options.save and broken is None)
+    if broken is not None:
+        print(f"bench generate: broken off: {broken}", file=sys.stderr)  # last, where it is seen
+        return 1
+    return failed
 
 
-def _plan(options: argparse.Namespace, names: Sequence[str]) -> Plan:
+def _measured(
+    options: argparse.Namespace, names: Sequence[str], rounds: int, page: Callable[[bool], dict[str, Any]]
+) -> tuple[Result, Exception | None]:
+    """The result, and what broke it off. Raises as `begun`."""
+    if problem := _unfit(options):
+        raise NotTogether(problem)
     workloads = [WORKLOADS[name] for name in names]
-    return Plan(
+    plan = Plan(
         [each.tiny() for each in workloads] if options.quick else workloads,
         [name for name in options.contenders or PEERS if name != COMFYUI or options.comfyui],
-        1 if options.quick else options.rounds,
+        rounds,
         options.quick,
         options.comfyui,
         sparing=not options.contenders,
     )
+    now = {
+        **facts(PROCESSOR, quick=plan.quick), "date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "versions": versions(options.comfyui),
+        "rounds": plan.rounds, "workloads": {},
+    }  # fmt: skip
+    result = begun(options.out, now)
+    try:
+        _measure(plan, result, options.out, page)
+    except (ContenderFailed, StudioError, OSError) as error:
+        return result, error
+    return result, None
 
 
 def _measure(plan: Plan, result: Result, out: Path | None, page: Callable[[bool], dict[str, Any]]) -> None:
-    """Add to `result` what it lacks of `plan`, and write it to `out` as it grows. Raises `ContenderFailed` and `OSError`."""
+    """Add to `result` what it lacks of `plan`, and write it to `out` as it grows.
+
+    Raises `ContenderFailed` when the models cannot be written, `StorageError` and `OSError`; what was measured until then is in `result`.
+    """
     found = result["workloads"]
-    left = [each for each in plan.workloads if not {*plan.beside(each)} <= _measured(found.get(each.name, {}))]
+    left = _left(plan, found)
 
     def keep(**parts: Any) -> None:
         result.update(parts, load_at_end=load(), workloads=dict(sorted(found.items())))
-        if out:
-            atomic_write(out, json.dumps(result, indent=2).encode() + b"\n")
+        write(out, result)
 
     parts = (
         ("first_preview",) if plan.quick else ("first_preview", "exact", "page")
@@ -153,39 +168,29 @@ def _measure(plan: Plan, result: Result, out: Path | None, page: Callable[[bool]
     missing = [part for part in parts if "error" in result.get(part, {"error": "not measured"})]
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
         if left or {"first_preview", "exact"} & {*missing}:
-            make_files(replace(plan, workloads=left), Path(folder))
+            painted = [workload for each in left for workload in each.workloads]
+            beside = [name for each in left for name in each.peers]
+            make_files(replace(plan, workloads=painted, peers=beside), Path(folder))
         if "first_preview" in missing:
             keep(first_preview=_part(lambda: first_preview(Path(folder), quick=plan.quick)))
         if "exact" in missing:
             keep(exact=_part(lambda: exact(Path(folder))))
-        for workload in left:
-            for name, fresh in measure(replace(plan, workloads=[workload]), Path(folder)).items():
-                found[name] = _joined(found.get(name, {}), fresh)
+        for each in left:
+            for name, fresh in measure(each, Path(folder)).items():
+                found[name] = joined(found.get(name, {}), fresh)
             keep()
     if "page" in missing:
         keep(page=_part(lambda: page(plan.quick)))
 
 
-def _joined(before: Result, fresh: Result) -> Result:
-    """A workload that was measured again, with the peers that were not asked for this time as they were."""
-    parts = {
-        part: {**before.get(part, {}), **fresh[part]} for part in ("contenders", "studio_against") if part in fresh
-    }
-    return {**fresh, **parts}
-
-
-def _measured(found: Result) -> set[str]:
-    """Of one workload, the peers that have figures or cannot take part; none when it failed as a whole."""
-    return {name for name, entry in found.get("contenders", {}).items() if "error" not in entry}
-
-
-def _resumed(before: Result, now: Result, file: Path) -> Result:
-    """The result that was begun, to be gone on with. Raises `NotTogether` for another machine or other versions."""
-    pairs = {key: (before[key], now[key]) for key in _SAME}
-    pairs |= {key: (before["machine"][key], now["machine"][key]) for key in now["machine"] if key != "load_at_start"}
-    check_same(file, pairs)
-    first = before["date"].partition(" ")[0]
-    return {**before, "date": first if first == now["date"] else f"{first} to {now['date']}"}
+def _left(plan: Plan, found: Result) -> list[Plan]:
+    """Of each workload that lacks peers a plan of it and these alone: who has figures keeps them."""
+    left = []
+    for workload in plan.workloads:
+        there = measured(found.get(workload.name, {}))
+        if peers := [name for name in plan.beside(workload) if name not in there]:
+            left.append(replace(plan, workloads=[workload], peers=peers))
+    return left
 
 
 def _unfit(options: argparse.Namespace) -> str:
@@ -202,13 +207,6 @@ def _part(measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return measured()
     except (StudioError, ContenderFailed, Unequal, OSError, TimeoutError) as error:
         return {"error": str(error)}
-
-
-def incomplete(result: dict[str, Any]) -> bool:
-    """Whether anything that was asked for has an error instead of figures."""
-    parts = [result.get("page", {}), result.get("exact", {}), result["first_preview"], *result["workloads"].values()]
-    entries = [entry for found in result["workloads"].values() for entry in found.get("contenders", {}).values()]
-    return any("error" in each for each in parts + entries)
 
 
 def versions(checkout: Path | None) -> dict[str, str]:

@@ -81,8 +81,9 @@ class Ours:
 class Floor(Ours):
     """The model calls of a job and nothing between them: both prompts once, a U-Net pass with guidance a step, one VAE decode a picture.
 
-    Text is not read, noise not drawn, no LoRA switched; a checkpoint is loaded when first asked for and kept. What is left is what no program can save
-    without changing the model's own arithmetic.
+    Text is not read, noise not drawn, no LoRA switched; a checkpoint is loaded when first asked for and kept. A mark to measure by, not the
+    least that is possible: each call computes all of the model, also keys and values of the prompts, which are the same at every step and which
+    the engine computes once (`TextProjections`). The program can so be below it.
     """
 
     def __init__(self, root: Path) -> None:

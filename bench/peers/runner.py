@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from bench._machine import load
 from bench.peers.client import THREADS, ContenderFailed, Process
-from bench.peers.contender import COMFYUI, EXACT, FLOOR, REFERENCE, SLOW, STUDIO
+from bench.peers.contender import COMFYUI, CONTENDERS, EXACT, FLOOR, REFERENCE, SLOW, STUDIO
 from bench.peers.parity import Proof, Unequal, compare
 from bench.peers.workloads import SD15, SINGLE, SPROUT, WORKLOADS, Job, Workload
 from studio.paths import REPOSITORY
@@ -41,8 +41,8 @@ class Plan:
 
 
 @dataclass
-class _Runs:
-    """What one contender needed, run by run."""
+class Runs:
+    """What one contender needed, run by run: processor and wall seconds, and the most bytes its process held."""
 
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
@@ -51,20 +51,23 @@ class _Runs:
     peak: int | None = None
 
     def add(self, answer: dict[str, Any]) -> None:
-        self.cpu.append(answer["cpu"])
-        self.wall.append(answer["wall"])
+        """One run, as its process answered."""
+        self.cpu.append(round(answer["cpu"], 6))
+        self.wall.append(round(answer["wall"], 6))
         if answer["models"] is not None:
-            self.models.append(answer["models"])
+            self.models.append(round(answer["models"], 6))
         self.peak = answer["peak_bytes"]
 
-    def __add__(self, other: _Runs) -> _Runs:
-        return _Runs(self.cpu + other.cpu, self.wall + other.wall, self.models + other.models, other.peak)
+    def __add__(self, other: Runs) -> Runs:
+        peak = max(self.peak or 0, other.peak or 0) or None
+        return Runs(self.cpu + other.cpu, self.wall + other.wall, self.models + other.models, peak)
 
 
 def measure(plan: Plan, root: Path) -> dict[str, Any]:
     """Every workload's figures, by name, on the models that `make_files` wrote below `root`.
 
-    A contender that fails has an `error` instead of figures, one that cannot take part is `skipped`.
+    A contender that fails has an `error` instead of figures, as has a workload whose reference or program fails; one that cannot take part is
+    `skipped`. `runs` has the seconds of each pair, by peer.
     """
     return {workload.name: _Comparison(plan, workload, root).measure() for workload in plan.workloads}
 
@@ -82,7 +85,7 @@ def exact(root: Path) -> dict[str, Any]:
 def _proof(process: Process, job: Job, root: Path) -> Proof:
     file = root / f"{process.name}.npz"
     answer = process.ask(do="prove", job=asdict(job), out=str(file))
-    return Proof.read(answer["dtype"], file)
+    return Proof.read(answer, file)
 
 
 def make_files(plan: Plan, root: Path) -> None:
@@ -108,8 +111,7 @@ class _Comparison:
         self._root = root
         self._numbers = count(1)
         self._entries: dict[str, dict[str, Any]] = {}
-        self._ours = _Runs()
-        self._against: dict[str, dict[str, Any]] = {}
+        self._pairs: dict[str, dict[str, Any]] = {}
 
     def measure(self) -> dict[str, Any]:
         """Proofs first, then the pairs; the reference's process is also the first peer, where it is one."""
@@ -126,10 +128,9 @@ class _Comparison:
                 if name != REFERENCE:
                     reference.close()  # its memory is needed
                 self._pair(name, reference, ours, wanted)
-        self._entries[STUDIO] = self._entry(facts, self._ours)
-        named = {name: self._entries[name] for name in (STUDIO, *self._peers)}
-        return {"workload": self._workload.facts(), "contenders": named, "studio_against": self._against,
-                "load": [began, load()]}  # fmt: skip
+        self._entries[STUDIO] = facts
+        workload = self._workload.facts()
+        return {"workload": workload, **figures(workload, self._entries, self._pairs), "load": [began, load()]}
 
     @contextlib.contextmanager
     def _process(self, name: str) -> Iterator[Process]:
@@ -151,22 +152,21 @@ class _Comparison:
         with opened as other:
             try:
                 facts = compare(wanted if name == REFERENCE else self._prove(other), wanted)
-                our_runs, their_runs = self._abba(ours, other)
+                runs = self._abba(ours, other)
             except (ContenderFailed, Unequal) as error:
                 self._entries[name] = {"error": str(error)}
                 return
-        self._ours += our_runs
-        self._entries[name] = self._entry(facts, their_runs)
-        self._against[name] = against(our_runs, their_runs, is_floor=name == FLOOR)
+        self._entries[name] = facts
+        self._pairs[name] = {each: asdict(seconds) for each, seconds in runs.items()}
 
     def _left_out(self, name: str) -> str:
         if name == COMFYUI and (self._plan.quick or SPROUT in self._workload.models):
             return "its loader does not know models of these shapes"
         return ""
 
-    def _abba(self, ours: Process, other: Process) -> tuple[_Runs, _Runs]:
-        """Both are warm and idle; whoever is not asked sleeps."""
-        runs = {ours.name: _Runs(), other.name: _Runs()}
+    def _abba(self, ours: Process, other: Process) -> dict[str, Runs]:
+        """The runs of both by name. Both are warm and idle; whoever is not asked sleeps."""
+        runs = {ours.name: Runs(), other.name: Runs()}
         for _ in range(self._plan.rounds):
             for process in (ours, other, other, ours):
                 jobs = [asdict(job) for job in self._workload.jobs(next(self._numbers))]
@@ -179,21 +179,65 @@ class _Comparison:
                 tell(
                     f"{self._workload.name}: {process.name} {answer['cpu']:.2f} s of the processor, {answer['wall']:.2f} s, load {load()}"
                 )
-        return runs[ours.name], runs[other.name]
-
-    def _entry(self, facts: dict[str, Any], runs: _Runs) -> dict[str, Any]:
-        if not runs.cpu:
-            return {"error": "no peer could be measured beside it"}
-        return {
-            **facts,
-            "cpu_seconds_a_picture": summary(runs.cpu, self._workload.pictures),
-            "wall_seconds_a_picture": summary(runs.wall, self._workload.pictures),
-            "peak_gib": runs.peak and round(runs.peak / 2**30, 2),
-            **({"percent_beyond_model_calls": beyond(runs.cpu, runs.models)} if runs.models else {}),
-        }
+        return runs
 
 
-def against(ours: _Runs, other: _Runs, *, is_floor: bool) -> dict[str, Any]:
+def measured(found: Mapping[str, Any]) -> set[str]:
+    """Of one workload's result, the peers that have figures or cannot take part; none when it failed as a whole."""
+    return {name for name, entry in found.get("contenders", {}).items() if "error" not in entry}
+
+
+def joined(before: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """A workload of which more peers were measured. Those of `before` stay as they were, and the program's runs are taken together.
+
+    When the workload failed as a whole this time, `before` stays, with a `rerun_error`.
+    """
+    if "contenders" not in before:
+        return dict(fresh)
+    if "error" in fresh:
+        return {**before, "rerun_error": fresh["error"]}
+    entries = {**before["contenders"], **fresh["contenders"]}
+    entries[STUDIO] = {**before["contenders"][STUDIO], **fresh["contenders"][STUDIO]}
+    again = figures(fresh["workload"], entries, {**before["runs"], **fresh["runs"]})
+    return {"workload": fresh["workload"], **again, "load": [*before["load"], *fresh["load"]]}
+
+
+def figures(
+    workload: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], pairs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The figures of one workload from its runs: `entries` say of each contender how far it is off, or why it has no runs; `pairs` have, by
+    peer, the `Runs` of it and of the program as JSON.
+    """
+    runs = {peer: {name: Runs(**each) for name, each in pair.items()} for peer, pair in pairs.items()}
+    own = {STUDIO: sum((pair[STUDIO] for pair in runs.values()), Runs())}
+    own |= {peer: pair[peer] for peer, pair in runs.items()}
+    ordered = sorted(entries, key=CONTENDERS.index)
+    return {
+        "contenders": {name: _entry(entries[name], own.get(name), workload["pictures"]) for name in ordered},
+        "studio_against": {
+            peer: against(runs[peer][STUDIO], runs[peer][peer], is_floor=peer == FLOOR)
+            for peer in ordered
+            if peer in runs
+        },
+        "runs": pairs,
+    }
+
+
+def _entry(facts: Mapping[str, Any], runs: Runs | None, pictures: int) -> dict[str, Any]:
+    if runs is None:
+        return dict(facts)
+    if not runs.cpu:
+        return {"error": "no peer could be measured beside it"}
+    return {
+        **{key: value for key, value in facts.items() if key != "error"},
+        "cpu_seconds_a_picture": summary(runs.cpu, pictures),
+        "wall_seconds_a_picture": summary(runs.wall, pictures),
+        "peak_gib": runs.peak and round(runs.peak / 2**30, 2),
+        **({"percent_beyond_model_calls": beyond(runs.cpu, runs.models)} if runs.models else {}),
+    }
+
+
+def against(ours: Runs, other: Runs, *, is_floor: bool) -> dict[str, Any]:
     """Medians of one pair's runs: pictures a second as a multiple of the other's, memory as a share of it; of the floor how far we are above it."""
     cpu = statistics.median(other.cpu) / statistics.median(ours.cpu)
     wall = statistics.median(other.wall) / statistics.median(ours.wall)

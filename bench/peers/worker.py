@@ -2,7 +2,7 @@
 
 | question | what happens | answer |
 |---|---|---|
-| `{"do": "prove", "job": {...}, "out": FILE}` | one batch is painted; it and one U-Net pass are written to FILE (.npz) | `dtype`, `seconds` (loading included), `card` |
+| `{"do": "prove", "job": {...}, "out": FILE}` | one batch is painted; it and one U-Net pass are written to FILE (.npz) | `dtype`, `torch` (its version), `seconds` (loading included), `card` |
 | `{"do": "run", "jobs": [...]}` | all are painted | `wall`, `cpu`: seconds, all threads together; `models`: those of `cpu` in model calls, or null; `pictures` |
 | `{"do": "bare", "jobs": [...]}` | only their model calls are made, by the program | the same |
 
@@ -57,11 +57,14 @@ def main(arguments: list[str]) -> int:
 def _answer(contender: Contender, question: dict[str, Any], card: Card | NoCard) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     if question["do"] == "prove":
+        import torch
+
         job = Job.parse(question["job"])
         unet, pictures = contender.unet(job), contender.paint(job)
         decoded = [np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) for picture in pictures]
         np.savez(question["out"], unet=unet, pictures=np.asarray(decoded, np.uint8))
-        return {"dtype": contender.dtype, "seconds": time.perf_counter() - wall, "card": card.facts()}
+        seconds = time.perf_counter() - wall
+        return {"dtype": contender.dtype, "torch": str(torch.__version__), "seconds": seconds, "card": card.facts()}
     jobs, count = [Job.parse(values) for values in question["jobs"]], 0
     before = contender.model_seconds
     if question["do"] == "bare":

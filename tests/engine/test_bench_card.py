@@ -6,6 +6,7 @@ import importlib
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -16,16 +17,18 @@ from safetensors import safe_open
 
 from studio.engine.offload import Offload
 from studio.engine.runner import DiffusersEngine
+from studio.errors import StorageError
 
 generate = importlib.import_module("bench.generate")
-card, card_command, card_files, card_report, card_runner, client, command, contender, report, worker, workloads = (
+card, card_command, card_figures, card_files, card_report, card_runner, client, command, contender, kept, report, worker, workloads = (
     importlib.import_module(f"bench.peers.{name}")
     for name in (
-        "card", "card_command", "card_files", "card_report", "card_runner", "client", "command", "contender", "report", "worker", "workloads",
+        "card", "card_command", "card_figures", "card_files", "card_report", "card_runner", "client", "command", "contender", "kept", "report", "worker", "workloads",
     )
 )  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+MACHINE = {"platform": "here", "cores": 16, "processor": "one"}
 
 
 # -- model files -------------------------------------------------------------------------------------------------------
@@ -110,7 +113,8 @@ def test_all_paint_the_same_and_take_turns_forward_and_back(capsys: pytest.Captu
     assert json.loads(out.read_text()) == found
     entries = found["workloads"]["G3"]["contenders"]
     assert entries.keys() == {"studio", "diffusers", "studio-compiled", "studio-graphs"}
-    assert all(entry["picture_max_difference"] <= entry["picture_max_allowed"] for entry in entries.values())
+    assert all(entry["picture_mean_difference"] <= entry["picture_mean_allowed"] for entry in entries.values())
+    assert {entry["torch"] for entry in entries.values()} == {str(torch.__version__)}
     assert all(entry["wall_seconds_a_run"]["runs"] == 2 for entry in entries.values())
     each = ["studio run", "studio bare", "diffusers run"]
     each += ["studio-compiled run", "studio-compiled bare", "studio-graphs run", "studio-graphs bare"]
@@ -138,7 +142,71 @@ def test_one_that_fails_leaves_the_others_and_is_tried_again(
     assert "not measured: studio-compiled: out of memory" in capsys.readouterr().err
     Here.dies = {("diffusers-fp32", "prove")}
     assert generate.main(asked) == 1
+    found = json.loads(out.read_text())["workloads"]["G1"]
+    assert found["rerun_error"] == "diffusers-fp32: out of memory" and found["contenders"] == entries, "figures stay"
+    assert "when it was measured again that failed: diffusers-fp32: out of memory" in capsys.readouterr().err
+    out.unlink()
+    assert generate.main(asked) == 1
     assert json.loads(out.read_text())["workloads"]["G1"]["error"] == "diffusers-fp32: out of memory"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+def test_contenders_may_come_one_after_the_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A card has not always room for all of them."""
+    out = tmp_path / "card.json"
+    asked = ["--peers", "--quick", "--workloads", "G1", "--out", str(out), "--contenders"]
+    assert generate.main([*asked, "diffusers"]) == 0
+    before = json.loads(out.read_text())["workloads"]["G1"]
+    Here.asked = []
+    assert generate.main([*asked, "diffusers", "studio-compiled"]) == 0
+    assert {name for name, kind in Here.asked if kind == "run"} == {"studio", "studio-compiled"}
+    after = json.loads(out.read_text())["workloads"]["G1"]
+    assert list(after["contenders"]) == ["studio", "diffusers", "studio-compiled"]
+    assert after["contenders"]["diffusers"] == before["contenders"]["diffusers"]
+    assert after["contenders"]["studio"]["wall_seconds_a_run"]["runs"] == 4, "the program's of both"
+    assert after["times_as_fast_as_diffusers"]["studio"] == before["times_as_fast_as_diffusers"]["studio"]
+    assert after["apart"] == ["studio-compiled"] and len(after["load"]) == 4 and after["rounds"] == 1
+    said = capsys.readouterr().err
+    assert "plain diffusers, in other rounds than its (goal: 1.3)" in said and "those of one sitting" in said
+    Here.asked, Here.dies = [], {("studio-graphs", "prove"), ("studio", "run")}
+    assert generate.main([*asked, "studio-graphs"]) == 1
+    kept = json.loads(out.read_text())["workloads"]["G1"]["contenders"]
+    assert kept["studio-graphs"] == {"error": "studio-graphs: out of memory"}
+    assert (
+        kept["studio"].pop("rerun_error") == "studio: out of memory" and kept["studio"] == after["contenders"]["studio"]
+    )
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
+def test_rounds_that_were_cut_off_are_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "card.json"
+    options = ["--peers", "--device", "cuda", "--workloads", "G1", "--contenders", "diffusers", "--rounds", "2"]
+    workload = workloads.CARD_WORKLOADS["G1"]
+    monkeypatch.setattr(card_command, "CARD_WORKLOADS", {"G1": workload.tiny()})
+    monkeypatch.setattr(card_command, "CardPlan", lambda *parts: card_runner.CardPlan(*parts[:3], "cpu", True))
+    writes: list[int] = []
+
+    def full_after_a_round(file: Path, found: Any) -> None:
+        kept.write(file, found)
+        writes.append(1)
+        if len(writes) == 1:
+            raise StorageError("The disk is full.")
+
+    monkeypatch.setattr(card_command, "write", full_after_a_round)
+    assert generate.main([*options, "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["workloads"]["G1"]["rounds"] == 1
+    assert "G1 was cut off after 1 of 2 rounds" in said.err and said.err.endswith("broken off: The disk is full.\n")
+    Here.asked = []
+    assert generate.main([*options, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["workloads"]["G1"]
+    assert Here.asked.count(("diffusers", "run")) == 2 and found["rounds"] == 2
+    assert {entry["wall_seconds_a_run"]["runs"] for entry in found["contenders"].values()} == {4}
+    assert found["apart"] == []
 
 
 @pytest.mark.usefixtures("here")
@@ -163,21 +231,15 @@ def result(rounds: int = 3) -> dict[str, Any]:
         "card": {"name": "A Card", "compute_capability": "9.0", "cuda": "13.0"},
     }  # fmt: skip
     runs = {
-        "studio": card_runner._Runs([2.0, 2.2, 2.1], [1.5, 1.4, 1.6], 3 * 2**30),
-        "diffusers": card_runner._Runs([3.0, 3.2, 3.1], [], 4 * 2**30),
-        "studio-compiled": card_runner._Runs(),
+        "studio": {"wall": [2.0, 2.2, 2.1] * 2, "bare": [1.5, 1.4, 1.6] * 2, "peak": 3 * 2**30},
+        "diffusers": {"wall": [3.0, 3.2, 3.1] * 2, "bare": [], "peak": 4 * 2**30},
     }
     each = {"studio": facts, "diffusers": facts, "studio-compiled": {"error": "no | compiler"}}
     workload = workloads.CARD_WORKLOADS["G2"]
-    found = {
-        "workload": workload.facts(),
-        "rounds": rounds,
-        "load": [1.0, 1.0],
-        **card_runner.figures(workload, each, runs),
-    }
+    found = card_figures.figures(workload, {}, each, {"load": [1.0, 1.0], "runs": runs}) | {"rounds": rounds}
     return {
         "bench": "generate --peers --device cuda", "device": "cuda", "quick": False, "date": "2026-01-01", "rounds": 3,
-        "machine": {"platform": "here", "cores": 16, "processor": "one"}, "versions": {"torch": "2"},
+        "machine": MACHINE, "code": None, "versions": {"torch": "2"},
         "card": {"name": "A Card", "driver_version": "580.1", "memory.total": "141 GiB"}, "workloads": {"G2": found},
     }  # fmt: skip
 
@@ -185,7 +247,7 @@ def result(rounds: int = 3) -> dict[str, Any]:
 def test_figures_are_those_of_medians() -> None:
     found = result()["workloads"]["G2"]
     entry = found["contenders"]["studio"]
-    assert entry["wall_seconds_a_run"] == {"median": 2.1, "min": 2.0, "max": 2.2, "runs": 3}
+    assert entry["wall_seconds_a_run"] == {"median": 2.1, "min": 2.0, "max": 2.2, "runs": 6}
     assert entry["steps_a_second"] == round(20 / 2.1, 2)
     assert entry["picture_steps_a_second"] == round(80 / 2.1, 2)
     assert entry["percent_in_model_calls"] == round(100 * 1.5 / 2.1, 1)
@@ -198,13 +260,13 @@ def test_the_report_has_no_time_without_an_error_and_names_the_card() -> None:
     assert len({line.count("|") for line in lines}) == 1, "the same cells in every row"
     assert all(
         part in lines[2]
-        for part in ("2.100 (2.000 to 2.200, 3)", "38.1", "1.48x", "71 %", "3.00", "1.2e-02", "40 of 255")
+        for part in ("2.100 (2.000 to 2.200, 6)", "38.1", "1.48x", "71 %", "3.00", "1.2e-02", "40 of 255")
     )
     assert "not measured: no / compiler" in lines[4]
-    words = card_report.section(result(rounds=1))
+    words = card_report.words(result(rounds=1))
     assert "A Card, 141 GiB, driver 580.1, CUDA 13.0, compute capability 9.0" in words
     assert "studio is 1.48 times as fast as plain diffusers (goal: 1.3)" in words
-    assert "cut off after 1 of 3 rounds" in words and "cut off" not in card_report.section(result())
+    assert "cut off after 1 of 3 rounds" in words and "cut off" not in card_report.words(result())
 
 
 def test_saving_rewrites_its_own_section_and_nothing_else(tmp_path: Path) -> None:
@@ -238,19 +300,35 @@ def again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[s
     """A file that `--out` has written, and what asks for it to be gone on with on the same machine."""
     monkeypatch.setattr(card_command, "machine_card", lambda: result()["card"])
     monkeypatch.setattr(command, "versions", lambda checkout: result()["versions"])
+    monkeypatch.setattr(
+        card_command,
+        "facts",
+        lambda bench, quick: {key: result()[key] for key in ("bench", "quick", "machine", "code")},
+    )
     file = tmp_path / "card.json"
     return file, ["--peers", "--device", "cuda", "--workloads", "G2", "--contenders", "diffusers", "--out", str(file)]
 
 
-@pytest.mark.parametrize("changes", [{"rounds": 5}, {"versions": {"torch": "1"}}, {"card": {"name": "Another"}}])
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"rounds": 5}, "rounds 5, and this is 3"),
+        ({"versions": {"torch": "1"}}, "versions "),
+        ({"card": {"name": "Another"}}, "card Another, and this is A Card"),
+        ({"machine": {**MACHINE, "cores": 8}}, "cores 8, and this is 16"),
+        (
+            {"code": {"commit": "0123456789abcdef", "dirty": True}},
+            "code commit 0123456789ab, changed since, and this is a copy that git",
+        ),
+    ],
+)
 def test_parts_of_two_machines_make_no_result(
-    again: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+    again: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], changes: dict[str, Any], named: str
 ) -> None:
     file, asked = again
     file.write_text(json.dumps(result() | changes))
     assert generate.main(asked) == 2
-    (changed,) = changes
-    assert f"measured with {changed} " in capsys.readouterr().err
+    assert f"measured with {named}" in capsys.readouterr().err
     assert json.loads(file.read_text()) == json.loads(json.dumps(result() | changes))
 
 
@@ -261,7 +339,9 @@ def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.Ca
     before["workloads"]["G2"]["contenders"].pop("studio-compiled")  # it failed, and is not asked for
     file.write_text(json.dumps(before))
     assert generate.main(asked) == 0
-    assert "driver 570.2 and 580.1," in capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out)
+    assert found["card"]["driver_version"] == "570.2 and 580.1"
+    assert found["date"] == f"2026-01-01 to {datetime.now(timezone.utc):%Y-%m-%d}"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +357,7 @@ def test_another_driver_is_told(again: tuple[Path, list[str]], capsys: pytest.Ca
             "--contenders floor: not on a graphics card. There: diffusers, studio-compiled, studio-graphs.",
         ),
         (["--contenders", "studio-compiled"], "only on a graphics card"),
-        (["--report", __file__], "is no result of generate --peers --device cuda or"),
+        (["--report", __file__], "is no result of generate --peers or generate --peers --device cuda or"),
         (["--contenders", "comfyui"], "say where its checkout is"),
     ],
 )

@@ -43,12 +43,30 @@ def test_a_part_that_fails_does_not_hide_the_others(capsys: pytest.CaptureFixtur
 def test_results_are_kept_only_when_asked_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(generate, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
     generate.main(["--parts", "page"])
     assert not list(tmp_path.iterdir())
     generate.main(["--parts", "page", "--save"])
-    (file,) = (tmp_path / "bench" / "results").iterdir()
+    (file,) = tmp_path.iterdir()
     assert json.loads(file.read_text())["bench"] == "generate"
+
+
+@pytest.mark.parametrize(
+    "asked, why",
+    [
+        (["--rounds", "3"], "--rounds: only with --peers"),
+        (["--out", "x.json", "--device", "cpu"], "--device --out: only with --peers"),
+        (["--report", "x.json", "--save"], "--report: only with --peers"),
+        (["--peers", "--parts", "page"], "--parts: not with --peers"),
+        (["--peers", "--report", "x.json", "--workloads", "W1"], "--report measures nothing: leave --workloads out"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    asked: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main(asked) == 2
+    said = capsys.readouterr()
+    assert why in said.err and said.out == ""
 
 
 def test_requests_differ_in_their_prompts_so_that_none_is_cached() -> None:
