@@ -37,11 +37,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench._machine import machine
+from bench._result import facts, finish
 from bench.scenes.old_print import WEIGHTS, Distance, Picture, distance, printed
-from studio import __version__
 from studio.errors import StudioError
-from studio.paths import REPOSITORY, Paths, atomic_write
+from studio.paths import REPOSITORY, Paths
 
 TRAIN_SEED, PICTURES, SIDE = 77, 24, 128
 CHOICE = ((4711, 5000), (2028, 30_000))
@@ -50,6 +49,8 @@ REPORT = ((2029, 40_000),)
 """Of the scenes that are reported, on which nothing was chosen."""
 STEPS, WEIGHT, CFG = 330, 1.0, 2.5
 """Of the training, of the LoRA in the prompt, and of all painting: at 4 guidance drives colours beyond what a faded print has."""
+ENDING_SECONDS = 30.0
+"""How long the process that trains may take to stop when the benchmark is broken off."""
 SHEET = 12
 """Pairs on the sheet: the first ones, whatever they look like."""
 RECIPE = """
@@ -72,7 +73,7 @@ validation = {{ share = 0.1, every = 120 }}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, paint, print JSON; 1 when it cannot be done (the reason is then on stderr)."""
+    """Train, paint, print JSON, write what was asked for; 1 when it cannot be done or written (the reason is then on stderr)."""
     parser = argparse.ArgumentParser(
         prog="bench lora", description="Train a LoRA on a new style and measure what it does."
     )
@@ -101,27 +102,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-lora-") as folder:
             figures, sheet = measure(Path(folder), options)
+        failed = finish(figures, options.out and options.out / "figures.json")
+        if options.out and not failed:
+            sheet.save(options.out / "pairs.jpg", quality=90)
     except (StudioError, OSError) as error:
         print(f"bench lora: {error}", file=sys.stderr)
         return 1
-    text = json.dumps(figures, indent=2) + "\n"
-    if options.out is not None:
-        atomic_write(options.out / "figures.json", text.encode())
-        sheet.save(options.out / "pairs.jpg", quality=90)
-    print(text, end="")
-    return 0
+    return failed
 
 
 def measure(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], Image.Image]:
-    """All figures, and a sheet with a row of plain pictures over a row of those with the LoRA."""
+    """All figures, and a sheet with a row of plain pictures over a row of those with the LoRA. `options` are those of `main`.
+
+    Files of the way there lie in the folder `root`. Raises `StudioError` when training fails, the engine cannot paint or the judge is of
+    another vocabulary, `TrainingError` among them when there is no font to draw with; and `OSError`.
+    """
+    head = facts("lora", quick=False)
     draw_style(root / "pictures")
     trained = train(root, options.steps)
-    pairs = paint(root, trained.file, options.seeds, options.weight, choose=options.choose)
+    pairs, engine = paint(root, trained.file, options.seeds, options.weight, choose=options.choose)
     plain, styled = [pair.plain for pair in pairs], [pair.styled for pair in pairs]
     figures: dict[str, Any] = {
+        **head,
         "what": f"LoRA on {PICTURES} old prints, embedded model",
-        "version": __version__,
-        "machine": machine(),
+        "engine": engine,
         "train": {
             "steps": options.steps,
             "cpu_seconds": trained.cpu,
@@ -197,7 +201,11 @@ def draw_style(folder: Path) -> None:
 
 
 def train(root: Path, steps: int) -> Trained:
-    """A run in its own process, as `launch.py train` starts it."""
+    """A run of `steps` optimizer steps on the pictures in `root`/pictures, in its own process, as `launch.py train` starts it.
+
+    The process never outlives this call. Raises `StudioError` when the run fails, `TrainingError` among them when its process ends without a
+    word.
+    """
     from studio.trainer import TrainingSession
     from studio.training.runs import Validated, read_events
 
@@ -205,11 +213,14 @@ def train(root: Path, steps: int) -> Trained:
     recipe.write_text(RECIPE.format(steps=steps, folder=json.dumps(str(root / "pictures"))), encoding="utf-8")
     began, used = time.monotonic(), _children()
     session = TrainingSession(recipe, Paths(root).runs, "cpu")
-    for event in session.events():
-        if event.kind == "progress":
-            print(f"{event.stage} {event.step}/{event.total}", file=sys.stderr)
-        if event.kind == "failed":
-            raise StudioError(event.message)
+    try:
+        for event in session.events():
+            if event.kind == "progress":
+                print(f"{event.stage} {event.step}/{event.total}", file=sys.stderr)
+            if event.kind == "failed":
+                raise StudioError(event.message)
+    finally:
+        session.end(ENDING_SECONDS)
     validation = [
         (event.step, round(event.loss, 4)) for event in read_events(session.run)[0] if isinstance(event, Validated)
     ]
@@ -222,8 +233,14 @@ def train(root: Path, steps: int) -> Trained:
     )
 
 
-def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) -> list[Pair]:
-    """Held-out prompts of one object each, painted by the engine without and with the LoRA."""
+def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) -> tuple[list[Pair], dict[str, Any]]:
+    """`count` held-out prompts of one object each, painted by the engine without and with the LoRA in `file` at `weight`; and the engine.
+
+    That is its `dtype`, and the `threads` of this process, which leaves them to torch, as that which trained did. Raises `StudioError` as
+    the engine does.
+    """
+    import torch
+
     from bench.scenes.painter import Painter
     from studio.engine.runner import DiffusersEngine
     from studio.library import Library
@@ -233,11 +250,13 @@ def paint(root: Path, file: Path, count: int, weight: float, *, choose: bool) ->
     scenes = [scene for scene, _ in seeded]
     orders = [(plain_caption(scene), seed) for scene, seed in seeded]
     with contextlib.closing(Library(Paths(root))) as library:
-        painter = Painter((DiffusersEngine("cpu"),), library.checkpoint("sprout-v1"), cfg=CFG, library=library)
+        engine = DiffusersEngine("cpu")
+        painter = Painter((engine,), library.checkpoint("sprout-v1"), cfg=CFG, library=library)
         plain = painter.all(orders, "plain")
         asked = [(f"{prompt} <lora:{file.stem}:{weight:g}>", seed) for prompt, seed in orders]
         styled = painter.all(asked, "lora")
-    return [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
+    pairs = [Pair(*each) for each in zip(scenes, plain, styled, strict=True)]
+    return pairs, {"dtype": engine.info().dtype, "threads": torch.get_num_threads()}
 
 
 def held_out(sets: Sequence[tuple[int, int]], count: int) -> list[tuple[Any, int]]:

@@ -109,3 +109,16 @@ class TrainingSession:
     def stop(self) -> None:
         """Ask the worker to save and end within a step."""
         self.run.request_stop()
+
+    def end(self, patience: float) -> None:
+        """Let the worker stop, and kill it where it has not ended after `patience` seconds: for those whose run nobody goes on with."""
+        if self._process.poll() is not None:
+            return
+        self.stop()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also when the wait is interrupted
+            self._process.kill()
+            self._process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -11,15 +12,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from bench.tuning.contender import MODEL, PICTURES, RANK
-from studio.paths import REPOSITORY
+from studio.paths import REPOSITORY, Paths
+from studio.training.runs import RunFolder
+from studio.training.sitting import last_sitting
 
 POLL_SECONDS = 0.005
 PATIENCE_SECONDS = 600
+"""How long the server may take to be ready, and a run to say something."""
+ENDING_SECONDS = 30
+"""How long the server, and then who trains, may take to end."""
 STEPS = 1000
 """More than are trained: the run is stopped."""
 STOP_AFTER = 3
@@ -29,7 +36,8 @@ STOP_AFTER = 3
 def measure(root: Path, side: int) -> dict[str, Any]:
     """Wall seconds from the request to the first event and to the first step, and from the wish to stop until it has saved and stopped.
 
-    `root` holds what `contender.make` makes. Raises `TimeoutError`, and `OSError` where the server cannot be reached.
+    `root` holds what `contender.make` makes, whose pictures have sides of `side` pixels. Nothing that was started outlives this call.
+    Raises `TimeoutError`, and `OSError` where the server cannot be reached or the run fails.
     """
     with _server(root) as base:
         body: dict[str, Any] = {
@@ -41,29 +49,38 @@ def measure(root: Path, side: int) -> dict[str, Any]:
         }  # fmt: skip
         _ask(f"{base}/training/datasets/inspect", body["method"]["data"])  # as the page does when a data set is named
         began = time.monotonic()
-        run = _ask(f"{base}/training/runs", body)["id"]
-        events = _follow(f"{base}/training/runs/{run}/events")
-        next(events)
-        first_event = time.monotonic() - began
-        steps: list[float] = []
-        first_step = 0.0
-        for event in events:
-            if event["kind"] == "failed":
-                raise OSError(event["message"])
-            if event["kind"] == "step":
-                steps.append(event["seconds"])
-                if len(steps) == 1:
-                    first_step = time.monotonic() - began
-                if len(steps) == STOP_AFTER:
-                    break
-        asked = time.monotonic()
-        _ask(f"{base}/training/runs/{run}/stop", {})
-        for event in events:
-            if event["kind"] == "step":
-                steps.append(event["seconds"])
-            if event["kind"] == "stopped":
+        run = f"{base}/training/runs/{_ask(f'{base}/training/runs', body)['id']}"
+        try:
+            return _figures(run, began)
+        finally:
+            with contextlib.suppress(OSError):  # the server may be why it is broken off
+                _ask(f"{run}/stop", {})  # does nothing to one that has stopped
+
+
+def _figures(run: str, began: float) -> dict[str, Any]:
+    """Of the run at the address `run`, which was asked for at `began` (monotonic seconds). Raises as `measure`."""
+    events = _follow(f"{run}/events")
+    next(events)
+    first_event = time.monotonic() - began
+    steps: list[float] = []
+    first_step = 0.0
+    for event in events:
+        if event["kind"] == "failed":
+            raise OSError(event["message"])
+        if event["kind"] == "step":
+            steps.append(event["seconds"])
+            if len(steps) == 1:
+                first_step = time.monotonic() - began
+            if len(steps) == STOP_AFTER:
                 break
-        stopped = time.monotonic() - asked
+    asked = time.monotonic()
+    _ask(f"{run}/stop", {})
+    for event in events:
+        if event["kind"] == "step":
+            steps.append(event["seconds"])
+        if event["kind"] == "stopped":
+            break
+    stopped = time.monotonic() - asked
     step = max(steps[1:])
     return {
         "seconds_to_first_event": round(first_event, 3),
@@ -74,7 +91,7 @@ def measure(root: Path, side: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _server(data: Path) -> Iterator[str]:
     """The address of the native REST of a server of this program on the data folder."""
     with socket.socket() as probe:
@@ -99,16 +116,38 @@ def _server(data: Path) -> Iterator[str]:
             time.sleep(0.1)
         yield base
     finally:
-        process.terminate()
-        process.wait(30)
+        _end(process, Paths(data).runs)
+
+
+def _end(server: subprocess.Popen[Any], runs: Path) -> None:
+    """Let the server end, and whoever it has started or sits at one of `runs`: those that train outlive it. By force if need be."""
+    left: set[psutil.Process] = set()
+    if server.poll() is None:  # else its number may be another's
+        left.update(psutil.Process(server.pid).children(recursive=True))
+    sittings = [last_sitting(RunFolder(folder)) for folder in runs.glob("*")]
+    left.update(process for each in sittings if each and (process := each.process()))
+    server.terminate()
+    try:
+        server.wait(ENDING_SECONDS)
+        psutil.wait_procs(left, ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also when the wait is interrupted
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        server.kill()
+        server.wait()
 
 
 def _follow(address: str) -> Iterator[dict[str, Any]]:
-    """The run's events as they come."""
+    """The run's events as they come. Raises `TimeoutError` when none came for `PATIENCE_SECONDS`."""
     offset, deadline = 0, time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         answer = _ask(f"{address}?offset={offset}")
-        yield from answer["events"]
+        if answer["events"]:
+            yield from answer["events"]
+            deadline = time.monotonic() + PATIENCE_SECONDS
         offset = answer["offset"]
         time.sleep(POLL_SECONDS)
     raise TimeoutError(f"The run did nothing for {PATIENCE_SECONDS} seconds.")

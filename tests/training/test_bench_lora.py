@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bench import lora
 from bench.lora import CHOICE, RECIPE, REPORT, Pair, draw_style, held_out, judge_objects, mcnemar, style_figures
 from bench.scenes.old_print import INK, KEPT, PAPER, WEIGHTS, distance, printed
+from studio import trainer
 from studio.schema.training import load_training_config
 from studio.schema.training_tuning import LoraMethod
 from studio.training.data.scenes.glyphs import FONT_PATH
+from studio.training.runs import Event, RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -136,3 +145,55 @@ def test_settings_are_chosen_on_other_prompts_and_seeds_than_those_reported() ->
     assert not {seed for _, seed in reported} & {first + number for _, first in CHOICE for number in range(400)}
     assert [scene for scene, _ in held_out(CHOICE[:1], 9)] != [scene for scene, _ in reported[:9]]
     assert all(scene.partner is None and scene.count == 1 for scene, _ in [*chosen, *reported])
+
+
+def test_a_result_says_with_what_it_was_painted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engine = {"dtype": "bfloat16", "threads": 2}
+    monkeypatch.setattr(lora, "draw_style", lambda folder: None)
+    monkeypatch.setattr(lora, "train", lambda root, steps: lora.Trained(root / "print.safetensors", 1.0, 2.0, []))
+    monkeypatch.setattr(lora, "paint", lambda *_, choose: ([Pair(None, _noise(), _noise())], engine))
+    options = argparse.Namespace(steps=3, seeds=1, weight=1.0, choose=False, judge=tmp_path / "none")
+    figures = lora.measure(tmp_path, options)[0]
+    assert figures["engine"] == engine and {"bench", "code", "machine", "version"} <= figures.keys()
+
+
+def test_figures_that_cannot_be_written_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("no folder")
+    monkeypatch.setattr(lora, "measure", lambda root, options: ({"bench": "lora"}, Image.new("RGB", (8, 8))))
+    assert lora.main(["--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"bench": "lora"} and "bench lora: " in said.err
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_no_process_trains_on_when_the_benchmark_ends(
+    hears: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is detached, so Ctrl-C does not reach it: it is asked to stop, and killed where it does not."""
+    code = f"""
+import pathlib, time
+print("there", flush=True)
+while not ({hears} and (pathlib.Path.cwd() / "control" / "stop").exists()):
+    time.sleep(0.02)
+"""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=run.path, stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline()
+        started.append(process)
+        return process
+
+    def interrupted(self: trainer.TrainingSession) -> Iterator[Event]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "start_worker", start)
+    monkeypatch.setattr(trainer.TrainingSession, "events", interrupted)
+    monkeypatch.setattr(lora, "ENDING_SECONDS", 20 if hears else 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        lora.train(tmp_path, 3)
+    (process,) = started
+    with process:
+        assert process.returncode == (0 if hears else -signal.SIGKILL)

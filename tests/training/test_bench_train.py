@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 bench = importlib.import_module("bench.train")
@@ -108,3 +112,98 @@ print(json.dumps(meter.figures()))
     assert len(found["cpu_seconds"]) == 3 and min(found["cpu_seconds"]) >= 0.04
     assert 0.5 < found["unet_share"] < 0.8
     assert found["peak_bytes"] is None or found["peak_bytes"] > 2**26
+
+
+# -- a run over HTTP ---------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands still but while somebody sleeps, which `answers` may stretch."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_run_has_its_time_from_event_to_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work ahead takes longer on a slow machine than what a run that has hung may be silent for."""
+    clock, click = Clock(), bench.click
+    monkeypatch.setattr(click, "time", clock)
+    patience = click.PATIENCE_SECONDS
+
+    def answer(address: str) -> dict[str, Any]:
+        clock.now += 0.9 * patience
+        number = int(address.partition("=")[2])
+        return {"events": [{"kind": str(number)}] if number < 4 else [], "offset": number + 1}
+
+    monkeypatch.setattr(click, "_ask", answer)
+    seen = click._follow("http://here/events")
+    assert [next(seen)["kind"] for _ in range(4)] == ["0", "1", "2", "3"]
+    with pytest.raises(TimeoutError, match=f"did nothing for {patience} seconds"):
+        next(seen)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("silence"), KeyboardInterrupt()])
+def test_a_run_that_is_not_measured_to_its_end_is_asked_to_stop(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    click, asked = bench.click, list[str]()
+
+    def following(address: str) -> Iterator[dict[str, Any]]:
+        yield {"kind": "starting"}
+        raise error
+
+    def answer(address: str, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(address)
+        return {"id": "click"}
+
+    monkeypatch.setattr(click, "_server", lambda root: contextlib.nullcontext("there"))
+    monkeypatch.setattr(click, "_follow", following)
+    monkeypatch.setattr(click, "_ask", answer)
+    with pytest.raises(type(error)):
+        click.measure(tmp_path, 64)
+    assert asked[-1] == "there/training/runs/click/stop"
+
+
+def running(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process of this code, once it has printed a line."""
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+def test_the_server_ends_and_so_does_who_trains_for_it(
+    deaf: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that trains is detached from the server, and would go on for a thousand steps."""
+    code = f"""
+import signal, subprocess, sys, time
+if {deaf}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+    monkeypatch.setattr(bench.click, "ENDING_SECONDS", 0.5)
+    with running(code) as server:
+        assert server.stdout is not None
+        child = psutil.Process(int(server.stdout.readline()))
+        bench.click._end(server, tmp_path / "runs")
+        assert server.returncode == (-signal.SIGKILL if deaf else -signal.SIGTERM)
+        assert not psutil.wait_procs([child], 20)[1]
+
+
+def test_who_sits_at_a_run_ends_with_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench.click, "ENDING_SECONDS", 0.5)
+    run = tmp_path / "runs" / "click"
+    run.mkdir(parents=True)
+    with running("") as server, running("import time; print(flush=True); time.sleep(600)") as trainer:
+        server.wait()
+        started = psutil.Process(trainer.pid).create_time()
+        (run / "process.json").write_text(json.dumps({"pid": trainer.pid, "started": started, "offset": 0}))
+        bench.click._end(server, tmp_path / "runs")
+        assert trainer.wait(20) == -signal.SIGKILL
