@@ -19,8 +19,9 @@ _LEAST = 0.004
 
 
 def object_colour(picture: Picture) -> str:
-    """The colour word that most pixels of a single object are nearest to; empty when no object stands out.
+    """The colour word, one of ``COLOURS``, that most pixels of a single object are nearest to; empty when no object stands out.
 
+    ``picture`` is uint8 RGB (s, s, 3), a square.
     The object is what differs from all that is seen at the left and the right edge at about the same height: backgrounds of drawn scenes
     change from top to bottom far more than from side to side.
     """
@@ -40,12 +41,15 @@ def object_colour(picture: Picture) -> str:
 
 
 def colour_share(picture: Picture, colour: str) -> float:
-    """Share of the picture's pixels that are nearer to ``colour`` than to any other colour word and to gray."""
+    """Share, 0 to 1, of the pixels of ``picture`` (uint8 RGB (h, w, 3)) that are nearer to ``colour`` than to any other word of ``COLOURS``.
+
+    Raises ``KeyError`` for a word that is none of these.
+    """
     return _shares(_lab(picture).reshape(-1, 3))[colour]
 
 
 def redness(picture: Picture) -> float:
-    """Mean a* of the picture: from green (negative) to red (positive); pure sRGB red has 80."""
+    """Mean a* of ``picture`` (uint8 RGB (h, w, 3)): from green (pure sRGB green has -86) to red (pure red has 80)."""
     return float(_lab(picture)[..., 1].mean())
 
 

@@ -27,6 +27,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
+        """The prompt: the plain caption of the scene."""
         return plain_caption(self.scene)
 
     @property
@@ -36,6 +37,7 @@ class Prompt:
 
     @property
     def group(self) -> str:
+        """Which of the groups of ``SHARES`` the scene belongs to."""
         return group_of(self.scene)
 
 
