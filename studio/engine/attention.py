@@ -6,7 +6,7 @@
 |---|---|---|
 | sdpa | PyTorch's scaled_dot_product_attention, which chooses by itself | CUDA, MPS, float32 on the CPU |
 | chunked | a block of query rows at a time through plain matrix products | short formats on the CPU, where SDPA reaches a fifth of what a matrix product does |
-| flash | SDPA held to FlashAttention | CUDA, to be sure that no slower kernel is taken |
+| flash | SDPA held to FlashAttention | CUDA, U-Nets only (see `Hardware.prepare`), to be sure that no slower kernel is taken |
 | xformers | xformers' memory-efficient attention | CUDA, cards that FlashAttention does not know |
 
 All compute the same; `tests/engine/test_attention.py` bounds how far they differ.

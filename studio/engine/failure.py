@@ -5,6 +5,9 @@ from __future__ import annotations
 from studio.errors import EngineError, OutOfMemory, StudioError, error_text
 from studio.schema.resolved import ResolvedRequest
 
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "_ALLOC_FAILED", "_ALLOCATION_FAILED", "Invalid buffer size")
+"""What the texts of such errors hold: of the allocators, of cuBLAS and cuDNN (both spellings), whose own memory did not fit, and of Metal."""
+
 
 def explain(error: Exception, resolved: ResolvedRequest, device: str) -> StudioError:
     """Any error of a job as a `StudioError`; one that is one already is given back as it is."""
@@ -31,8 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "DefaultCPUAllocator" in text)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:

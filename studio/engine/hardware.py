@@ -115,10 +115,14 @@ class Hardware:
         return torch.channels_last if short else torch.contiguous_format
 
     def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL, moves: bool = False) -> None:
-        """Install the kernel, and compile where that was chosen; without graphs if the weights move between memories, which would record anew each time."""
-        install(self.attention, *modules)
+        """Install the kernel, and compile where that was chosen; without graphs if the weights move between memories, which would record anew each time.
+
+        FlashAttention on CUDA takes heads up to 256 wide, and a VAE's only one is 512: VAEs attend with SDPA instead.
+        """
         for module in modules:
-            if self.compiled != "off" and isinstance(module, _unet_class()):
+            is_unet = isinstance(module, _unet_class())
+            install("sdpa" if self.attention == "flash" and not is_unet else self.attention, module)
+            if self.compiled != "off" and is_unet:
                 _compile(module, graphs=self.compiled == "graphs" and not moves)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from studio.engine import hardware
+from studio.engine.attention import KERNELS, chunked, sdpa, xformers
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.failure import explain, is_device_lost, is_out_of_memory
 from studio.engine.hardware import Hardware, choose_hardware, usable_cores
@@ -89,6 +90,15 @@ def test_recorded_graphs_are_told_where_each_pass_begins(
     assert len(marks) == told
 
 
+def test_flash_attention_is_for_heads_that_it_takes() -> None:
+    """On CUDA up to 256 wide: those of U-Nets, not the one of a VAE, whose steps would all be painted and then not be decoded."""
+    unet, vae = (copy.deepcopy(tiny_components("sd1")[name]) for name in ("unet", "vae"))
+    for name, of_vae in (("flash", sdpa), ("xformers", xformers), ("chunked", chunked)):
+        Hardware(torch.device("cpu"), torch.bfloat16, torch.bfloat16, name).prepare(unet, vae)  # type: ignore[arg-type]
+        assert {each.kernel for each in unet.attn_processors.values()} == {KERNELS[name]}  # type: ignore[index]
+        assert {each.kernel for each in vae.attn_processors.values()} == {of_vae}
+
+
 def test_channels_come_last_in_short_formats_only() -> None:
     for precision, expected in (("fp32", False), ("bf16", True)):
         loaded = ModelKeeper(choose_hardware("cpu", precision=precision)).checkpoint(tiny_info("sd1"))
@@ -162,6 +172,10 @@ def test_threads_are_bounded_by_what_the_process_may_use(monkeypatch: pytest.Mon
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, False),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True, False),
         (MemoryError(), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True, False),
+        (RuntimeError("Invalid buffer size: 13.50 GiB"), True, False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
         (torch.AcceleratorError("CUDA error: unspecified launch failure"), False, True),
         (RuntimeError("shapes do not match"), False, False),
