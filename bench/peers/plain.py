@@ -27,8 +27,6 @@ class Plain:
         self._root = root
         hardware = choose_hardware(device, precision=precision)
         self._device, self._dtype, self.dtype = hardware.device, hardware.dtype, hardware.dtype_label
-        if self._dtype == torch.float32:
-            torch.backends.cudnn.allow_tf32 = False
         self.model_seconds = None
         self._name = ""
         self._pipeline: Any = None

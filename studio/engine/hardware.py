@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import platform
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from studio.engine.attention import KernelName, install
-from studio.errors import SettingsError
+from studio.engine.attention import KernelName, install, xformers
+from studio.errors import SettingsError, error_text
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -37,6 +36,8 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 CompileName = Literal["off", "blocks", "graphs"]
 COMPILED_VARIANTS = 64
 """Of a transformer block: by width, rows, and what LoRAs, hypernetworks and token merging do to it. Beyond them PyTorch goes on uncompiled."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container (cgroup v2) finds its limits."""
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -137,6 +138,8 @@ def choose_hardware(
     Raises `SettingsError` for a device that is not there, as painting on another one could take a hundred times as long, and for a
     format that the device cannot compute in. Attention is a matter of speed only, so a kernel that cannot be used
     falls back to SDPA with a `note`; `compiled` (torch.compile, with `graphs` also CUDA graphs) acts on CUDA only.
+
+    Where float32 is chosen on CUDA, PyTorch's own rounding to TF32 is turned off in this process.
     """
     found = _find_device(device)
     dtype = _choose_dtype(precision, found)
@@ -146,6 +149,10 @@ def choose_hardware(
         raise SettingsError(f"Compile {compiled!r} is not known. Allowed: {known}.", field="compile")
     if compiled != "off" and found.type != "cuda":
         note, compiled = f"{note} Compiling gains nothing on {found.type}; it is left out.".strip(), "off"
+    elif compiled != "off" and (reason := _why_not_compiled()):
+        note, compiled = f"{note} Compiling needs Triton, {reason}; it is left out.".strip(), "off"
+    if found.type == "cuda" and dtype == torch.float32:
+        _compute_exactly()
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
     return Hardware(found, dtype, vae_dtype, kernel, note, compiled, _packs(found, dtype))
 
@@ -179,11 +186,9 @@ def available_bytes() -> int:
     import psutil
 
     limits = [int(psutil.virtual_memory().available)]
-    try:
-        cgroup = Path("/sys/fs/cgroup")
-        limits.append(int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        pass
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limits.append(limit - used + _cached_bytes())
     return max(0, min(limits))
 
 
@@ -201,6 +206,15 @@ def _compile(unet: UNet2DConditionModel, *, graphs: bool) -> None:
     unet.compile_repeated_blocks(dynamic=True, mode="reduce-overhead" if graphs else "default")
     if graphs:
         unet.conv_in.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())  # type: ignore[no-untyped-call]
+
+
+def _compute_exactly() -> None:
+    """Let float32 on CUDA be float32: PyTorch rounds what goes into convolutions to TF32, which has 10 bits of fraction, unless told otherwise.
+
+    Beside short formats a VAE in float32 is left to that: there it is for float32's range, which TF32 has, and the latents were rounded more.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _unet_class() -> type[torch.nn.Module]:
@@ -241,9 +255,38 @@ def _choose_attention(name: AttentionName, device: torch.device, dtype: torch.dt
         return "sdpa", f"{name} works on CUDA devices only, and this is {device.type}; SDPA is used instead."
     if name == "flash" and dtype == torch.float32:
         return "sdpa", "FlashAttention computes in short formats only, and this is float32; SDPA is used instead."
-    if name == "xformers" and importlib.util.find_spec("xformers") is None:
-        return "sdpa", "xformers is not installed (pip install xformers); SDPA is used instead."
+    if name == "xformers" and (reason := _why_no_xformers(device, dtype)):
+        return "sdpa", f"xformers {reason}; SDPA is used instead."
     return name, ""
+
+
+def _why_no_xformers(device: torch.device, dtype: torch.dtype) -> str:
+    """Nothing if it attends here. One that was built for another PyTorch is imported all the same, so it is tried."""
+    try:
+        little = torch.zeros(1, 1, 8, 64, device=device, dtype=dtype)
+        xformers(little, little, little)
+    except Exception as error:  # whatever a library that does not fit can throw
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("xformers")
+        return "is not installed (pip install xformers)" if missing else f"does not work here ({error_text(error)})"
+    return ""
+
+
+def _why_not_compiled() -> str:
+    """Nothing if Triton, which torch.compile writes its kernels for, works here; it needs a card that it knows, and a C compiler.
+
+    PyTorch has no public questions for that; these are those that it asks itself before it compiles.
+    """
+    from torch.utils._triton import has_triton, has_triton_package, triton_backend
+
+    if not has_triton_package():
+        return "which is not installed"
+    if not has_triton():
+        return "which does not know this card"
+    try:
+        triton_backend()
+    except Exception as error:  # whatever a compiler that is not there, or a folder that nobody may write to, can throw
+        return f"which does not work here ({error_text(error)})"
+    return ""
 
 
 def _choose_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
@@ -275,10 +318,19 @@ def _computes_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def _cached_bytes() -> int:
+    """Memory of the container that only holds files' contents, of checkpoints that were read: the system drops it before it refuses any.
+
+    What was used twice (active) goes too, only later, as in the machine's own count of available memory. Files in memory (tmpfs) are not in it.
+    """
+    counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    return int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))
+
+
 def _container_cores() -> int | None:
     """Whole cores of the cgroup v2 quota; None when there is none."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text().split()
         return max(1, int(quota) // int(period))
     except (OSError, ValueError):
         return None

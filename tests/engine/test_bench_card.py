@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,7 +88,7 @@ class Here:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(plan: Any, root: Path) -> None:
         card_files.main([str(root), "tiny", "cpu", *{name for each in plan.workloads for name in each.models}])
 
@@ -97,9 +96,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(card_runner, "Process", Here)
     monkeypatch.setattr(card_files, "SHARD_BYTES", 2_000_000)  # several files a part, as in the real size
     monkeypatch.setattr(card_command, "make_files", made)
-    allowed = torch.backends.cudnn.allow_tf32
-    yield
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 @pytest.mark.usefixtures("here")

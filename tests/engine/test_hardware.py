@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import platform
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
+import torch.utils._triton
 
 from studio.engine import hardware
 from studio.engine.attention import KERNELS, chunked, sdpa, xformers
 from studio.engine.deep_cache import DeepCacheUNet
 from studio.engine.failure import explain, is_device_lost, is_out_of_memory
-from studio.engine.hardware import Hardware, choose_hardware, usable_cores
+from studio.engine.hardware import Hardware, available_bytes, choose_hardware, usable_cores
 from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
 from tests.engine.samples import resolved_request
@@ -48,15 +53,85 @@ def test_a_precision_that_is_asked_for_is_taken() -> None:
         choose_hardware("cpu", precision="int8")  # type: ignore[arg-type]
 
 
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> None:
+    """Let there be a card, to be chosen but not to be computed on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+
+
+@pytest.fixture
+def tf32() -> Iterator[Callable[[], tuple[bool, bool]]]:
+    """What PyTorch may round to TF32, convolutions and products of matrices; allowed at first, and as it was afterwards."""
+
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    yield allowed
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch, tf32: Callable[[], tuple[bool, bool]]) -> None:
+    pretend_cuda(monkeypatch)
+    for precision in ("auto", "bf16", "fp16"):
+        choose_hardware("cuda", precision=precision)  # type: ignore[arg-type]
+    choose_hardware("cpu", precision="fp32")
+    assert tf32() == (True, True)
+    choose_hardware("cuda", precision="fp32")
+    assert tf32() == (False, False)
+
+
+@pytest.mark.parametrize(
+    "asked, expected", [("auto", torch.float16), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_apple_graphics_take_float16_with_a_vae_in_float32(
+    monkeypatch: pytest.MonkeyPatch, asked: str, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    chosen = choose_hardware("auto", precision=asked)  # type: ignore[arg-type]
+    assert (chosen.device.type, chosen.dtype, chosen.attention) == ("mps", expected, "sdpa")
+    assert chosen.vae_dtype == (torch.bfloat16 if expected == torch.bfloat16 else torch.float32)
+    assert not (chosen.packs or chosen.has_own_memory or chosen.overlaps)
+    refused = choose_hardware("mps", "xformers", compiled="blocks")
+    assert (refused.attention, refused.compiled) == ("sdpa", "off")
+    assert "this is mps" in refused.note and "gains nothing on mps" in refused.note
+
+
+def test_a_container_may_still_use_what_only_caches_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after reading checkpoints: of 8 GiB the processes hold 0.9, and 6 are their files' contents."""
+    gib = 2**30
+
+    def write(
+        limit: str, stat: str = f"anon {gib * 9 // 10}\nfile {6 * gib}\ninactive_file {5 * gib}\nactive_file {gib}\n"
+    ) -> None:
+        for name, text in (("max", limit), ("current", f"{gib * 69 // 10}\n"), ("stat", stat)):
+            (tmp_path / f"memory.{name}").write_text(text)
+
+    def told() -> float:
+        return available_bytes() / gib
+
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * gib))
+    assert told() == 64  # not in a container
+    write(f"{8 * gib}\n")
+    assert told() == pytest.approx(7.1)
+    write(f"{6 * gib}\n", "anon 1\n")
+    assert told() == 0
+    write("max\n")
+    assert told() == 64
+
+
 def test_compiling_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_why_not_compiled", lambda: "")
     here = choose_hardware("cpu", compiled="graphs")
     assert here.compiled == "off"
     assert "gains nothing on cpu" in here.note
     with pytest.raises(SettingsError, match=r"'all' is not known\. Allowed: off, blocks, graphs"):
         choose_hardware("cpu", compiled="all")  # type: ignore[arg-type]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    pretend_cuda(monkeypatch)
     blocks, graphs = choose_hardware("cuda", compiled="blocks"), choose_hardware("cuda", compiled="graphs")
     assert blocks.backend.endswith("card, bfloat16, sdpa, compiled")
     assert graphs.backend.endswith("card, bfloat16, sdpa, compiled, CUDA graphs")
@@ -119,8 +194,7 @@ def test_weights_are_packed_where_onednn_reads_them(monkeypatch: pytest.MonkeyPa
     assert packs("x86_64", fast=False) == (True, False)  # its bfloat16 is emulated
     assert packs("arm64") == packs("aarch64") == packs("x86_64", there=False) == (False, False)
     packs("x86_64")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    pretend_cuda(monkeypatch)
     assert choose_hardware("cuda").packs is False
 
 
@@ -130,8 +204,7 @@ def test_weights_are_packed_where_onednn_reads_them(monkeypatch: pytest.MonkeyPa
 def test_cuda_takes_bfloat16_where_it_is_fast(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype, vae: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    pretend_cuda(monkeypatch, capability)
     chosen = choose_hardware("auto")
     assert (chosen.device.type, chosen.dtype, chosen.vae_dtype) == ("cuda", dtype, vae)
 
@@ -144,20 +217,74 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         choose_hardware("tpu")  # type: ignore[arg-type]
 
 
-def test_xformers_that_cannot_be_used_falls_back_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_is_left_out_where_triton_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend() -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    def told(package: bool, card: bool, backend: Callable[[], object]) -> str:
+        monkeypatch.setattr(torch.utils._triton, "has_triton_package", lambda: package)
+        monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: card)
+        monkeypatch.setattr(torch.utils._triton, "triton_backend", backend)
+        chosen = choose_hardware("cuda", compiled="graphs")
+        assert (chosen.compiled == "off") == bool(chosen.note)
+        return chosen.note
+
+    pretend_cuda(monkeypatch)
+    assert "Triton, which is not installed; it is left out" in told(False, False, backend)
+    assert "does not know this card" in told(True, False, backend)
+    assert "does not work here (RuntimeError: Failed to find C compiler" in told(True, True, backend)
+    assert told(True, True, object) == ""
+
+
+def test_kernels_that_cannot_be_used_fall_back_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CUDA devices only" in choose_hardware("cpu", "xformers").note
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setitem(sys.modules, "xformers", None)
-    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
-    chosen = choose_hardware("cuda", "xformers")
-    assert chosen.attention == "sdpa"
-    assert "not installed" in chosen.note
     assert "CUDA devices only" in choose_hardware("cpu", "flash").note
+    pretend_cuda(monkeypatch)
     assert "short formats only" in choose_hardware("cuda", "flash", "fp32").note
     assert choose_hardware("cuda", "flash").attention == "flash"
     with pytest.raises(SettingsError, match="Allowed: auto, sdpa, chunked, flash, xformers"):
         choose_hardware("cpu", "fastest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "module, told",
+    [
+        (None, "xformers is not installed (pip install xformers); SDPA is used instead."),
+        (
+            ImportError("libcudart.so.12: cannot open shared object file"),
+            "does not work here (ImportError: libcudart.so.12",
+        ),
+        (
+            NotImplementedError("No operator found for `memory_efficient_attention_forward`"),
+            "(NotImplementedError: No operator",
+        ),
+        (lambda q, k, v: q, ""),
+    ],
+    ids=["missing", "not loaded", "built for another PyTorch", "works"],
+)
+def test_xformers_is_tried_before_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch, module: Exception | Callable[..., object] | None, told: str
+) -> None:
+    class Installed(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            if isinstance(module, ImportError):
+                raise module
+            return module if callable(module) else self._refuse
+
+        def _refuse(self, *_: object) -> None:
+            assert isinstance(module, Exception)
+            raise module
+
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, dtype: zeros(*size, dtype=dtype))
+    monkeypatch.setitem(sys.modules, "xformers", None if module is None else ModuleType("xformers"))
+    if module is not None:
+        monkeypatch.setitem(sys.modules, "xformers.ops", Installed("xformers.ops"))
+    pretend_cuda(monkeypatch)
+    chosen = choose_hardware("cuda", "xformers")
+    assert chosen.attention == ("sdpa" if told else "xformers")
+    assert told in chosen.note
+    assert bool(chosen.note) == bool(told)
 
 
 def test_threads_are_bounded_by_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
