@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from studio.errors import EngineError, OutOfMemory, StudioError, error_text
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "_ALLOC_FAILED", "_ALLOCATION_FAILED", "Invalid buffer size")
 """What the texts of such errors hold: of the allocators, of cuBLAS and cuDNN (both spellings), whose own memory did not fit, and of Metal."""
 
 
-def explain(error: Exception, resolved: ResolvedRequest, device: str) -> StudioError:
-    """Any error of a job as a `StudioError`; one that is one already is given back as it is."""
+@dataclass(frozen=True)
+class Work:
+    """What was tried, for the words in which its failure is told."""
+
+    doing: str
+    """Such as `Painting`."""
+    size: str
+    """What memory was needed for."""
+    less: str
+    """What to do to need less of it."""
+    again: str
+    """What can be done once more after the device failed."""
+
+    @staticmethod
+    def painting(resolved: ResolvedRequest) -> Work:
+        """A job."""
+        tile = resolved.sd_upscale.tile if resolved.sd_upscale else None
+        width, height = tile or resolved.final_size
+        size = f"{resolved.batch_size} x {width}x{height} pixels at once with {resolved.model.name}"
+        return Work("Painting", size, "Use a smaller batch size or a smaller picture", "the job can be run again")
+
+    @staticmethod
+    def decoding(model: ModelInfo) -> Work:
+        """One picture of a kept step."""
+        size = f"decoding a step of {model.name}"
+        return Work("Decoding", size, "Wait until no job runs", "the step can be decoded again")
+
+
+def explain(error: Exception, work: Work, device: str) -> StudioError:
+    """Any error of `work` as a `StudioError`; one that is one already is given back as it is."""
     if isinstance(error, StudioError):
         return error
     if is_out_of_memory(error):
-        tile = resolved.sd_upscale.tile if resolved.sd_upscale else None
-        width, height = tile or resolved.final_size
-        size = f"{resolved.batch_size} x {width}x{height}"
         return OutOfMemory(
-            f"There is too little memory on {device} for {size} pixels at once with {resolved.model.name}. "
-            "Use a smaller batch size or a smaller picture, or close other programs."
+            f"There is too little memory on {device} for {work.size}. {work.less}, or close other programs."
         )
     if is_device_lost(error):
         return EngineError(
-            f"The device {device} failed ({error_text(error)}). The worker is started anew; the job can be run again."
+            f"The device {device} failed ({error_text(error)}). The worker is started anew; {work.again}."
         )
-    return EngineError(f"Painting failed ({error_text(error)}). The worker's log has the details.")
+    return EngineError(f"{work.doing} failed ({error_text(error)}). The worker's log has the details.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from typing import get_args
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from studio.engine.branching import BranchPass
 from studio.engine.canvas import Canvas, prepare
@@ -21,7 +22,7 @@ from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
 from studio.engine.faces.restore import FaceKeeper
-from studio.engine.failure import explain, is_device_lost
+from studio.engine.failure import Work, explain, is_device_lost
 from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.hypernetwork import acts_in
@@ -94,7 +95,7 @@ class DiffusersEngine:
         try:
             yield from self._paint(resolved, cancel, kept)
         except Exception as error:
-            raise self._explained(error, resolved) from error
+            raise self._explained(error, Work.painting(resolved)) from error
         finally:
             self._keeper.rest()
             self._running = False
@@ -107,14 +108,11 @@ class DiffusersEngine:
         denoised = kept.denoised
         if not 0 <= index < len(denoised):
             raise InvalidRequest(f"A batch of {len(denoised)} has no picture {index}.", field="index")
-        with self._turn, torch.inference_mode():
-            loaded = self._keeper.held(model)
-            if loaded is None and self._running:
-                raise EngineError(
-                    f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
-                )
-            decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)), wraps=kept.wraps)
-            return encode_png(decoder.picture(denoised[index].to(self._hardware.device, torch.float32)), "")
+        with self._turn:
+            try:
+                return self._decoded(model, vae, denoised[index], wraps=kept.wraps)
+            except Exception as error:
+                raise self._explained(error, Work.decoding(model)) from error
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -159,6 +157,17 @@ class DiffusersEngine:
                 log.warning("cannot load %s ahead: %s", model.name, error)
             finally:
                 self._activity = ""
+
+    @torch.inference_mode()
+    def _decoded(self, model: ModelInfo, vae: ModelInfo | None, latents: Tensor, *, wraps: bool) -> bytes:
+        """The picture of `latents` [C, h, w] as a PNG."""
+        loaded = self._keeper.held(model)
+        if loaded is None and self._running:
+            raise EngineError(
+                f"{model.name} is not in memory while another checkpoint paints: decode this step when the job is done."
+            )
+        decoder = Decoder(self._keeper.vae(vae, loaded or self._keeper.checkpoint(model)), wraps=wraps)
+        return encode_png(decoder.picture(latents.to(self._hardware.device, torch.float32)), "")
 
     def _begin(self, saving: Saving, job: Sequence[ModelInfo]) -> None:
         """A job of these checkpoints that saves memory in its own way, the autoencoders too."""
@@ -349,12 +358,12 @@ class DiffusersEngine:
         self._activity = message
         return Status(message=message)
 
-    def _explained(self, error: Exception, resolved: ResolvedRequest) -> StudioError:
+    def _explained(self, error: Exception, work: Work) -> StudioError:
         """`error` for the user; its traceback goes to the log, and what it holds of the device's memory is given back."""
         if isinstance(error, StudioError):
             return error
-        log.error("painting failed", exc_info=error)
-        explained = explain(error, resolved, self._device_label)
+        log.error("%s failed", work.doing.lower(), exc_info=error)
+        explained = explain(error, work, self._device_label)
         if is_device_lost(error):
             self._broken = explained.message
         else:

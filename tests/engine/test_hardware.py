@@ -17,7 +17,7 @@ import torch.utils._triton
 from studio.engine import hardware
 from studio.engine.attention import KERNELS, chunked, sdpa, xformers
 from studio.engine.deep_cache import DeepCacheUNet
-from studio.engine.failure import explain, is_device_lost, is_out_of_memory
+from studio.engine.failure import Work, explain, is_device_lost, is_out_of_memory
 from studio.engine.hardware import Hardware, available_bytes, choose_hardware, usable_cores
 from studio.engine.keeper import ModelKeeper
 from studio.errors import EngineError, IncompatibleFile, OutOfMemory, SettingsError
@@ -314,7 +314,7 @@ def test_failures_are_told_apart(error: Exception, memory: bool, lost: bool) -> 
 
 
 def test_explanations_name_what_to_change() -> None:
-    request = resolved_request(batch_size=4, width=1024)
+    request = Work.painting(resolved_request(batch_size=4, width=1024))
     memory = explain(MemoryError(), request, "cpu")
     assert isinstance(memory, OutOfMemory)
     assert "4 x 1024x64" in memory.message

@@ -17,13 +17,15 @@ import torch
 from PIL import Image
 
 from studio.engine import encode
+from studio.engine.decode import Decoder
 from studio.engine.runner import DiffusersEngine
-from studio.errors import DamagedFile, EngineError, IncompatibleFile, NotFound, OutOfMemory, UnknownName
+from studio.errors import DamagedFile, EngineError, IncompatibleFile, NotFound, OutOfMemory, StudioError, UnknownName
 from studio.infotext import read_picture
 from studio.samplers import SAMPLERS
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
 from studio.schema.models import ModelInfo
+from studio.schema.request import RunOptions
 from studio.schema.resolved import EmbeddingUse, LoraUse, PromptBranch, PromptPlan, ResolvedRequest, VariationPlan
 from tests.engine.samples import resolved_request
 from tests.plans import prompt_plan
@@ -465,6 +467,33 @@ def test_a_lost_device_is_told_and_remembered(sd1: ModelInfo, monkeypatch: pytes
     with pytest.raises(EngineError, match="device cpu failed"):
         images_of(engine, sd1)
     assert engine.info().state == "failed"
+
+
+def test_failures_while_a_step_is_decoded_are_told_as_those_of_painting_are(
+    sd1: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker ends for a device that is lost: the next job on it would be lost as well."""
+    engine = DiffusersEngine("cpu", precision="fp32")
+    options = RunOptions(preview_every=0, keep_latents=True)
+    steps = paint(engine, resolved_request(sd1, options=options))
+    latents = next(event.latents for event in steps if isinstance(event, Progress))
+
+    def after(error: Exception) -> tuple[StudioError, str]:
+        def fail(*arguments: Any, **more: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(Decoder, "picture", fail)
+        with pytest.raises(StudioError) as raised:
+            engine.decode(sd1, None, latents, 0)
+        return raised.value, engine.info().state
+
+    memory, state = after(torch.OutOfMemoryError("CUDA out of memory."))
+    assert (type(memory), state) == (OutOfMemory, "ready")
+    assert f"decoding a step of {sd1.name}. Wait until no job runs" in memory.message
+    bug, state = after(ZeroDivisionError("surprise"))
+    assert ("Decoding failed (ZeroDivisionError: surprise)" in bug.message, state) == (True, "ready")
+    lost, state = after(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert ("the step can be decoded again" in lost.message, state) == (True, "failed")
 
 
 # -- state ------------------------------------------------------------------------------------------------------------
