@@ -5,7 +5,7 @@ A pass is built once per job, from the loaded checkpoint and the request, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +25,7 @@ from studio.engine.refiner import RefinerPass
 from studio.engine.saving import Saving
 from studio.engine.source import MaskedDenoiser, SourceLatents, blended
 from studio.engine.token_merging import set_merging
+from studio.engine.transfer import lag, soon
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
 from studio.samplers.guidance import NegativeSkip, is_guided
@@ -142,19 +143,23 @@ class DenoisingPass:
         From `start` on it runs the rest of its own plan: steps are counted on, and prompts and noise are what they would be
         there. Draws that the steps before may have taken are passed over.
         The caller's code runs outside inference mode. Raises `EngineError` when the latents are no numbers any more, looked
-        for after the first step (a damaged model shows at once) and the last.
+        for after the first step (a damaged model shows at once; on a card the next is handed to it first) and the last.
         """
         last: Step | None = None
+        refuse_nan: Callable[[], None] | None = None
+        taken = 0
         with self._saving.only("unet", self.loaded):
             with torch.inference_mode():
                 running = self._running(seeds, subseeds, start, init)
             while (step := _advance(running)) is not None:
-                if last is None:
-                    self._refuse_nan(step, seeds)
-                last = step
+                if refuse_nan is None:
+                    refuse_nan = self._numbers(step, seeds)
+                if taken == lag(self._hardware.device):
+                    refuse_nan()
+                last, taken = step, taken + 1
                 yield step
         if last is not None:
-            self._refuse_nan(last, seeds)
+            self._numbers(last, seeds)()
 
     def settled(self, x: Tensor) -> Tensor:
         """The latents [B, C, h, w] to decode, of those after the last step: what is not masked is the source's own, without any rest
@@ -192,14 +197,27 @@ class DenoisingPass:
             return painting
         return MaskedDenoiser(painting, init, self._source.mask, before=self._plan.sampler.timesteps)
 
-    def _refuse_nan(self, step: Step, seeds: Sequence[int]) -> None:
-        finite = torch.isfinite(step.x).flatten(1).all(dim=1).tolist()
-        bad = [str(seed) for seed, good in zip(seeds, finite, strict=True) if not good]
-        if bad:
-            raise EngineError(
-                f"{self.painter.model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total} for seed {', '.join(bad)}. "
-                "The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high."
-            )
+    def _numbers(self, step: Step, seeds: Sequence[int]) -> Callable[[], None]:
+        """Begin to look whether the latents after a `step` are numbers; the answer raises `EngineError` if they are not."""
+        arrived = soon(torch.isfinite(step.x).flatten(1).all(dim=1))
+        where = f"{self.painter.model.info.name} gave no numbers (NaN) at step {step.index + 1} of {self.total}"
+
+        def refuse() -> None:
+            finite = arrived()[0].tolist()
+            bad = [str(seed) for seed, good in zip(seeds, finite, strict=True) if not good]
+            if bad:
+                raise EngineError(f"{where} for seed {', '.join(bad)}. {self._nan_reasons}")
+
+        return refuse
+
+    @property
+    def _nan_reasons(self) -> str:
+        short = (
+            " Or its numbers are too large for float16, in which this device paints: start the program with --precision fp32 then."
+            if self._hardware.dtype == torch.float16
+            else ""
+        )
+        return f"The checkpoint or a LoRA may be damaged, or a LoRA weight or the CFG scale far too high.{short}"
 
     def denoiser(self, calls: int = 0, steps: int | None = None) -> GuidedUNet:
         """The checkpoint as the sampler sees it, after `calls` model calls of another one, in a run of `steps` steps, its own unless another began it."""

@@ -3,6 +3,9 @@
 They are copied at every coming and never back, as nothing changes them there. A U-Net whose blocks come when they are called (also known as
 sequential offload) needs the least memory and takes many times as long as one that is there: the last thing to try before a job fails. Nothing is
 computed in another way, so pictures stay the same.
+
+Each copy waits for the card, as the weights lie in ordinary memory: only pinned memory is copied beside its work, and as much of that as a checkpoint
+takes would be locked away from everything else, on a machine that may be short of it.
 """
 
 from __future__ import annotations

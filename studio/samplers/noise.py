@@ -122,9 +122,14 @@ class ImageNoise:
         return _TorchGenerator(seed, self._device if self._source == "GPU" else "cpu")
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The batch where it is wanted. To a CUDA card it travels from pinned memory, so that drawing does not wait for the steps before: torch
+        keeps that memory until it has been read."""
         import torch
 
-        return torch.stack(list(tensors)).to(device=self._device, dtype=self._dtype)
+        drawn = torch.stack(list(tensors))
+        if torch.device(self._device).type == "cuda" and drawn.device.type == "cpu":
+            return drawn.to(dtype=self._dtype).pin_memory().to(self._device, non_blocking=True)
+        return drawn.to(device=self._device, dtype=self._dtype)
 
 
 class _TorchGenerator:

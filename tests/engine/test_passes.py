@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from studio.engine import passes
 from studio.engine.hardware import choose_hardware
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.loading import LoadedVae
 from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.saving import Saving
-from studio.errors import InvalidRequest
+from studio.errors import EngineError, InvalidRequest
 from studio.schema.parts import SamplerOptions, SeedResize
 from studio.schema.resolved import PromptBranch, PromptPlan, VariationPlan
 from tests.engine.samples import resolved_request
@@ -51,6 +53,40 @@ def test_inpainting_models_see_an_empty_grey_canvas(keeper: ModelKeeper) -> None
     assert channels.shape == (1, 5, 8, 12)
     assert (channels[:, 0] == 1).all()
     torch.testing.assert_close(channels[:, 1:], grey * model.latent.scaling_factor)
+
+
+@pytest.mark.parametrize("lag, last_seen", [(0, None), (1, 0)])
+def test_numbers_are_looked_for_when_they_have_arrived(
+    keeper: ModelKeeper, monkeypatch: pytest.MonkeyPatch, lag: int, last_seen: int | None
+) -> None:
+    """On a card after the next step has been handed to it, which waiting would hold up; what is told is the same."""
+    asked: list[int] = []
+
+    def soon(*tensors: torch.Tensor) -> Callable[[], tuple[torch.Tensor, ...]]:
+        def arrived() -> tuple[torch.Tensor, ...]:
+            asked.append(len(seen))
+            return tensors
+
+        return arrived
+
+    def nan(sample: torch.Tensor, *arguments: Any, **more: Any) -> tuple[torch.Tensor]:
+        return (sample * torch.nan,)
+
+    monkeypatch.setattr(passes, "soon", soon)
+    monkeypatch.setattr(passes, "lag", lambda device: lag)
+    info = tiny_info("sd1")
+    loaded, request = keeper.checkpoint(info), resolved_request(info, steps=3)
+    seen: list[int] = []
+    seen.extend(step.index for step in DenoisingPass(loaded, request, HARDWARE, Saving()).steps([7]))
+    assert asked == [lag, 3], "for the first step and the last"
+    monkeypatch.setattr(loaded.model.unet, "forward", nan)
+    for steps, dtype in ((3, torch.float32), (1, torch.float16)):
+        hardware = replace(HARDWARE, dtype=dtype)
+        painting, seen = DenoisingPass(loaded, resolved_request(info, steps=steps), hardware, Saving()), []
+        with pytest.raises(EngineError, match=f"NaN.* at step 1 of {steps} for seed 7") as raised:
+            seen.extend(step.index for step in painting.steps([7]))
+        assert seen[-1:] == ([] if last_seen is None else [last_seen])
+        assert ("float16" in raised.value.message) == ("--precision fp32" in raised.value.message) == (steps == 1)
 
 
 def test_too_deep_a_clip_skip_is_refused(keeper: ModelKeeper) -> None:

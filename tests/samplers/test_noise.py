@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from studio.errors import InvalidRequest
 from studio.samplers import ImageNoise
@@ -32,6 +33,39 @@ def test_batch_of_four_equals_four_singles(source: RngSource, options: dict[str,
     assert torch.equal(batch.start(), torch.cat([single.start() for single in singles]))
     path, paths = batch.brownian(0.03, 14.6), [single.brownian(0.03, 14.6) for single in singles]
     assert torch.equal(path(9.5, 4.25), torch.cat([one(9.5, 4.25) for one in paths]))
+
+
+class Cuda(TorchFunctionMode):
+    """Stands in for a card: notes what is pinned, and how tensors come to it; they stay where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pinned: list[torch.Tensor] = []
+        self.came: list[tuple[bool, bool]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What torch asks for every call."""
+        kwargs = kwargs or {}
+        if func == torch.Tensor.pin_memory:
+            self.pinned.append(args[0].clone())
+            return self.pinned[-1]
+        if func == torch.Tensor.to and torch.device("cuda") in (*args, kwargs.get("device")):
+            is_pinned = any(args[0] is tensor for tensor in self.pinned)
+            self.came.append((is_pinned, kwargs.get("non_blocking", False)))
+            return args[0]
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("source", ["CPU", "NV"])
+def test_noise_comes_to_a_card_without_waiting_for_its_work(source: RngSource) -> None:
+    here = ImageNoise(SEEDS, SHAPE, source=source, dtype=torch.float32)
+    with Cuda() as card:
+        there = ImageNoise(SEEDS, SHAPE, source=source, device=torch.device("cuda"), dtype=torch.float32)
+        for noise in (there.start(), there.draw(), there.brownian(0.03, 14.6)(9.5, 4.25)):
+            assert noise.dtype == torch.float32
+        assert card.came == [(True, True)] * 3
+    assert torch.equal(card.pinned[0], here.start())
+    assert torch.equal(card.pinned[1], here.draw())
 
 
 @every_source
