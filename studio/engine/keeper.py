@@ -25,6 +25,7 @@ from studio.engine.hypernetwork import HypernetworkFiles
 from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
+from studio.engine.loading_size import stored_bytes
 from studio.engine.lora import LoraStack, LoraWeights
 from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, Stage, offload_notes
 from studio.engine.text_files import TextEncoders
@@ -185,7 +186,7 @@ class ModelKeeper:
         return self._find(fingerprint(info))
 
     def has_room(self, info: ModelInfo, beside: Iterable[ModelInfo], storage: Storage = PLAIN) -> bool:
-        """Whether it can be loaded without putting one of `beside` away: by the size of the file, which is taken for 16-bit."""
+        """Whether it can be loaded without putting one of `beside` away."""
         stay = {fingerprint(other) for other in beside}
         others = [held for held in self._held if held.fingerprint not in stay]
         return self.has(info, storage) or self._fits(info, others, storage, stay)
@@ -338,8 +339,8 @@ class ModelKeeper:
         return free + sum(held.bytes for held in without) >= wanted + WORKING_MEMORY
 
     def _wanted(self, info: ModelInfo, storage: Storage) -> int:
-        """Bytes of its weights, by the size of the file, which is taken for 16-bit."""
-        return info.size * storage.bytes_each(self._hardware.dtype, self._hardware.device) // 2
+        """Bytes of its weights once it is loaded."""
+        return stored_bytes(fingerprint(info), storage, self._hardware)
 
     def _visitor(self, among: Set[Fingerprint]) -> int:
         """Bytes of the largest network that may come to the device."""

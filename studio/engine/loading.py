@@ -45,7 +45,7 @@ _TEXT_OPTIONS = (
     "max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id",
 )  # fmt: skip
 # Keys of original-layout files that belong to no weight that is run: averaged copies, training constants, counters.
-_IDLE_PREFIXES = ("model_ema.", "first_stage_model.loss.", "first_stage_model.quantize.", "denoiser.", "loss.")
+IDLE_PREFIXES = ("model_ema.", "first_stage_model.loss.", "first_stage_model.quantize.", "denoiser.", "loss.")
 _IDLE_ENDS = ("position_ids", "logit_scale", "text_projection")
 _IDLE = {
     "alphas_cumprod", "alphas_cumprod_prev", "betas", "log_one_minus_alphas_cumprod", "logvar", "lvlb_weights", "posterior_log_variance_clipped",
@@ -378,7 +378,7 @@ def _left_over(plan: _Plan, fillings: Iterable[Filling]) -> tuple[str, ...]:
 
 
 def _idle(key: str) -> bool:
-    return key in _IDLE or key.startswith(_IDLE_PREFIXES) or key.endswith(_IDLE_ENDS)
+    return key in _IDLE or key.startswith(IDLE_PREFIXES) or key.endswith(_IDLE_ENDS)
 
 
 def _fitted(path: Path, make: Callable[[], Config]) -> Config:

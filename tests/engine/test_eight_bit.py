@@ -181,8 +181,18 @@ def test_room_is_made_for_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None
     hardware = choose_hardware("cpu", precision="fp32")
     monkeypatch.setattr("studio.engine.keeper.WORKING_MEMORY", 0)
     keeper = ModelKeeper(hardware, limit=4)
-    info = tiny_info("sd1").model_copy(update={"size": 1000})  # 500 weights
-    for free, storages in ((499, ()), (500, (EIGHT,)), (1500, (EIGHT, CACHED)), (2000, (EIGHT, CACHED, PLAIN))):
+    info = tiny_info("sd1")
+    model = ModelKeeper(hardware).checkpoint(info).model
+    vae, *others = (
+        sum(weight.numel() for weight in each.parameters()) for each in (model.vae, model.unet, *model.text_encoders)
+    )
+    rest = sum(others)
+    for free, storages in (
+        (4 * vae + rest - 1, ()),
+        (4 * vae + rest, (EIGHT,)),
+        (4 * vae + 3 * rest, (EIGHT, CACHED)),
+        (4 * vae + 4 * rest, (EIGHT, CACHED, PLAIN)),
+    ):
         monkeypatch.setattr(type(hardware), "free_memory", lambda self, free=free: free)
         assert tuple(s for s in (EIGHT, CACHED, PLAIN) if keeper.has_room(info, (), s)) == storages
 

@@ -266,12 +266,12 @@ def test_mapped_weights_are_taken_for_used_memory(
     free = 0
     monkeypatch.setattr(Hardware, "free_memory", lambda self: free)
     hardware = choose_hardware("cpu", precision="fp32")
+    needed = ModelKeeper(hardware).checkpoint(infos[1]).bytes + WORKING_MEMORY
     for kept in (None, copies):
         keeper = ModelKeeper(hardware, 2, kept)
         loaded = keeper.checkpoint(infos[0])
         taken = loaded.mapped_bytes
         assert taken == (loaded.bytes if kept else 0)
-        needed = infos[1].size * 2 + WORKING_MEMORY
         free = needed + taken
         assert keeper.has_room(infos[1], infos[:1])
         free -= 1

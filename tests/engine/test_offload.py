@@ -290,7 +290,7 @@ def test_what_waits_is_put_away_for_the_machines_memory_and_the_rest_for_the_car
         keeper.drop()
         keeper.checkpoint(large)
         assert hardware.card is not None
-        hardware.card.capacity = 2 * little.size + 2 * MIB  # files are taken for 16-bit, and painted with in 32
+        hardware.card.capacity = little.size + 2 * MIB
         assert [keeper.has_room(little, beside) for beside in ([], [large])] == [True, False]
         hardware.card.capacity = 12 * MIB
         machine[0] = 0
