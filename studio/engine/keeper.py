@@ -66,9 +66,9 @@ class LoadedCheckpoint:
 
     @property
     def bytes(self) -> int:
-        """Memory of its weights on its device."""
+        """Memory of its weights on its device, with what is kept beside them for LoRAs."""
         kind = self.stage.device.type
-        beside: int = sum(half_bytes(module) for module in self._modules if kind == "cpu")
+        beside = sum(map(half_bytes, self._modules)) + self.loras.beside if kind == "cpu" else 0
         weights = (weight for module in self._modules for weight in module.parameters())
         return beside + sum(int(weight.nbytes) for weight in weights if weight.device.type == kind)
 
@@ -317,8 +317,10 @@ class ModelKeeper:
         self._clear(beside, lambda held: self._is_in_the_way(held, info, storage, beside))
 
     def _clear(self, beside: Set[Fingerprint], is_in_the_way: Callable[[LoadedCheckpoint], bool]) -> None:
-        """Put away what is in the way, asked one after the other: by last use, those of `beside` last."""
+        """Put away what is in the way, asked one after the other: by last use, those of `beside` last; of each first what only saves time."""
         for held in sorted(self._held, key=lambda held: held.fingerprint in beside):
+            if is_in_the_way(held) and held.loras.forget():
+                self._hardware.free()
             if is_in_the_way(held):
                 self._put_away([held])
 

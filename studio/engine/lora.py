@@ -77,6 +77,19 @@ class LoraStack:
         """What is merged in now."""
         return tuple(weights for _, weights in self._active)
 
+    @property
+    def beside(self) -> int:
+        """Bytes in the machine's memory beside the model's own weights: those as loaded, and merged ones that are not in use."""
+        idle = (tensor for asked, kept in self._kept.items() if asked != self._active for tensor in kept.values())
+        return sum(tensor.nbytes for tensor in (*self._base.values(), *idle))
+
+    def forget(self) -> bool:
+        """Let go of merged weights that are not in use; whether there were any."""
+        idle = [asked for asked in self._kept if asked != self._active]
+        for asked in idle:
+            del self._kept[asked]
+        return bool(idle)
+
     def text_key(self) -> Hashable:
         """Equal exactly while the text encoders' weights are equal; for caches of encoded prompts."""
         parts = ("text_encoder", "text_encoder_2")

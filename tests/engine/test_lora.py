@@ -13,7 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from studio.engine.eight_bit import PLAIN
+from studio.engine.fingerprint import fingerprint
+from studio.engine.hardware import Hardware, choose_hardware
+from studio.engine.keeper import ModelKeeper
 from studio.engine.loading import LoadedModel, load_checkpoint
+from studio.engine.loading_size import stored_bytes
 from studio.engine.lora import LoraStack, LoraWeights
 from studio.engine.text_encoders import encode_tokens
 from studio.errors import DamagedFile, IncompatibleFile, NotFound
@@ -339,6 +344,35 @@ def test_merged_weights_are_forgotten_where_there_is_no_room_for_them(monkeypatc
     assert len(stack._files) == 1
     stack.apply(())
     assert same(weights(model), base)
+
+
+def test_what_is_kept_for_loras_counts_as_memory_and_goes_before_a_checkpoint_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keeper = ModelKeeper(choose_hardware("cpu", precision="fp32"), limit=2)
+    monkeypatch.setattr("studio.engine.keeper.WORKING_MEMORY", 0)
+    info, other = tiny_info("sd1"), tiny_info("sprout")
+    loaded = keeper.checkpoint(info)
+    alone, base = loaded.bytes, weights(loaded.model)
+    loaded.loras.apply(one(tiny_lora("sd1", seed=1)))
+    merged = sum(tensor.nbytes for tensor in next(iter(loaded.loras._kept.values())).values())
+    assert loaded.bytes == alone + merged, "the weights as loaded lie beside those that are shown"
+    loaded.loras.apply(one(tiny_lora("sd1", seed=2)))
+    assert loaded.bytes == alone + 2 * merged
+    room = alone + 2 * merged
+
+    def free(self: Hardware) -> int:
+        return room - sum(held.bytes for held in keeper._held)
+
+    monkeypatch.setattr(Hardware, "free_memory", free)
+    room += stored_bytes(fingerprint(other), PLAIN, keeper._hardware) - merged
+    shown = weights(loaded.model)
+    keeper.checkpoint(other)
+    assert keeper.holds(loaded) and loaded.bytes == alone + merged
+    assert same(weights(loaded.model), shown)
+    loaded.loras.apply(())
+    assert loaded.bytes == alone + merged, "what was merged is kept, in case it comes back"
+    assert same(weights(loaded.model), base)
 
 
 def test_the_parts_have_weights_of_their_own() -> None:
