@@ -1,10 +1,11 @@
 // Runs before anything is drawn: colours first, and a promise for whoever needs the page's script before it has loaded.
 (() => {
+  let chosen = null; // where the browser stores nothing
   const stored = () => {
     try {
       return localStorage.getItem("latent-studio-theme");
     } catch {
-      return null;
+      return chosen;
     }
   };
   const system = matchMedia("(prefers-color-scheme: light)");
@@ -16,7 +17,10 @@
   };
   apply();
   system.addEventListener("change", apply);
-  document.addEventListener("latent-studio-theme", apply);
+  document.addEventListener("latent-studio-theme", ({ detail }) => {
+    chosen = detail ?? chosen;
+    apply();
+  });
   // Gradio sets its own class from the system's colours; ours wins.
   new MutationObserver(() => {
     if (document.body.classList.contains("dark") !== (document.documentElement.dataset.theme === "dark")) apply();

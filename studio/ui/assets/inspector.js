@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { chunkCards, weightText } from "./chunks.js";
 import { button, debounce, el, icon, plural, setText, show } from "./dom.js";
 import { area, type } from "./prompt.js";
+import { browser } from "./storage.js";
 import { hasSchedule, stepsText, Wordings } from "./wordings.js";
 
 const SIDES = { prompt: "Prompt", negative_prompt: "Negative prompt" };
@@ -46,7 +47,7 @@ export class Inspector {
     this.notes = el("ul", { class: "ls-notes" });
     this.body = el("div", { role: "tabpanel", class: "ls-inspector-body", id: "ls_inspector_body" }, this.mentions, this.drawn, this.wordings.root, this.about, this.chunks, this.notes);
     panel.replaceChildren(el("header", {}, el("div", { class: "ls-chips", role: "tablist", "aria-label": "Which prompt" }, Object.values(this.tabs)), this.status), this.trouble, this.body);
-    this.#open(localStorage.getItem(OPEN) === "yes");
+    this.#open(browser.get(OPEN) === "yes");
   }
 
   #tab(side, words) {
@@ -68,7 +69,7 @@ export class Inspector {
   toggle() {
     if (!this.panel) return;
     const open = !this.open;
-    localStorage.setItem(OPEN, open ? "yes" : "no");
+    browser.set(OPEN, open ? "yes" : "no");
     this.#open(open);
   }
 

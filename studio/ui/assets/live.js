@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { LiveView } from "./liveview.js";
+import { browser } from "./storage.js";
 
 const LIVE = "latent-studio-live";
 const STEPS = 6;
@@ -76,7 +77,7 @@ export class Live {
   }
 
   #keep() {
-    localStorage.setItem(LIVE, JSON.stringify({ on: this.on, steps: this.steps }));
+    browser.set(LIVE, JSON.stringify({ on: this.on, steps: this.steps }));
   }
 
   #say(state, message = "") {
@@ -193,10 +194,6 @@ export class Live {
 
 /** How this browser left it. */
 function kept() {
-  try {
-    const { on, steps } = JSON.parse(localStorage.getItem(LIVE)) ?? {};
-    return { on: on === true, steps: [4, 5, 6, 7, 8].includes(steps) ? steps : STEPS };
-  } catch {
-    return { on: false, steps: STEPS };
-  }
+  const { on, steps } = browser.read(LIVE) ?? {};
+  return { on: on === true, steps: [4, 5, 6, 7, 8].includes(steps) ? steps : STEPS };
 }

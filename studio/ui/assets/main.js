@@ -22,6 +22,7 @@ import { Sizes } from "./sizes.js";
 import { Source } from "./source.js";
 import { Stage } from "./stage.js";
 import { selectTab, setTheme, Status } from "./status.js";
+import { browser } from "./storage.js";
 import { Store } from "./store.js";
 import { RunStore } from "./train-store.js";
 import { TrainTab } from "./train.js";
@@ -92,10 +93,10 @@ const library = new Library({ use: useModel, insert, begin: beginWith, send: (im
 
 /** An id that only this browser knows; its form is kept under it on the server. */
 function browserId() {
-  let id = localStorage.getItem(BROWSER);
-  if (!id) {
+  let id = browser.get(BROWSER);
+  if (!/^[0-9a-f]{32}$/.test(id ?? "")) {
     id = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    localStorage.setItem(BROWSER, id);
+    browser.set(BROWSER, id);
   }
   return id;
 }

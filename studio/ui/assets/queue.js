@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { button, duration, el, icon, inFrame, plural, setSource, setText, show, toast } from "./dom.js";
 import { finalSize } from "./hires.js";
+import { browser } from "./storage.js";
 import { pictureCount, secondsLeft } from "./store.js";
 
 const RECENT = 24;
@@ -114,18 +115,15 @@ export class QueueCard {
 
   #dismiss(job) {
     this.#aside = new Set([...readAside(), job.id]); // another tab may have put some aside meanwhile
-    localStorage.setItem(SEEN, JSON.stringify([...this.#aside].slice(-KEPT_ASIDE)));
+    browser.set(SEEN, JSON.stringify([...this.#aside].slice(-KEPT_ASIDE)));
     this.draw();
   }
 }
 
 /** Ids of the failed jobs that were put aside in this browser. */
 function readAside() {
-  try {
-    return JSON.parse(localStorage.getItem(SEEN)) ?? [];
-  } catch {
-    return [];
-  }
+  const ids = browser.read(SEEN);
+  return Array.isArray(ids) ? ids : [];
 }
 
 /** Wait for an answer; a failure is said aloud. */

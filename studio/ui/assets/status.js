@@ -1,6 +1,7 @@
 // The right end of the quick row: worker, queue, colours; and the window's title.
 
 import { button, bytes, el, inFrame, setText, show, toast } from "./dom.js";
+import { browser } from "./storage.js";
 
 const THEME = "latent-studio-theme";
 const UNREACHED = { away: "server not reachable", locked: "logged out" };
@@ -77,8 +78,8 @@ function workerWords(engine, running) {
 
 /** Set the colours of the page; "dark", "light" or "system". */
 export function setTheme(theme) {
-  localStorage.setItem(THEME, theme);
-  document.dispatchEvent(new Event("latent-studio-theme"));
+  browser.set(THEME, theme);
+  document.dispatchEvent(new CustomEvent("latent-studio-theme", { detail: theme }));
 }
 
 function toggleTheme() {
