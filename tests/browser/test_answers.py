@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import APIResponse, Page, Route, expect
 
+from studio.ui.static import assets_url
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.painter import scene
-from tests.browser.steps import PROMPT, STAGE, done, drop, generate, tab
+from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, tab
 from tests.browser.test_img2img import begin_with, canvas_share, stroke
 
 
@@ -65,6 +67,88 @@ def test_what_is_typed_while_the_server_is_away_is_there_after_a_reload(open_pag
     assert (
         page.evaluate("Object.keys(sessionStorage).filter((key) => key.includes('unsent'))") == []
     )  # taken once, it is not sent again
+
+
+def test_a_form_that_was_not_answered_goes_on(open_page: Open, server: Server) -> None:
+    """Gradio would hear nothing more of the form, and load the page again as soon as the server is back."""
+    page = open_page(expected=("ERR_FAILED", "502", "ERR_CONNECTION"))
+    page.evaluate("window.mark = 'the same page'")
+    page.locator(PROMPT).fill("a boat")
+    page.route("**/gradio_api/**", lambda route: route.abort())
+    page.locator(GENERATE).click()
+    expect(page.locator(".ls-toast.bad")).to_have_text(re.compile("The server does not answer. What stands in the form"))
+    page.locator("#refresh_sd_model_checkpoint").click()
+    page.locator(PROMPT).fill("a boat at night")
+    page.unroute("**/gradio_api/**")
+    page.route("**/gradio_api/run/**", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
+    page.locator(GENERATE).click()
+    expect(page.locator(".ls-toast.bad", has_text="The server, or a proxy before it, answered 502")).to_be_visible()
+    expect(page.locator(".toast-body")).to_have_count(0)  # Gradio's own
+    page.unroute("**/gradio_api/run/**")
+    with page.expect_request("**/form/*") as kept:
+        page.locator(PROMPT).fill("a boat in the morning")
+    assert kept.value.post_data_json["prompt"] == "a boat in the morning"
+    generate(page)
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.prompt == "a boat in the morning"
+    expect(page.locator(".ls-toast.bad")).to_have_count(0)
+    assert page.evaluate("window.mark") == "the same page"
+
+
+def test_a_form_that_comes_late_is_waited_for(open_page: Open, server: Server) -> None:
+    page = open_page(expected=("ERR_FAILED",))
+    with page.expect_response("**/form/*"):
+        page.locator(PROMPT).fill("a boat at night")
+    browser = page.evaluate("localStorage.getItem('latent-studio-browser')")
+    held: list[Route] = []
+    page.route("**/gradio_api/run/**", lambda route: held.append(route))
+    page.reload()
+    expect(page.locator(".ls-toast.wait")).to_have_text("The form is still being fetched…")
+    form = page.locator("#txt2img_settings")
+    assert form.evaluate("(node) => node.inert")
+    held.pop().abort()
+    again = page.get_by_role("button", name="load the page again")
+    expect(again).to_be_visible()
+    expect(page.locator(".ls-toast.wait")).to_have_count(0)
+    assert form.evaluate("(node) => node.inert")
+    again.click()
+    expect(page.locator(".ls-toast.wait")).to_be_visible()
+    held.pop().continue_()
+    page.wait_for_selector(READY, state="attached")
+    expect(page.locator(PROMPT)).to_have_value("a boat at night")
+    expect(page.locator(".ls-toast.wait")).to_have_count(0)
+    assert not form.evaluate("(node) => node.inert")
+    saved = server.studio.load_form(browser)
+    assert saved is not None and saved["prompt"] == "a boat at night"
+
+
+STREAMS = """async ([url, broken]) => {
+    const api = await import(url);
+    const own = window.fetch;
+    const body = () => new ReadableStream({ start: (to) => broken ? to.error(new TypeError("network error")) : to.close() });
+    window.fetch = async () => new Response(body());
+    const said = ({ status, message }) => [status, message];
+    const asked = [api.sketch({}, () => {}), ...(broken ? [api.state(), api.picture("x")] : [])];
+    const told = await Promise.all(asked.map((each) => each.then(() => "no error", said)));
+    window.fetch = own;
+    return told;
+}"""
+
+
+def test_answers_that_break_off_are_said_to_be_none(open_page: Open) -> None:
+    page = open_page(expected=("502",))
+    offline = [0, "The server does not answer. Is it still running?"]
+    url = f"{assets_url()}/api.js"
+    assert page.evaluate(STREAMS, [url, True]) == [offline] * 3
+    assert page.evaluate(STREAMS, [url, False]) == [offline]
+    page.route("**/studio/v1/sketch", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
+    page.locator("#txt2img_live_switch").click()
+    words = page.locator(".ls-livewords")
+    expect(words).to_have_text("The server, or a proxy before it, answered 502. Try again; its log says more.")
+    page.unroute("**/studio/v1/sketch")
+    page.route("**/studio/v1/sketch", lambda route: route.fulfill(body='{"type": "started"}\n'))
+    page.locator(PROMPT).fill("a boat")
+    expect(words).to_have_text(offline[1])
 
 
 def test_a_server_that_forgot_the_login_is_told_apart_from_one_that_is_away(open_page: Open, server: Server) -> None:

@@ -3,6 +3,7 @@
 const ROOT = "studio/v1";
 const LONGEST_KEPT = 20_000;
 const MOST_ZIPPED = 500;
+const LAST = ["finished", "failed", "cancelled"]; // one of these ends what is told of a live picture
 
 /** What went wrong, in the server's words. `detail` is `{code, message, field, choices}`. */
 class StudioError extends Error {
@@ -13,18 +14,31 @@ class StudioError extends Error {
   }
 }
 
+const offline = () => new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
+
+/** Wait for an answer, or for a part of one. A connection that is not there, or breaks, is a `StudioError` of status 0. */
+async function arrived(promise) {
+  try {
+    return await promise;
+  } catch {
+    throw offline();
+  }
+}
+
+/** What an answer without words of the server's own says. */
+const bare = (status) => (status >= 500 ? `The server, or a proxy before it, answered ${status}. Try again; its log says more.` : `The server answered ${status}.`);
+
+/** The error that `data`, the JSON of an answer or null, stands for. */
+export function refusal(data, status) {
+  const said = typeof data?.detail === "string" ? data.detail : "";
+  return new StudioError(data?.error?.message ? data.error : { code: "http", message: said || bare(status) }, status);
+}
+
 /** The server's answer, if it is a good one. */
 async function reach(url, options = {}) {
-  let response;
-  try {
-    response = await fetch(url, { credentials: "same-origin", ...options });
-  } catch {
-    throw new StudioError({ code: "offline", message: "The server does not answer. Is it still running?" }, 0);
-  }
+  const response = await arrived(fetch(url, { credentials: "same-origin", ...options }));
   if (response.ok) return response;
-  const data = await response.json().catch(() => null);
-  const said = typeof data?.detail === "string" ? data.detail : "";
-  throw new StudioError(data?.error ?? { code: "http", message: said || `The server answered ${response.status}.` }, response.status);
+  throw refusal(await response.json().catch(() => null), response.status);
 }
 
 /** `keepalive` lets a request outlive its page; browsers allow that for short bodies only. */
@@ -37,7 +51,7 @@ async function request(method, path, { json, body, type, keepalive = false } = {
     headers["Content-Type"] = type;
   }
   const response = await reach(`${ROOT}/${path}`, { method, headers, body, keepalive: keepalive && body.length < LONGEST_KEPT });
-  const text = await response.text();
+  const text = await arrived(response.text());
   try {
     return text ? JSON.parse(text) : null;
   } catch {
@@ -46,7 +60,7 @@ async function request(method, path, { json, body, type, keepalive = false } = {
 }
 
 /** A picture as a Blob. Raises like `request`. */
-export const picture = async (url) => (await reach(url)).blob();
+export const picture = async (url) => arrived((await reach(url)).blob());
 
 /** Paint a live picture: `told(event)` hears every event until the last one, or until `signal` aborts. Raises like `request`. */
 export async function sketch(asked, told, signal) {
@@ -55,11 +69,15 @@ export async function sketch(asked, told, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let begun = ""; // a line that has not come to its end
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
+    const { value, done } = await arrived(reader.read());
+    if (done) throw offline(); // before the last event: the server, or something before it, gave up
     const lines = (begun + value).split("\n");
     begun = lines.pop();
-    for (const line of lines) told(JSON.parse(line));
+    for (const line of lines) {
+      const event = JSON.parse(line);
+      told(event);
+      if (LAST.includes(event.type)) return;
+    }
   }
 }
 
@@ -75,8 +93,7 @@ export const jobSteps = (id) => get(`jobs/${id}/progress`);
 export const origin = (id, index) => get(`jobs/${id}/origin/${index}`);
 export const cancelJob = (id) => post(`jobs/${id}/cancel`);
 export const retryJob = (id) => post(`jobs/${id}/retry`);
-export const interrupt = () => post("interrupt");
-export const skip = () => post("skip");
+export const skipJob = (id) => post(`jobs/${id}/skip`);
 export const images = (limit, before) => get(`images?limit=${limit}${before ? `&before=${before}` : ""}`);
 export const openFolder = (id) => post("open-folder", id > 0 ? { image: id } : {});
 export const pictureInfo = (file) => request("POST", "picture-info", { body: file, type: file.type || "application/octet-stream" });

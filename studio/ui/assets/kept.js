@@ -9,19 +9,13 @@ const QUIET_MS = 500;
 export class KeptForm {
   #next = null; // what is to be sent as soon as the server has answered
   #sending = null; // a promise while it is asked: forms arrive in the order in which they were
-  #touched = false; // whether what `read()` gives is this form, and not one that is still to be filled
-  #later = debounce(() => this.#send(this.read()), QUIET_MS);
 
   /** `name()` is the name that the server keeps it under, `read()` gives what it holds now. */
   constructor(name, read) {
     Object.assign(this, { name, read });
-    window.addEventListener("pagehide", () => this.#leave());
-  }
-
-  /** The form has changed. */
-  changed() {
-    this.#touched = true;
-    this.#later();
+    /** The form has changed. */
+    this.changed = debounce(() => this.#send(this.read()), QUIET_MS);
+    window.addEventListener("pagehide", () => this.changed.flush());
   }
 
   /** A page has been opened: what waits here from before goes to the server, which is then asked for the form. */
@@ -32,21 +26,11 @@ export class KeptForm {
 
   /** The server is back. */
   retry() {
-    if (this.#waits) this.#send(this.read());
+    if (tab.get(this.#key) !== null) this.#send(this.read());
   }
 
   get #key() {
     return `latent-studio-unsent/${this.name()}`;
-  }
-
-  get #waits() {
-    return tab.get(this.#key) !== null;
-  }
-
-  /** A page that is left hears no answer: what the server has not taken by now waits here, in case that it never does. */
-  #leave() {
-    if (this.#touched && (this.#sending || this.#waits)) tab.set(this.#key, JSON.stringify(this.read()));
-    this.#later.flush();
   }
 
   #send(form) {

@@ -3,21 +3,25 @@
 import * as api from "./api.js";
 import { BranchChip } from "./branch.js";
 import { Cards } from "./cards.js";
-import { el, plural, toast } from "./dom.js";
+import { el, forgive, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { mountFacts } from "./facts.js";
+import { watchGradio } from "./gradio.js";
 import { Hires } from "./hires.js";
 import { Inspector } from "./inspector.js";
 import { KeptForm } from "./kept.js";
-import { ask, installKeys } from "./keys.js";
+import { installKeys, interrupt, skip } from "./keys.js";
 import { FAMILIES, Library } from "./library.js";
 import { Live } from "./live.js";
-import { installTooltips, markField } from "./marks.js";
+import { installHelp, markField } from "./marks.js";
 import { installNumbers, typedNumber } from "./numbers.js";
+import { Opening } from "./opening.js";
+import { mountPanels } from "./panels.js";
 import { Plot } from "./plot.js";
 import { PngInfo } from "./pnginfo.js";
 import { area, currentArea, Prompts, texts, type } from "./prompt.js";
 import { QueueCard } from "./queue.js";
+import { installSettings, settingStored } from "./settings.js";
 import { Sizes } from "./sizes.js";
 import { Source } from "./source.js";
 import { Stage } from "./stage.js";
@@ -31,12 +35,10 @@ import { hasLora, hasWord, toggleLora, toggleWord } from "./weights.js";
 
 const BROWSER = "latent-studio-browser";
 const FORM = ["txt2img_settings", "quicksettings"];
-const NEEDED = [...FORM, "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "ls_fill"]; // Gradio draws them in no certain order
-const RESTORE_SECONDS = 6;
+const NEEDED = [...FORM, "txt2img_generate", "txt2img_interrupt", "txt2img_skip", "ls_fill"];
 const { settings, exposed, numbers } = window.latentStudioConfig;
 
 const form = {};
-let restored = false;
 const pending = { parcel: {}, size: [512, 512], seeds: [-1, -1], model: "", source: ["", ""] }; // what the form's hidden buttons take from here
 let models = [];
 
@@ -101,8 +103,9 @@ function browserId() {
   return id;
 }
 
+const opening = new Opening(FORM, () => live.changed());
 const kept = new KeptForm(browserId, () => nested(form));
-store.subscribe(() => store.reach === "there" && restored && kept.retry());
+store.subscribe(() => store.reach === "there" && opening.answered && kept.retry());
 
 /** `{"sampler_options.eta": 1}` as `{sampler_options: {eta: 1}}`. */
 function nested(flat) {
@@ -277,28 +280,6 @@ const panels = {
   facts: (panel) => mountFacts(panel, store),
 };
 
-/** Fill the panels as Gradio brings them onto the page (a tab's when it is first opened); `ready` when the form is there. */
-function mountPanels(ready) {
-  const left = new Set(Object.keys(panels));
-  let waiting = true;
-  const look = () => {
-    for (const panel of document.querySelectorAll("[data-panel]:not([data-filled])")) {
-      panel.dataset.filled = "yes";
-      panels[panel.dataset.panel]?.(panel);
-      left.delete(panel.dataset.panel);
-    }
-    const drawn = () => area() && area("negative_prompt") && NEEDED.every((id) => document.getElementById(id));
-    if (waiting && !left.has("stage") && !left.has("status") && drawn()) {
-      waiting = false;
-      ready();
-    }
-    if (!left.size && !waiting) watcher.disconnect();
-  };
-  const watcher = new MutationObserver(look);
-  watcher.observe(document.body, { childList: true, subtree: true });
-  look();
-}
-
 /** What the form's listeners call; see `studio/ui/wiring.py`. */
 const calls = {
   async browserId() {
@@ -309,6 +290,7 @@ const calls = {
   opened(names, told, ...values) {
     calls.formChanged(names, ...values);
     calls.outcome(told);
+    opening.answer();
   },
   /** Fields of the form that have changed, and their values. */
   formChanged(names, ...values) {
@@ -322,7 +304,7 @@ const calls = {
     plot.update(form);
     source.update(form);
     sizes.draw();
-    if (!restored) return;
+    if (!opening.answered) return;
     kept.changed();
     live.changed();
   },
@@ -338,21 +320,22 @@ const calls = {
     const parameters = (stage.image ?? newestPicture())?.infotext?.split("\n").at(-1);
     return Number(parameters?.match(/, Variation seed: (\d+)/)?.[1] ?? current);
   },
-  interrupt: () => ask(api.interrupt, store),
-  skip: () => ask(api.skip, store),
+  interrupt: () => interrupt(store),
+  skip: () => skip(store),
   /** What a handler on the server answered. */
   outcome(told) {
     if (!told) return;
     if (told.error) {
       toast(told.error.message, "bad");
-      markField(told.error.field);
+      markField(told.error.field, told.error.message);
     }
     if (told.job) {
       markField(null);
+      forgive();
       stage.expect(told.job);
       status.flash();
     }
-    for (const note of told.notes ?? []) toast(note, "info");
+    toast(told.notes ?? [], "info");
     if (told.refreshed) {
       readModels();
       loras.load();
@@ -364,37 +347,29 @@ const calls = {
       Object.assign(settings, told.settings);
       document.dispatchEvent(new Event("latent-studio-theme"));
     }
-    if (told.setting) {
+    if (told.setting) settingStored(told.setting);
+    if (told.setting && told.settings) {
       if (told.setting === "theme") setTheme(settings.theme);
       toast("Saved.", "good");
     }
-    if (!restored) releaseForm();
   },
 };
 
-/** The form takes no input until it shows what this browser left: what was typed earlier would be overwritten. */
-function holdForm() {
-  for (const id of FORM) document.getElementById(id).inert = true;
-  setTimeout(releaseForm, RESTORE_SECONDS * 1000);
-}
-
-function releaseForm() {
-  if (!restored) live.changed();
-  restored = true;
-  for (const id of FORM) document.getElementById(id).inert = false;
-  document.documentElement.dataset.ready = "yes";
-}
-
-mountPanels(() => {
-  if (!restored) holdForm();
+/** The form is on the page. */
+function ready() {
+  opening.hold();
   prompts.mount();
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
-  installTooltips();
+  installHelp();
   installNumbers(Object.values(numbers));
+  installSettings();
   document.getElementById("txt2img_generate").addEventListener("click", () => live.drop());
   installKeys(store, inspector, live);
-});
+}
+
+watchGradio((words) => (opening.answered ? toast(words, "bad") : opening.fail(words)));
+mountPanels(panels, { first: ["stage", "status"], drawn: () => area() && area("negative_prompt") && NEEDED.every((id) => document.getElementById(id)), ready });
 window.latentStudioReady(calls);
 readModels();
 new Stream(store, runs).open();

@@ -1,6 +1,6 @@
 // The right end of the quick row: worker, queue, colours; and the window's title.
 
-import { button, bytes, el, inFrame, setText, show, toast } from "./dom.js";
+import { button, bytes, el, inFrame, setText, show } from "./dom.js";
 import { browser } from "./storage.js";
 
 const THEME = "latent-studio-theme";
@@ -11,7 +11,6 @@ export class Status {
     this.store = store;
     this.draw = inFrame(() => this.#draw());
     store.subscribe(() => this.draw());
-    document.addEventListener("click", (event) => this.#holdGenerate(event), true);
   }
 
   mount(panel) {
@@ -31,14 +30,6 @@ export class Status {
     const node = this.count.parentElement;
     node.classList.remove("ls-flash");
     requestAnimationFrame(() => node.classList.add("ls-flash"));
-  }
-
-  /** Gradio is silent about a request that the server refuses for want of a login. */
-  #holdGenerate(event) {
-    if (this.store.reach !== "locked" || !event.target.closest?.("#txt2img_generate")) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    toast("The server asks for a login. What stands in the form is kept.", "bad");
   }
 
   #draw() {
