@@ -149,10 +149,10 @@ class JobQueue:
             if self._running is not None:
                 self._running.cancel.interrupt()
 
-    def skip(self) -> None:
-        """Let the running job go on with its next batch. Nothing happens when none runs."""
+    def skip(self, job_id: int | None = None) -> None:
+        """Let the running job, or `job_id` if that is the one, go on with its next batch. Nothing happens when none runs."""
         with self._changed:
-            if self._running is not None:
+            if self._running is not None and job_id in (None, self._running.id):
                 self._running.cancel.skip()
 
     def wait(self, job_id: int, timeout: float | None) -> JobRecord:

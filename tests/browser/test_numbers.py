@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, Request, expect
 
 from studio.ui.static import assets_url
 from tests.browser.conftest import READY, Open, Server
-from tests.browser.steps import GENERATE, PROMPT, choose, done, generate, unfold
+from tests.browser.steps import GENERATE, PROMPT, choose, done, generate, number, set_number, unfold
 from tests.ui.test_fields import TYPED
 
 ACCORDION = "txt2img_sampler_parameters"
@@ -138,6 +138,27 @@ def test_it_is_used_like_a_number_field(page: Page) -> None:
         eta(page).fill(typed)
         eta(page).press(key)
         expect(eta(page)).to_have_value(shown)
+
+
+def test_what_lies_beyond_the_end_of_a_slider_is_sent_or_refused_as_it_was_typed(page: Page, server: Server) -> None:
+    jobs = len(server.studio.queue.jobs(limit=1000))
+    set_number(page, "cfg_scale", 50)
+    expect(number(page, "cfg_scale")).to_have_value("50")
+    generate(page, "a fox")
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.cfg_scale == 50
+    for typed in ("", "0", "1000"):
+        number(page, "steps").fill(typed)
+        number(page, "steps").press("Tab")
+        expect(number(page, "steps")).to_have_value(typed)
+        page.locator(GENERATE).click()
+        expect(page.locator("#txt2img_steps")).to_have_class(re.compile("ls-wrong"))
+        expect(number(page, "steps")).to_be_focused()
+    set_number(page, "steps", 7)
+    generate(page)
+    done(page, server)
+    assert server.studio.queue.jobs(limit=1)[0].request.steps == 7
+    assert len(server.studio.queue.jobs(limit=1000)) == jobs + 2
 
 
 def test_the_script_reads_what_is_typed_as_the_server_does(page: Page) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from studio.ui.static import assets_url
 from tests.browser.conftest import READY, Server, forget
 from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number
 
@@ -124,6 +125,7 @@ def test_embedding_cards_put_words_in_and_out(page: Page) -> None:
         (r"blurry, (SOFT \(V2\):1.2), dark", "blurry, dark"),
         (r"soft \(v2\), dark", "dark"),
         (r"<lora:soft \(v2\):1> a soft \(v2\)", r"<lora:soft \(v2\):1> a"),
+        (r"((soft \(v2\):1.1), blurry)", "(, blurry)"),
     ]:
         negative.fill(typed)
         expect(cards).to_have_attribute("aria-pressed", "true")
@@ -134,6 +136,39 @@ def test_embedding_cards_put_words_in_and_out(page: Page) -> None:
     expect(cards).to_have_attribute("aria-pressed", "false")
     negative.fill("")
     page.locator("#txt2img_embedding_search").fill("")
+
+
+TOGGLED = [
+    ("soft" + " " * 20_000 + "x", " " * 20_000 + "x"),
+    ("a" + " " * 20_000 + "soft", "a"),
+    ("soft " * 10_000 + "<x>", " <x>"),
+    ("(" * 20_000 + "soft", "(" * 20_000),
+    ("soft : " + "1" * 20_000 + " x", " : " + "1" * 20_000 + " x"),
+]
+"""Prompts, and what is left of them without the word `soft`; each in the time that it takes to read it."""
+
+
+def test_a_word_is_taken_out_of_whatever_stands_around_it(page: Page) -> None:
+    toggled = page.evaluate(
+        "async ([url, texts]) => { const { toggleWord } = await import(url); return texts.map((text) => toggleWord(text, 'soft')); }",
+        [f"{assets_url()}/weights.js", [text for text, _ in TOGGLED]],
+    )
+    assert toggled == [left.lstrip() for _, left in TOGGLED]
+
+
+def test_keys_that_write_a_letter_switch_nothing(page: Page) -> None:
+    """Option with L writes @ on a German Mac and ł on a Polish one."""
+    switch = page.locator("#txt2img_live_switch")
+    press = """(node, [code, key]) => node.dispatchEvent(
+        new KeyboardEvent("keydown", { code, key, altKey: true, bubbles: true, cancelable: true }))"""
+    for key, on in (("@", "false"), ("ł", "false"), ("¬", "true"), ("l", "false"), ("д", "true"), ("L", "false")):
+        written = page.locator(PROMPT).evaluate(press, ["KeyL", key])
+        assert written == (key in "@ł")
+        expect(switch).to_have_attribute("aria-pressed", on)
+    inspect = page.locator("#txt2img_inspect")
+    for key, open_ in (("ī", "false"), ("ˆ", "true"), ("Dead", "false")):
+        page.locator(PROMPT).evaluate(press, ["KeyI", key])
+        expect(inspect).to_have_attribute("aria-expanded", open_)
 
 
 def test_an_embedding_of_another_family_is_told(page: Page, server: Server) -> None:

@@ -84,6 +84,13 @@ def cancel(studio: StudioDep, job_id: int) -> JobRecord:
     return studio.queue.cancel(job_id)
 
 
+@router.post("/jobs/{job_id}/skip")
+def skip_batch(studio: StudioDep, job_id: int) -> JobRecord:
+    """Let this job go on with its next batch, if it runs."""
+    studio.queue.skip(job_id)
+    return studio.queue.job(job_id)
+
+
 @router.post("/jobs/{job_id}/retry")
 def retry(studio: StudioDep, job_id: int) -> JobRecord:
     """Ask for the same again, as a new job."""

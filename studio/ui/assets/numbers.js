@@ -15,8 +15,17 @@ export function typedNumber(text) {
   return Number.isFinite(number) ? number : bare;
 }
 
+/** A slider's number is pulled between the slider's ends when it is left: one that the field allows, or that is refused in words, stays as it was typed. */
+function keepOutside(event) {
+  const { target } = event;
+  if (!target.matches?.("input[type=number]") || !target.closest(".block")?.querySelector("input[type=range]")) return;
+  const { value, min, max } = target;
+  if (value === "" || Number(value) < Number(min) || Number(value) > Number(max)) event.stopImmediatePropagation();
+}
+
 /** What else a number field does: telephones show digits, the arrow keys go one step. `fields` are `{id, minimum, maximum, step}`. */
 export function installNumbers(fields) {
+  document.addEventListener("blur", keepOutside, true);
   const fieldOf = (node) => node.matches?.("input") && fields.find(({ id }) => node.closest(`#${id}`));
   for (const kind of ["pointerover", "focusin"]) {
     document.addEventListener(kind, ({ target }) => fieldOf(target) && (target.inputMode = "decimal"));

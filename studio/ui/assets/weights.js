@@ -98,28 +98,57 @@ export function toggleLora(text, name, weight) {
 const loraPattern = (name, flags = "") => new RegExp(`\\s?<lora:${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?::[^<>]*)?>`, flags);
 
 /** Whether `text` names the embedding, in whatever case. */
-export const hasWord = (text, word) => new RegExp(wordSource(word), "iu").test(text);
+export const hasWord = (text, word) => !wordsIn(text, word).next().done;
 
 /** `text` with the word of an embedding at its end, its brackets escaped; or without it, and the weight it had, when it was there. */
 export function toggleWord(text, word) {
-  const source = wordSource(word);
-  if (hasWord(text, word)) {
-    const weighted = String.raw`\(+\s*${source}\s*(?::\s*-?[\d.]+\s*)?\)+`;
-    const without = text.replace(new RegExp(`\\s*,?\\s*(?:${weighted}|${source})`, "giu"), "");
-    return without.replace(/^[\s,]+/, "");
+  const left = [];
+  let at = 0;
+  for (const [start, end] of wordsIn(text, word)) {
+    const [from, to] = withWeight(text, start, end);
+    left.push(text.slice(at, from).trimEnd().replace(/,$/, "").trimEnd());
+    at = to;
   }
+  if (at) return [...left, text.slice(at)].join("").replace(/^[\s,]+/, "");
   const before = text.trimEnd();
   return `${before}${!before ? "" : before.endsWith(",") ? " " : ", "}${word.replace(/[\\()[\]]/g, "\\$&")}`;
 }
 
-/** A whole word or words outside of tags; brackets must be escaped, else they weigh, and blanks may be any. */
+/** Where a word stands outside of tags, as [start, end]. Together with the rest it takes time that grows as the text does: a text may be of blanks, or of the word alone. */
+function* wordsIn(text, word) {
+  const angles = /[<>]/g;
+  let angle = -1; // where the next one stands
+  for (const { index, 0: found } of text.matchAll(new RegExp(wordSource(word), "giu"))) {
+    const end = index + found.length;
+    if (angle < end) {
+      angles.lastIndex = end;
+      angle = angles.exec(text)?.index ?? text.length;
+    }
+    if (text[angle] !== ">") yield [index, end];
+  }
+}
+
+/** What stands between `start` and `end`, with the brackets and the number that weigh it alone. */
+function withWeight(text, start, end) {
+  let inner = start;
+  while (/\s/.test(text[inner - 1] ?? "")) inner -= 1;
+  let open = 0;
+  while (text[inner - 1 - open] === "(" && !escaped(text, inner - 1 - open)) open += 1;
+  const rest = /\s*(?::\s*-?[\d.]+\s*)?(\)+)/y;
+  rest.lastIndex = end;
+  const closed = rest.exec(text)?.[1].length ?? 0;
+  const pairs = Math.min(open, closed);
+  return pairs ? [inner - pairs, rest.lastIndex - closed + pairs] : [start, end];
+}
+
+/** A whole word or words; brackets must be escaped, else they weigh, and blanks may be any. */
 function wordSource(word) {
   const literal = (sign) => (/[\\()[\]]/.test(sign) ? `\\\\\\${sign}` : sign.replace(/[.*+?^${}|/]/, "\\$&"));
   const inner = word.trim().split(/\s+/).map((part) => [...part].map(literal).join("")).join("\\s+");
   const edge = String.raw`[\p{L}\p{N}_]`;
   const starts = new RegExp(`^${edge}`, "u").test(word.trim());
   const ends = new RegExp(`${edge}$`, "u").test(word.trim());
-  return `${starts ? `(?<!${edge})` : ""}${inner}${ends ? `(?!${edge})` : ""}(?![^<>]*>)`;
+  return `${starts ? `(?<!${edge})` : ""}${inner}${ends ? `(?!${edge})` : ""}`;
 }
 
 const KINDS = {
