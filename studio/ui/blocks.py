@@ -79,6 +79,18 @@ def build_blocks(studio: Studio) -> gr.Blocks:
     return page
 
 
+def folds(page: gr.Blocks) -> dict[str, str]:
+    """The accordion in which an element stands, by both element ids; Gradio draws what is in it when it is first opened."""
+    found: dict[str, str] = {}
+    for block in page.blocks.values():
+        around = block.parent
+        while around is not None and not isinstance(around, gr.Accordion):
+            around = around.parent
+        if block.elem_id and around is not None and around.elem_id:
+            found[block.elem_id] = around.elem_id
+    return found
+
+
 def _quick_row(studio: Studio, form: Form, fresh: GenerationRequest) -> gr.Button:
     """Brand, checkpoint with refresh, VAE, clip skip; the script adds worker, queue and theme. Returns refresh."""
     with gr.Row(elem_id="quicksettings", elem_classes=["ls-quick"]):

@@ -20,7 +20,7 @@ from studio.samplers import find_sampler, find_schedule
 from studio.schema.faces import DEFAULT_WEIGHT
 from studio.schema.parts import BUILT_IN
 from studio.schema.request import RunOptions
-from studio.settings import Settings
+from studio.settings import Settings, updated
 from studio.ui.form import Form, Lookup, complete, library_choices, model_choices, possible
 from studio.upscalers import find_upscaler
 
@@ -101,8 +101,15 @@ class Handlers:
         return self._with_lists(self._say({"refreshed": True, "notes": [said, *self._style_notes()]}))
 
     def change_setting(self, name: str, value: Any) -> Updates:
-        """Store one setting."""
-        fresh = self.studio.update_settings({name: value}, over_http=True)
+        """Store one setting. What is stored already is said without the settings: nothing has changed."""
+        now = self.studio.settings
+        try:
+            if name in http_settings(now) and getattr(updated(now, {name: value}), name) == getattr(now, name):
+                return self._say({"setting": name})
+            fresh = self.studio.update_settings({name: value}, over_http=True)
+        except StudioError as error:
+            error.field = f"setting:{name}"  # some have the name of a field of the form
+            raise
         return self._say({"setting": name, "settings": http_settings(fresh)})
 
     def _style_notes(self) -> list[str]:

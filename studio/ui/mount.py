@@ -51,7 +51,7 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
     import gradio as gr
     from starlette.staticfiles import StaticFiles
 
-    from studio.ui.blocks import build_blocks
+    from studio.ui.blocks import build_blocks, folds
     from studio.ui.handlers import http_settings
     from studio.ui.looks import LOOKS, number_fields
     from studio.ui.static import ASSETS, assets_url
@@ -73,6 +73,7 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
         "settings": http_settings(studio.settings),
         "numbers": number_fields(),
         "fields": {name: look.elem_id for name, look in LOOKS.items()},
+        "folds": folds(blocks),
         "folder": "" if studio.exposed else str(studio.paths.root),
     }
     mounted: FastAPI = gr.mount_gradio_app(

@@ -76,4 +76,4 @@ def drop(page: Page, selector: str, file: Path, kind: str = "image/png") -> None
 
 
 def messages(page: Page) -> list[str]:
-    return page.locator(".ls-toast p").all_inner_texts()
+    return page.locator(".ls-toast").locator("p, li").all_inner_texts()

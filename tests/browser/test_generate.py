@@ -7,7 +7,7 @@ import re
 import zipfile
 
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from studio.schema.parts import Refiner, Variation
 from tests.browser.conftest import READY, Open, Server
@@ -208,6 +208,65 @@ def test_interrupt_skip_and_a_way_back_to_what_runs(page: Page, server: Server) 
     done(page, server, "cancelled")
 
 
+def test_a_wish_to_stop_hits_the_job_it_was_meant_for(page: Page, server: Server) -> None:
+    server.engine.hold(before=2)
+    set_number(page, "batch_count", 2)
+    asked: list[Route] = []
+    for prompt in ("first to stop", "second to stop"):
+        generate(page, prompt)
+    expect(page.locator(".ls-job.run")).to_contain_text("first to stop")
+    page.locator(PROMPT).focus()
+    keep = re.compile("/(interrupt|cancel|skip)$")
+    page.route(keep, lambda route: asked.append(route))
+    with page.expect_request(keep):
+        page.keyboard.press("Alt+Enter")
+    with page.expect_request(keep):
+        page.keyboard.down("Escape")
+    first, second = sorted(server.studio.queue.jobs(active=True), key=lambda job: job.id)
+    server.studio.queue.cancel(first.id)
+    expect(page.locator(".ls-job.run")).to_contain_text("second to stop")
+    for _ in range(4):
+        page.keyboard.down("Escape")  # it repeats
+    page.keyboard.up("Escape")
+    assert len(asked) == 2
+    for route in asked:
+        route.fulfill(response=route.fetch())  # late
+    running = server.studio.queue.running()
+    assert running is not None and (running.job.id, running.asked) == (second.id, "none")
+    page.unroute(keep)
+    page.keyboard.press("Alt+Enter")
+    expect(page.locator(".ls-meta")).to_contain_text("image 2 of 2")
+    server.engine.go_on()
+    done(page, server)
+
+
+def test_who_stands_in_the_queue_keeps_the_place(page: Page, server: Server) -> None:
+    own = "document.activeElement === window.mine"
+    server.engine.hold(before=2)
+    for prompt in ("runs first", "is taken out", "stays"):
+        generate(page, prompt)
+    request = server.studio.queue.jobs(limit=1)[0].request
+    rows = page.locator(".ls-job.wait")
+    expect(rows).to_have_count(2)
+    rows.first.get_by_role("button").focus()
+    page.evaluate("window.mine = document.activeElement")
+    server.studio.submit(request.model_copy(update={"prompt": "comes later"}))
+    expect(rows).to_have_count(3)
+    assert page.evaluate(own)
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("stays")
+    expect(rows.first.get_by_role("button")).to_be_focused()
+    server.engine.go_on()
+    expect(page.locator(".ls-job")).to_have_count(0)
+    tile = page.locator(".ls-recent .ls-tile").first
+    tile.focus()
+    page.evaluate("window.mine = document.activeElement")
+    server.studio.submit(request.model_copy(update={"prompt": "comes last"}))
+    expect(tile).to_have_attribute("title", re.compile("comes last"))
+    assert page.evaluate(own)
+
+
 def test_a_failed_job_says_why_and_can_be_tried_again(page: Page, server: Server) -> None:
     generate(page, "fail once")
     row = page.locator(".ls-job.bad").first
@@ -215,7 +274,7 @@ def test_a_failed_job_says_why_and_can_be_tried_again(page: Page, server: Server
     expect(page.locator(".ls-warning")).to_contain_text("too little memory")
     expect(page.locator(PROMPT)).to_have_value("fail once")
     jobs = len(server.studio.queue.jobs(limit=1000))
-    row.get_by_role("button", name="retry").click()
+    row.get_by_role("button", name="retry").evaluate("(node) => { node.click(); node.click(); }")
     done(page, server, "failed")
     assert len(server.studio.queue.jobs(limit=1000)) == jobs + 1
     expect(page.locator(".ls-job.bad")).to_have_count(1)

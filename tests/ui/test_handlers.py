@@ -170,8 +170,12 @@ def test_refresh_looks_again(handlers: Handlers) -> None:
 def test_settings_are_stored(handlers: Handlers, studio: Studio) -> None:
     outcome = told(handlers, handlers.change_setting("default_steps", 31))
     assert outcome["settings"]["default_steps"] == studio.settings.default_steps == 31
-    with pytest.raises(SettingsError):
+    written = studio.paths.settings_file.stat().st_mtime_ns
+    assert told(handlers, handlers.change_setting("default_steps", "31")) == {"setting": "default_steps"}
+    assert studio.paths.settings_file.stat().st_mtime_ns == written
+    with pytest.raises(SettingsError) as refused:
         handlers.change_setting("default_steps", 0)
+    assert refused.value.field == "setting:default_steps"
     with pytest.raises(NotAllowed):
         handlers.change_setting("auth", "me:1234")
 

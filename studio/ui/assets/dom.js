@@ -56,23 +56,53 @@ export function setSource(image, url) {
   else image.removeAttribute("src");
 }
 
-let shelf = null;
+/**
+ * Make `nodes` the children of `parent`, in this order. What stays is not touched, and keeps the focus; where the focused child goes, the one that
+ * is of the same job gets it, else the next.
+ */
+export function arrange(parent, nodes) {
+  const focused = document.activeElement;
+  const before = [...parent.children];
+  const place = before.findIndex((child) => child.contains(focused));
+  for (const child of before) if (!nodes.includes(child)) child.remove();
+  nodes.forEach((node, index) => parent.children[index] === node || parent.insertBefore(node, parent.children[index] ?? null));
+  if (place < 0 || document.activeElement === focused) return;
+  const { job } = before[place].dataset;
+  const heir = nodes.find((node) => job && node.dataset.job === job) ?? before.slice(place).find((child) => nodes.includes(child)) ?? nodes.at(-1);
+  if (parent.contains(focused)) focused.focus();
+  else (heir?.matches("button") ? heir : heir?.querySelector("button"))?.focus();
+}
+
+const MOST_TOASTS = 4;
+const TOAST_SECONDS = { info: 4.5, good: 4.5, warn: 9, bad: Infinity, wait: Infinity };
+const ACTION_SECONDS = 15;
+const LINE_SECONDS = 2;
+const LOOK_AGAIN_SECONDS = 3;
+
+// It is on the page before anything is said: readers of the screen tell only what changes in a region that they know.
+const shelf = el("div", { class: "ls-toasts", role: "status", "aria-live": "polite" });
+const placeShelf = () => {
+  const home = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body; // an open dialog covers all else
+  if (shelf.parentElement !== home) home.append(shelf);
+};
+placeShelf();
+document.addEventListener("close", placeShelf, true);
+shelf.addEventListener("click", (event) => event.stopPropagation()); // it is no click on the dialog
 
 /**
- * A message at the foot of the page. `kind`: "info", "good", "warn" or "bad"; errors stay longer.
- * `action`: `{words, run}` adds a button. Returns a function that takes the message away.
+ * A message at the foot of the page; several lines become a list. `kind`: "info", "good" and "warn" go by themselves, unless they are pointed at or have the focus; "bad" stays
+ * until it is closed or the next "good", "wait" until it is taken away. `action`: `{words, run}` adds a button. Returns a function that takes the message away.
  */
 export function toast(text, kind = "info", action = null) {
-  if (!text) return () => {};
-  if (!shelf) {
-    shelf = el("div", { class: "ls-toasts", role: "status", "aria-live": "polite" });
-    document.body.append(shelf);
-  }
-  const same = [...shelf.children].find((child) => child.dataset.text === text);
-  same?.remove();
-  const note = el("div", { class: `ls-toast ${kind}`, data: { text }, role: kind === "bad" ? "alert" : null });
+  const lines = [text].flat().filter(Boolean);
+  if (!lines.length) return () => {};
+  placeShelf();
+  if (kind === "good") forgive();
+  const key = lines.join("\n");
+  [...shelf.children].find((child) => child.dataset.text === key)?.remove();
+  const note = el("div", { class: `ls-toast ${kind}`, data: { text: key }, role: kind === "bad" ? "alert" : null });
   const close = () => note.remove();
-  note.append(icon(kind === "bad" || kind === "warn" ? "warn" : "info"), el("p", {}, text));
+  note.append(icon(kind === "bad" || kind === "warn" ? "warn" : "info"), lines.length > 1 ? el("ul", {}, lines.map((line) => el("li", {}, line))) : el("p", {}, lines[0]));
   if (action) {
     const run = () => {
       close();
@@ -81,27 +111,37 @@ export function toast(text, kind = "info", action = null) {
     note.append(button(action.words, run, { kind: "small" }));
   }
   note.append(button("", close, { picture: "close", title: "Close", kind: "bare" }));
+  const others = [...shelf.children];
   shelf.append(note);
-  while (shelf.children.length > 4) shelf.firstChild.remove();
-  let left = setTimeout(close, kind === "bad" ? 12000 : kind === "warn" ? 9000 : 4500);
-  note.addEventListener("mouseenter", () => clearTimeout(left));
-  note.addEventListener("mouseleave", () => (left = setTimeout(close, 3000)));
+  if (others.length >= MOST_TOASTS) (others.find((other) => !other.matches(".bad, .wait")) ?? others[0]).remove();
+  const later = (seconds) => Number.isFinite(seconds) && setTimeout(() => (note.matches(":hover, :focus-within") ? later(LOOK_AGAIN_SECONDS) : close()), seconds * 1000);
+  later(Math.max(TOAST_SECONDS[kind] + LINE_SECONDS * (lines.length - 1), action ? ACTION_SECONDS : 0));
   return close;
+}
+
+/** Something went well: what was wrong before is no longer said. */
+export function forgive() {
+  shelf.querySelectorAll(".bad").forEach((note) => note.remove());
 }
 
 /** Put text on the clipboard, also where the page is not served securely. */
 export async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const area = el("textarea", { class: "ls-offscreen", "aria-hidden": "true" });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
-  toast("Copied.", "good");
+  const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+  if (copied || copySelected(text)) toast("Copied.", "good");
+  else toast("Could not copy; select the text and copy it yourself.", "warn");
+}
+
+/** Copy by way of a field that is selected for a moment. Whether that worked. */
+function copySelected(text) {
+  const focused = document.activeElement;
+  const area = el("textarea", { class: "ls-offscreen", "aria-hidden": "true" });
+  area.value = text;
+  (focused?.closest("dialog") ?? document.body).append(area); // outside of an open dialog nothing can be selected
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  focused?.focus({ preventScroll: true });
+  return copied;
 }
 
 /** Start a download without leaving the page. */

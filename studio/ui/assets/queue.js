@@ -1,7 +1,7 @@
 // The queue card (what runs, what waits, what went wrong) and the pictures of the last jobs.
 
 import * as api from "./api.js";
-import { button, duration, el, icon, inFrame, plural, setSource, setText, show, toast } from "./dom.js";
+import { arrange, button, duration, el, icon, inFrame, plural, setSource, setText, show, toast } from "./dom.js";
 import { finalSize } from "./hires.js";
 import { browser } from "./storage.js";
 import { pictureCount, secondsLeft } from "./store.js";
@@ -64,7 +64,7 @@ export class QueueCard {
     if (kind === "bad") {
       place.append(icon("warn"));
       row.append(
-        button("retry", () => this.#retry(job), { kind: "small", title: "Put it into the queue again" }),
+        button("retry", ({ currentTarget }) => this.#retry(job, currentTarget), { kind: "small", title: "Put it into the queue again" }),
         button("", () => this.#dismiss(job), { picture: "close", kind: "bare", title: "Put aside" }),
       );
     } else {
@@ -109,8 +109,10 @@ export class QueueCard {
     await told(api.cancelJob(job.id));
   }
 
-  async #retry(job) {
+  async #retry(job, pressed) {
+    pressed.disabled = true; // pressed twice, it would be painted twice
     if (await told(api.retryJob(job.id))) this.#dismiss(job);
+    else pressed.disabled = false;
   }
 
   #dismiss(job) {
@@ -148,6 +150,5 @@ function keyed(parent, items, keyOf, make) {
     }
     return child;
   });
-  const same = wanted.length === parent.children.length && wanted.every((child, index) => child === parent.children[index]);
-  if (!same) parent.replaceChildren(...wanted);
+  arrange(parent, wanted);
 }

@@ -1,6 +1,6 @@
 // The list of training runs: what trains, what waits, what has ended; each with what can be done next.
 
-import { button, duration, el, setText, show } from "./dom.js";
+import { arrange, button, duration, el, setText, show } from "./dom.js";
 import { LIVING, numberText, RESUMABLE, whereText } from "./train-store.js";
 
 const MARKS = { running: "●", paused: "◖", queued: "○", stopped: "■", interrupted: "◐", failed: "✕", finished: "✓" };
@@ -46,8 +46,7 @@ export class RunList {
       this.#update(row, run, run.id === selected);
       return row;
     });
-    const same = wanted.length === this.rows.children.length && wanted.every((row, index) => row === this.rows.children[index]);
-    if (!same) this.rows.replaceChildren(...wanted);
+    arrange(this.rows, wanted);
   }
 
   #row(run) {
