@@ -76,7 +76,9 @@ def test_a_form_that_was_not_answered_goes_on(open_page: Open, server: Server) -
     page.locator(PROMPT).fill("a boat")
     page.route("**/gradio_api/**", lambda route: route.abort())
     page.locator(GENERATE).click()
-    expect(page.locator(".ls-toast.bad")).to_have_text(re.compile("The server does not answer. What stands in the form"))
+    expect(page.locator(".ls-toast.bad")).to_have_text(
+        re.compile("The server does not answer. What stands in the form")
+    )
     page.locator("#refresh_sd_model_checkpoint").click()
     page.locator(PROMPT).fill("a boat at night")
     page.unroute("**/gradio_api/**")

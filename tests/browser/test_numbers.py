@@ -117,13 +117,13 @@ def test_live_gets_the_number_or_nothing(open_page: Open) -> None:
     expect(eta(page)).to_have_value("")
     page.locator(PROMPT).fill("a sun")
     page.locator("#txt2img_live_switch").click()
-    for typed, number in ((None, None), ("0,25", 0.25), ("", None), ("abc", "abc")):
+    for typed, value in ((None, None), ("0,25", 0.25), ("", None), ("abc", "abc")):
         bodies.clear()
         if typed is not None:
             eta(page).fill(typed)
         while not bodies:
             page.wait_for_timeout(50)
-        assert bodies[-1] == number
+        assert bodies[-1] == value
     expect(page.locator(".ls-livewords")).to_contain_text("eta = 'abc' is not possible")
 
 
