@@ -305,7 +305,7 @@ def test_bad_values_get_a_message_and_nothing_is_lost(page: Page, server: Server
     expect(page.locator("#txt2img_prompt")).to_have_class(re.compile("ls-wrong"))
     page.locator(PROMPT).fill("x" * 60_000)
     page.locator(GENERATE).click()
-    expect(page.locator(".ls-toast.bad", has_text="50000 characters")).to_be_visible()
+    expect(page.locator(".ls-toast.bad", has_text="50,000 characters")).to_be_visible()
     assert len(page.locator(PROMPT).input_value()) == 60_000
     page.locator(PROMPT).fill("still here")
     number(page, "seed").fill("99999999999")
