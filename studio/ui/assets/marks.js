@@ -26,10 +26,12 @@ export function installHelp() {
   const bubble = el("div", { class: "ls-help", "aria-hidden": "true", hidden: true });
   document.body.append(bubble);
   const hide = () => (bubble.hidden = true);
+  let place = () => {};
   let keys = false; // whether the keyboard was used last
   document.addEventListener("keydown", () => (keys = true), true);
   document.addEventListener("pointerdown", () => (keys = false), true);
-  for (const kind of ["focusout", "pointerdown", "scroll"]) document.addEventListener(kind, hide, true);
+  for (const kind of ["focusout", "pointerdown"]) document.addEventListener(kind, hide, true);
+  document.addEventListener("scroll", () => bubble.hidden || place(), true); // a field that is come to may have to be scrolled to
   let known = 0;
   document.addEventListener("focusin", ({ target }) => {
     const block = target.closest(".block.padded");
@@ -37,13 +39,15 @@ export function installHelp() {
     if (!info?.textContent.trim()) return;
     info.id ||= `ls_help_${(known += 1)}`;
     describe(target, info.id, true);
-    if (keys) showBelow(bubble, block, info.textContent.trim());
+    if (!keys) return;
+    bubble.textContent = info.textContent.trim();
+    bubble.hidden = false;
+    place = () => putBelow(bubble, block);
+    place();
   });
 }
 
-function showBelow(bubble, block, text) {
-  bubble.textContent = text;
-  bubble.hidden = false;
+function putBelow(bubble, block) {
   const { left, top, bottom } = block.getBoundingClientRect();
   const { offsetWidth, offsetHeight } = bubble;
   bubble.style.left = `${Math.max(0, Math.min(left, document.documentElement.clientWidth - offsetWidth))}px`;
