@@ -45,7 +45,7 @@ _COLOURS = {
     "link_text_color_visited": "accent",
     "checkbox_background_color": "bg",
     "checkbox_background_color_selected": "go",
-    "checkbox_border_color": "line-strong",
+    "checkbox_border_color": "check",
     "checkbox_border_color_selected": "go",
     "checkbox_label_background_fill": "raise",
     "checkbox_label_background_fill_hover": "hover",
