@@ -242,7 +242,7 @@ def test_a_mask_stays_with_its_picture(open_page: Open, server: Server, tmp_path
 
 def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) -> None:
     tab(page, "Library")
-    expect(page.locator(".ls-gallery")).to_be_visible()
+    expect(page.locator("[data-panel=library] header")).to_contain_text(re.compile("no pictures yet|shown"))
     images = server.studio.queue.images(limit=3)
     records = [image.model_dump(mode="json") for image in images] or [{}]
     pages = [[{**records[0], "id": 1000 - at, "url": "/studio/v1/images/0.png", "infotext": str(at)} for at in part]
@@ -250,13 +250,32 @@ def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) ->
     page.route("**/studio/v1/images/0.png", lambda route: route.fulfill(status=204))
     page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages["before" in route.request.url]))
     page.get_by_role("button", name="refresh").click()
-    tiles = page.locator(".ls-gallery > .ls-tile")
+    tiles = page.locator(".ls-gallery .ls-tile")
     expect(tiles).to_have_count(48)
     page.unroute("**/studio/v1/images?*")
     page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages[1]))
     page.get_by_role("button", name="older pictures").evaluate("(node) => { node.click(); node.click(); }")
     expect(tiles).to_have_count(60)
     page.wait_for_timeout(200)
+    expect(tiles).to_have_count(60)
+    # Scrolling is no return to the tab: nothing is read, and nothing is lost. A return brings what is new and takes what was deleted.
+    page.unroute("**/studio/v1/images?*")
+    changed = [{**pages[0][0], "id": 1001, "infotext": "newest"}, *pages[0][:3], *pages[0][4:48]]
+    asked: list[str] = []
+    page.route("**/studio/v1/images?*", lambda route: (asked.append(route.request.url), route.fulfill(json=changed)))
+    page.set_viewport_size({"width": 800, "height": 500})
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("[data-panel=library] header")).not_to_be_in_viewport()
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.locator("[data-panel=library] header")).to_be_in_viewport()
+    page.wait_for_timeout(200)
+    expect(tiles).to_have_count(60)
+    assert asked == []
+    tab(page, "txt2img")
+    tab(page, "Library")
+    expect(tiles.first).to_have_attribute("title", "newest")
+    expect(page.get_by_role("listitem").filter(has=page.get_by_title("3", exact=True))).to_have_count(0)
+    expect(page.get_by_role("listitem").filter(has=page.get_by_title("59", exact=True))).to_have_count(1)
     expect(tiles).to_have_count(60)
 
 

@@ -131,12 +131,24 @@ def test_read_and_clear(page: Page) -> None:
 
 def test_library_pictures_go_back_into_the_form(picture: Path, page: Page) -> None:
     tab(page, "Library")
-    tile = page.get_by_role("listitem", name="a (red fox:1.2),").first
+    tile = page.locator(".ls-gallery").get_by_role("button", name="a (red fox:1.2),").first
     tile.click()
     detail = page.locator(".ls-detail")
     expect(detail).to_contain_text("Seed: 32")
     expect(detail).to_contain_text(str(picture.parent))
-    detail.get_by_role("button", name="Send to txt2img").click()
+    detail.get_by_role("button", name="Close").click()
+    expect(tile).to_be_focused()
+    page.set_viewport_size({"width": 390, "height": 844})
+    last = page.locator(".ls-gallery .ls-tile").last
+    last.focus()
+    page.keyboard.press("Enter")
+    expect(detail).to_be_focused()
+    send = detail.get_by_role("button", name="Send to txt2img")
+    expect(send).to_be_in_viewport()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    tile.click()
+    expect(send).to_be_in_viewport()
+    send.click()
     expect(page.locator(PROMPT)).to_be_visible()
     expect(number(page, "seed")).to_have_value("32")
 

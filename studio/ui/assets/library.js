@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, bytes, copy, debounce, el, plural, setSource, setText, show, toast, turns } from "./dom.js";
+import { choose, installArrows } from "./roving.js";
 
 const PAGE = 48;
 export const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", sdxl_refiner: "SDXL refiner", unknown: "unknown" };
@@ -29,30 +30,37 @@ export class Library {
   }
 
   mount(panel) {
-    this.tabs = KINDS.map(([kind, words]) => button(words, () => this.#choose(kind), { kind: "chip", role: "tab", id: `library_${kind}` }));
+    this.tabs = KINDS.map(([kind, words]) => button(words, () => this.#turn(kind), { kind: "chip", role: "tab", id: `library_${kind}`, "aria-controls": "library_body" }));
     this.search = el("input", { type: "search", class: "ls-search", placeholder: "search…", "aria-label": "Search the library" });
     this.count = el("span", { class: "ls-faint" });
     this.grid = el("div", { class: "ls-gallery", role: "list" });
     this.more = button("older pictures", () => this.#page(), { kind: "small" });
-    this.detail = el("aside", { class: "ls-card ls-detail", hidden: true });
+    this.detail = el("aside", { class: "ls-card ls-detail", tabindex: "-1", "aria-label": "The chosen picture", hidden: true });
     this.list = el("div", { class: "ls-models", role: "list" });
     this.search.addEventListener("input", debounce(() => this.#draw(), 120));
     const head = el(
       "header",
       { class: "ls-card ls-library-head" },
-      el("div", { class: "ls-chips", role: "tablist" }, this.tabs),
+      el("div", { class: "ls-chips", role: "tablist", "aria-label": "What is listed" }, this.tabs),
       this.search,
       this.count,
       button("refresh", () => this.reload(true), { picture: "refresh", kind: "small", title: "Look for new files" }),
     );
-    const body = el("div", { class: "ls-library-body" }, el("div", { class: "ls-library-main" }, this.grid, this.more, this.list), this.detail);
-    panel.replaceChildren(head, body);
-    new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.#opened()).observe(head);
+    this.body = el("div", { class: "ls-library-body", role: "tabpanel", id: "library_body" }, el("div", { class: "ls-library-main" }, this.grid, this.more, this.list), this.detail);
+    panel.replaceChildren(head, this.body);
+    installArrows(head, "[role=tab]", (tab) => tab.click());
+    // All of the panel: it leaves the window only when another tab of the page is opened, not when somebody scrolls.
+    new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.#opened()).observe(panel);
   }
 
   #opened() {
     if (!this.#loaded) this.reload();
-    else if (this.#shown === "pictures") this.#fresh();
+    else if (this.#shown === "pictures") this.#newer();
+  }
+
+  #turn(kind) {
+    this.#choose(kind);
+    if (kind === "pictures") this.#newer();
   }
 
   async reload(look = false) {
@@ -76,7 +84,9 @@ export class Library {
 
   #choose(kind) {
     this.#shown = kind;
-    this.tabs.forEach((tab, index) => tab.setAttribute("aria-selected", String(KINDS[index][0] === kind)));
+    const tab = this.tabs[KINDS.findIndex(([name]) => name === kind)];
+    choose(this.tabs, tab);
+    this.body.setAttribute("aria-labelledby", tab.id);
     const pictures = kind === "pictures";
     show(this.grid, pictures);
     show(this.more, pictures && this.#before !== null);
@@ -149,16 +159,46 @@ export class Library {
     this.#draw();
   }
 
+  /** What was painted or deleted since the newest pictures were read; the older ones below them stay. */
+  async #newer() {
+    let images;
+    try {
+      images = await api.images(PAGE);
+    } catch (error) {
+      toast(error.message, "bad");
+      return;
+    }
+    const known = new Map([...this.grid.children].map((place) => [Number(place.dataset.image), place]));
+    const full = images.length === PAGE;
+    if (full && !images.some((image) => known.has(image.id))) {
+      await this.#fresh(); // more than a page: there may be others between those and the ones that are shown
+      return;
+    }
+    const listed = new Set(images.map((image) => image.id));
+    const [oldest, newest] = [full ? images.at(-1).id : 0, images[0]?.id ?? Infinity];
+    for (const [id, place] of known) if (id >= oldest && id <= newest && !listed.has(id)) place.remove();
+    const first = Math.max(0, ...known.keys());
+    this.grid.prepend(...images.filter((image) => image.id > first).map((image) => this.#tile(image)));
+    this.#draw();
+  }
+
   #tile(image) {
     const picture = el("img", { alt: "", loading: "lazy" });
     setSource(picture, api.local(image.url));
     const words = image.infotext.split("\n")[0].slice(0, 200) || "picture without prompt";
-    const tile = el("button", { type: "button", class: "ls-tile", role: "listitem", title: words, "aria-label": words }, picture);
+    const tile = el("button", { type: "button", class: "ls-tile", title: words, "aria-label": words }, picture);
     tile.addEventListener("click", () => {
-      for (const other of this.grid.children) other.classList.toggle("now", other === tile);
+      this.#mark(tile);
       this.#detail(image);
     });
-    return tile;
+    return el("div", { role: "listitem", data: { image: image.id } }, tile);
+  }
+
+  /** Mark the tile of the picture that is looked at. */
+  #mark(tile) {
+    this.chosen?.classList.remove("now");
+    this.chosen = tile;
+    tile?.classList.add("now");
   }
 
   #detail(image) {
@@ -166,7 +206,7 @@ export class Library {
     const runs = el("div", { class: "ls-actions", hidden: true });
     this.actions.trained.fill(runs, image.infotext);
     this.detail.replaceChildren(
-      el("a", { href: url, target: "_blank", rel: "noopener", class: "ls-detail-picture" }, el("img", { src: url, alt: "" })),
+      el("a", { href: url, target: "_blank", rel: "noopener", class: "ls-detail-picture" }, el("img", { src: url, alt: "", width: image.width, height: image.height })),
       el(
         "div",
         { class: "ls-actions" },
@@ -181,11 +221,14 @@ export class Library {
       image.path ? el("small", { class: "ls-faint ls-path" }, image.path) : null,
     );
     show(this.detail, true);
+    this.detail.focus(); // which brings it into sight: in a narrow window it is above the pictures, and a screen below
   }
 
   #closeDetail() {
+    const { chosen } = this;
+    this.#mark(null);
     this.detail.replaceChildren();
     show(this.detail, false);
-    for (const tile of this.grid.children) tile.classList.remove("now");
+    chosen.focus();
   }
 }
