@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { chunkCards, weightText } from "./chunks.js";
 import { button, debounce, el, icon, plural, setText, show } from "./dom.js";
 import { area, type } from "./prompt.js";
+import { choose, installArrows } from "./roving.js";
 import { browser } from "./storage.js";
 import { hasSchedule, stepsText, Wordings } from "./wordings.js";
 
@@ -46,19 +47,15 @@ export class Inspector {
     this.chunks = el("div", { class: "ls-chunklist" });
     this.notes = el("ul", { class: "ls-notes" });
     this.body = el("div", { role: "tabpanel", class: "ls-inspector-body", id: "ls_inspector_body" }, this.mentions, this.drawn, this.wordings.root, this.about, this.chunks, this.notes);
-    panel.replaceChildren(el("header", {}, el("div", { class: "ls-chips", role: "tablist", "aria-label": "Which prompt" }, Object.values(this.tabs)), this.status), this.trouble, this.body);
+    const list = el("div", { class: "ls-chips", role: "tablist", "aria-label": "Which prompt" }, Object.values(this.tabs));
+    installArrows(list, "[role=tab]", (tab) => tab.click());
+    panel.replaceChildren(el("header", {}, list, this.status), this.trouble, this.body);
     this.#open(browser.get(OPEN) === "yes");
   }
 
   #tab(side, words) {
     const tab = el("button", { type: "button", role: "tab", class: "ls-btn chip", "aria-selected": String(side === this.#side), "aria-controls": "ls_inspector_body", tabindex: side === this.#side ? "0" : "-1", data: { side } }, words, el("span", { class: "ls-wrongs", hidden: true }));
     tab.addEventListener("click", () => this.#turn(side));
-    tab.addEventListener("keydown", (event) => {
-      if (!["ArrowLeft", "ArrowRight"].includes(event.key)) return;
-      event.preventDefault();
-      this.#turn(Object.keys(SIDES).find((other) => other !== this.#side));
-      this.tabs[this.#side].focus();
-    });
     return tab;
   }
 
@@ -117,10 +114,7 @@ export class Inspector {
 
   #turn(side) {
     this.#side = side;
-    for (const [name, tab] of Object.entries(this.tabs)) {
-      tab.setAttribute("aria-selected", String(name === side));
-      tab.tabIndex = name === side ? 0 : -1;
-    }
+    choose(Object.values(this.tabs), this.tabs[side]);
     if (this.#answer) this.#draw();
   }
 

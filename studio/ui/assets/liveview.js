@@ -39,7 +39,8 @@ export class LiveView {
     this.frame = panel.querySelector(".ls-stage");
     this.image = el("img", { class: "ls-livepicture", alt: "" });
     this.caption = el("span", { class: "ls-livecaption" });
-    this.cover = el("div", { class: "ls-livecover" }, this.image, this.caption);
+    const enlarge = button("enlarge", () => {}, { picture: "open", kind: "small ls-enlarge", title: "Enlarge the live picture (Enter)" }); // as a click anywhere here
+    this.cover = el("div", { class: "ls-livecover" }, this.image, this.caption, enlarge);
     this.facts = el("span");
     this.meta = el("div", { class: "ls-livemeta" }, this.facts, button("keep", this.generate, { picture: "save", kind: "small", title: "Generate: paint it with all steps, and save it (Ctrl ↵)" }));
     this.lightbox = new Lightbox({ save: () => this.live.picture && download(this.live.picture.url) });

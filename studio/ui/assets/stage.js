@@ -3,8 +3,9 @@
 import * as api from "./api.js";
 import { lineageNodes } from "./branch.js";
 import { canBranch, sizeOf } from "./hires.js";
+import { Frame } from "./frame.js";
 import { Lightbox } from "./lightbox.js";
-import { button, copy, download, el, inFrame, setSource, setText, show, sigmaText, toast } from "./dom.js";
+import { button, copy, download, el, inFrame, setText, show, sigmaText, toast } from "./dom.js";
 import { newestPreview, pictureCount, picturesAtOnce } from "./store.js";
 import { StepTools } from "./steptools.js";
 import { Strip } from "./strip.js";
@@ -33,12 +34,8 @@ export class Stage {
   mount(panel) {
     this.strip = new Strip((step) => this.#scrub(step));
     this.tiles = new Tiles((index) => this.#choose(index));
+    this.frame = new Frame({ enlarge: () => this.#enlarge(), running: () => this.showRunning(), key: (event) => this.#key(event) });
     this.parts = {
-      frame: el("div", { class: "ls-stage", tabindex: "0", role: "button", "aria-label": "The picture; Enter enlarges it" }),
-      picture: el("img", { class: "ls-picture", alt: "" }),
-      empty: this.#emptyStage(),
-      badge: el("span", { class: "ls-badge" }),
-      live: button("Back to the running job", () => this.showRunning(), { kind: "small ls-live" }),
       bar: el("div", { class: "ls-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, el("i")),
       said: el("span"),
       speed: el("span"),
@@ -55,14 +52,11 @@ export class Stage {
     this.tools = new StepTools({ shown: () => this.#shown(), branch: this.actions.branch, save: () => this.#save(), changed: this.draw });
     p.scrub.append(p.play, p.slider, p.stepText, this.tools.root);
     p.buttons = this.#buttons();
-    p.frame.append(p.picture, p.empty, p.badge, p.live);
-    p.frame.addEventListener("click", (event) => event.target.closest("button") || this.#enlarge());
-    p.frame.addEventListener("keydown", (event) => event.target.closest("button") || this.#stageKey(event));
     p.slider.addEventListener("input", () => this.#scrub(this.#drawnAt(Number(p.slider.value))));
     this.panel = panel;
     panel.classList.add("ls-card");
     panel.replaceChildren(
-      p.frame,
+      this.frame.root,
       p.bar,
       el("div", { class: "ls-meta", "aria-live": "off" }, p.said, p.speed),
       this.strip.root,
@@ -75,16 +69,6 @@ export class Stage {
       p.info,
     );
     this.draw();
-  }
-
-  #emptyStage() {
-    return el(
-      "div",
-      { class: "ls-empty" },
-      el("span", { class: "ls-mark", "aria-hidden": "true" }),
-      el("b"),
-      el("p"),
-    );
   }
 
   #buttons() {
@@ -291,7 +275,7 @@ export class Stage {
     if (url) this.lightbox.show(url, this.image?.infotext ?? "");
   }
 
-  #stageKey(event) {
+  #key(event) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) this.#moveTo(this.index + by);
     else if (event.key === "Enter" || event.key === " ") this.#enlarge();
@@ -308,20 +292,17 @@ export class Stage {
     const request = job?.request;
     this.panel.dataset.job = job?.id ?? "";
     this.panel.dataset.status = job?.status ?? "";
-    p.frame.style.setProperty("--ratio", request ? sizeOf(request, this.image).join(" / ") : "16 / 10");
-    setSource(p.picture, url);
-    show(p.picture, Boolean(url));
-    const [title, words] = emptyText(job);
-    setText(p.empty.querySelector("b"), title);
-    setText(p.empty.querySelector("p"), words);
-    show(p.empty, !url && !this.#isLive);
-    p.frame.classList.toggle("waiting", this.#isLive && !url);
     const stepShown = this.step !== null;
-    show(p.badge, stepShown);
-    setText(p.badge, stepShown ? `step ${this.step}${this.tools.decoded(this.#place, this.step) ? " · full quality" : ""}` : "");
     const running = this.store.running;
-    show(p.live, Boolean(running) && !(this.follow && job === running));
-    p.picture.alt = request ? `${stepShown ? `Step ${this.step} of ` : ""}${request.prompt || "picture without prompt"}` : "";
+    this.frame.draw({
+      url,
+      alt: request ? `${stepShown ? `Step ${this.step} of ` : ""}${request.prompt || "picture without prompt"}` : "",
+      empty: emptyText(job),
+      painted: this.#isLive,
+      size: request ? sizeOf(request, this.image) : [16, 10],
+      badge: stepShown ? `step ${this.step}${this.tools.decoded(this.#place, this.step) ? " · full quality" : ""}` : "",
+      back: Boolean(running) && !(this.follow && job === running),
+    });
     this.#drawProgress();
     this.#drawSteps();
     this.tiles.draw(job, this.index);

@@ -15,12 +15,13 @@ export class Strip {
       if (cell?.dataset.url !== undefined && cell.querySelector("img").dataset.url) choose(Number(cell.dataset.step));
     });
     this.root.addEventListener("keydown", (event) => {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!by) return;
-      event.preventDefault();
       const drawn = this.drawn();
-      const at = drawn.indexOf(this.current);
-      const next = drawn[Math.max(0, Math.min(drawn.length - 1, (at < 0 ? drawn.length - 1 : at) + by))];
+      const last = drawn.length - 1;
+      const at = drawn.includes(this.current) ? drawn.indexOf(this.current) : last;
+      const wanted = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
+      if (wanted === undefined) return;
+      event.preventDefault();
+      const next = drawn[Math.max(0, Math.min(last, wanted))];
       if (next !== undefined) choose(next);
     });
   }
@@ -52,6 +53,7 @@ export class Strip {
         cell.marked = marked;
         cell.root.classList.toggle("now", marked);
         cell.root.setAttribute("aria-selected", String(marked));
+        if (marked) this.root.setAttribute("aria-activedescendant", cell.root.id);
       }
     }
     if (current && current !== this.#followed) this.#follow(current);
@@ -66,7 +68,7 @@ export class Strip {
       const sigma = el("small");
       const root = el(
         "div",
-        { class: "ls-cell empty", role: "option", "aria-selected": "false", "aria-label": `Step ${index + 1}`, data: { step: index + 1, url: "" } },
+        { class: "ls-cell empty", id: `ls_step_${index + 1}`, role: "option", "aria-selected": "false", "aria-label": `Step ${index + 1}`, data: { step: index + 1, url: "" } },
         el("span", { class: "ls-cell-picture" }, image),
         el("b", {}, String(index + 1)),
         sigma,

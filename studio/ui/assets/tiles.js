@@ -2,6 +2,7 @@
 
 import { gridUrl, local } from "./api.js";
 import { el, setSource, show } from "./dom.js";
+import { choose as mark, installArrows } from "./roving.js";
 import { newestPreview, pictureCount, picturesAtOnce } from "./store.js";
 
 export class Tiles {
@@ -16,6 +17,7 @@ export class Tiles {
       const tile = event.target.closest("[data-index]");
       if (tile) choose(Number(tile.dataset.index));
     });
+    installArrows(this.list, "[data-index]", (tile) => tile.click());
   }
 
   /** Draw the tiles of `job` (null: none) and mark picture `current`. A single picture needs no tile. */
@@ -35,8 +37,8 @@ export class Tiles {
       node.classList.toggle("empty", !image && !preview);
       node.classList.toggle("live", !image && batch === painting);
       node.classList.toggle("now", index === current);
-      node.setAttribute("aria-selected", String(index === current));
     }
+    mark(this.list.children, this.list.children[current]);
   }
 
   /** That of a plot, when nothing more comes. */
