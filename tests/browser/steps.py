@@ -60,19 +60,21 @@ def done(page: Page, server: Server, status: str = "done") -> None:
     expect(page.locator(STAGE)).to_have_attribute("data-status", status)
 
 
-def drop(page: Page, selector: str, file: Path, kind: str = "image/png") -> None:
-    """Drag a file onto an element and let go."""
-    page.evaluate(
-        """([selector, name, kind, data]) => {
+def drop(page: Page, selector: str, file: Path, kind: str = "image/png", address: str = "") -> bool:
+    """Drag a file, with the address that it has, onto an element and let go. Returns whether the page took it, so that the browser does not open it."""
+    taken: bool = page.evaluate(
+        """([selector, name, kind, data, address]) => {
             const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
             const carried = new DataTransfer();
+            if (address) carried.setData("text/uri-list", address);
             carried.items.add(new File([bytes], name, { type: kind }));
             const event = (type) => new DragEvent(type, { dataTransfer: carried, bubbles: true, cancelable: true });
             const target = document.querySelector(selector);
-            for (const type of ["dragenter", "dragover", "drop"]) target.dispatchEvent(event(type));
+            return ["dragenter", "dragover", "drop"].map((type) => !target.dispatchEvent(event(type))).at(-1);
         }""",
-        [selector, file.name, kind, base64.b64encode(file.read_bytes()).decode()],
+        [selector, file.name, kind, base64.b64encode(file.read_bytes()).decode(), address],
     )
+    return taken
 
 
 def messages(page: Page) -> list[str]:

@@ -97,11 +97,25 @@ def test_files_that_are_no_pictures_or_say_nothing(open_page: Open, tmp_path: Pa
     drop(page, PROMPT, note, "text/plain")
     expect(page.locator(PROMPT)).to_have_value("a mill")
     expect(number(page, "steps")).to_have_value("9")
+    # Beside every zone the page stays, and the stage, where people aim, is as good as the prompt.
+    page.locator(PROMPT).fill("something else")
+    own = page.evaluate("new URL('studio/v1/images/1.png', location.href).href")
+    assert drop(page, ".ls-stage", note, "text/plain", own)  # the stage's own picture, let go too early
+    page.wait_for_timeout(300)
+    assert page.locator(PROMPT).input_value() == "something else"
+    assert drop(page, ".ls-stage", note, "text/plain")
+    expect(page.locator(PROMPT)).to_have_value("a mill")
+    page.locator(PROMPT).fill("kept")
+    tab(page, "Library")
+    assert drop(page, "[data-panel=library]", note, "text/plain")
     tab(page, "PNG Info")
-    page.locator("#pnginfo_image").set_input_files(plain)
-    expect(page.locator("[data-panel=pnginfo]")).to_contain_text("no generation text")
+    assert drop(page, ".ls-pnginfo-result", plain)
+    result = page.locator(".ls-pnginfo-result")
+    expect(result).to_contain_text("no generation text")
+    expect(result).to_have_attribute("aria-live", "polite")
     page.locator("#pnginfo_image").set_input_files(broken)
-    expect(page.locator("[data-panel=pnginfo] .ls-warning")).to_be_visible()
+    expect(result.get_by_role("alert")).to_be_visible()
+    expect(page.locator(PROMPT)).to_have_value("kept")
 
 
 def test_read_and_clear(page: Page) -> None:

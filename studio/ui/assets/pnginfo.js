@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { button, bytes, copy, el, show, toast, turns } from "./dom.js";
 import { lineageWords } from "./branch.js";
+import { ownPicture } from "./drops.js";
 import { hiresWords } from "./hires.js";
 import { plotWords } from "./plot.js";
 import { check } from "./reproduce.js";
@@ -62,15 +63,15 @@ export class PngInfo {
     this.preview = el("img", { class: "ls-drop-picture", alt: "", hidden: true });
     this.words = el("div", { class: "ls-drop-words" }, el("span", { class: "ls-mark", "aria-hidden": "true" }), el("b", {}, "Drop a picture here"), el("p", {}, "or click to choose one, or paste it. PNG, JPEG and WebP; it does not leave this server."));
     this.zone = el("div", { class: "ls-drop", role: "button", tabindex: "0", "aria-label": "Drop or choose a picture" }, this.preview, this.words);
-    this.result = el("div", { class: "ls-pnginfo-result" });
-    this.#listen();
+    this.result = el("div", { class: "ls-pnginfo-result", "aria-live": "polite" });
+    this.#listen(panel);
     panel.classList.add("ls-two");
     panel.replaceChildren(el("section", { class: "ls-card" }, this.zone, this.input), this.result);
     this.#empty();
     this.isMounted();
   }
 
-  #listen() {
+  #listen(panel) {
     this.zone.addEventListener("click", () => this.input.click());
     this.zone.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
@@ -79,15 +80,17 @@ export class PngInfo {
     });
     this.input.addEventListener("change", () => this.input.files[0] && this.read(this.input.files[0]));
     for (const name of ["dragenter", "dragover"])
-      this.zone.addEventListener(name, (event) => {
+      panel.addEventListener(name, (event) => {
         event.preventDefault();
         this.zone.classList.add("ls-over");
       });
-    this.zone.addEventListener("dragleave", () => this.zone.classList.remove("ls-over"));
-    this.zone.addEventListener("drop", (event) => {
+    panel.addEventListener("dragleave", (event) => panel.contains(event.relatedTarget) || this.zone.classList.remove("ls-over"));
+    panel.addEventListener("drop", (event) => {
       event.preventDefault();
       this.zone.classList.remove("ls-over");
-      if (event.dataTransfer.files[0]) this.read(event.dataTransfer.files[0]);
+      const own = ownPicture(event.dataTransfer);
+      if (own !== null) this.readUrl(api.imageDownloadUrl(own));
+      else if (event.dataTransfer.files[0]) this.read(event.dataTransfer.files[0]);
     });
     document.addEventListener("paste", (event) => {
       const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
@@ -113,7 +116,7 @@ export class PngInfo {
       await this.preview.decode().catch(() => {});
       if (newest()) this.#show(info, file);
     } catch (error) {
-      if (newest()) this.result.replaceChildren(el("section", { class: "ls-card" }, el("p", { class: "ls-warning" }, error.message)));
+      if (newest()) this.result.replaceChildren(el("section", { class: "ls-card" }, el("p", { class: "ls-warning", role: "alert" }, error.message)));
     }
   }
 

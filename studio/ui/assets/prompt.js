@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, debounce, el, inFrame, setText, toast, turns } from "./dom.js";
+import { installDrops } from "./drops.js";
 import { changeWeight, pieces } from "./weights.js";
 
 const FIELDS = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt" };
@@ -56,6 +57,8 @@ export class Prompts {
       this.backs[name] = { back, node, paint };
       this.#acceptDrops(host);
     }
+    const open = () => Boolean(area().offsetParent) && !area().closest("[inert]");
+    installDrops({ open, read: (file) => this.readFile(file) });
   }
 
   /** `more` are buttons of others for the tool row. */

@@ -3,6 +3,7 @@
 
 import * as api from "./api.js";
 import { button, debounce, el, setText, show, toast } from "./dom.js";
+import { ownPicture } from "./drops.js";
 import { MaskPaint } from "./maskpaint.js";
 import { sizeFor } from "./sizes.js";
 import { Tools } from "./sourcetools.js";
@@ -10,7 +11,6 @@ import { Tools } from "./sourcetools.js";
 const KINDS = "image/png,image/jpeg,image/webp,image/avif,image/gif";
 const QUIET = 350; // ms after a stroke in which another one may begin before the mask is sent
 const LONGEST_WRITE = 3000; // ms that the form may take to show what is written into it
-const OWN_PICTURE = /studio\/v1\/images\/(\d+)\.png/;
 const NOTHING = { image: "", mask: "" };
 
 const same = (one, other) => one.image === other.image && one.mask === other.mask;
@@ -80,8 +80,8 @@ export class Source {
       event.preventDefault();
       panel.classList.remove("ls-over");
       const [file] = event.dataTransfer.files;
-      const own = event.dataTransfer.getData("text/uri-list").match(OWN_PICTURE);
-      if (own) this.finished(Number(own[1]));
+      const own = ownPicture(event.dataTransfer);
+      if (own !== null) this.finished(own);
       else if (file) this.choose(file);
     });
     document.addEventListener("paste", (event) => {
