@@ -52,6 +52,7 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
     from starlette.staticfiles import StaticFiles
 
     from studio.ui.blocks import build_blocks, folds
+    from studio.ui.folded import folded
     from studio.ui.handlers import http_settings
     from studio.ui.looks import LOOKS, number_fields
     from studio.ui.static import ASSETS, assets_url
@@ -67,13 +68,15 @@ def _mount(app: FastAPI, studio: Studio) -> FastAPI:
 
     app.mount(assets_url(), Assets(directory=ASSETS), name="page-assets")
     blocks = build_blocks(studio)
+    sections = folds(blocks)
     config = {
         "version": studio.version,
         "exposed": studio.exposed,
         "settings": http_settings(studio.settings),
         "numbers": number_fields(),
         "fields": {name: look.elem_id for name, look in LOOKS.items()},
-        "folds": folds(blocks),
+        "folds": sections,
+        "folded": folded(sections),
         "folder": "" if studio.exposed else str(studio.paths.root),
     }
     mounted: FastAPI = gr.mount_gradio_app(

@@ -13,7 +13,16 @@ from studio.ui.theme import make_theme
 TEXT, OUTLINE = 4.5, 3.0
 GROUNDS = ("bg", "panel", "raise", "hover")
 PAIRS = {
-    "text": (*GROUNDS, "accent-soft", "bad-soft", "weight", "edit", "tag", "stage", *(f"w{place}" for place in range(6))),
+    "text": (
+        *GROUNDS,
+        "accent-soft",
+        "bad-soft",
+        "weight",
+        "edit",
+        "tag",
+        "stage",
+        *(f"w{place}" for place in range(6)),
+    ),
     "dim": (*GROUNDS, "accent-soft", "weight", "edit", "tag", "stage"),
     "faint": (*GROUNDS, "accent-soft", "stage"),
     "accent": (*GROUNDS, "accent-soft"),

@@ -21,7 +21,8 @@ from studio.engine.fake import FakeEngine
 from studio.paths import Paths
 from studio.settings import Settings
 from studio.ui import static
-from studio.ui.blocks import build_blocks
+from studio.ui.blocks import build_blocks, folds
+from studio.ui.folded import folded
 from studio.ui.handlers import is_http
 from studio.ui.html import esc, inline_json, panel
 from studio.ui.looks import LOOKS
@@ -86,6 +87,21 @@ def test_ids_that_scripts_of_a1111_users_know(page: gr.Blocks) -> None:
               "xy_grid_swap_axes_button", "tab_txt2img", "tab_pnginfo", "tab_library", "tab_settings"}  # fmt: skip
     assert wanted <= ids
     assert {look.elem_id for look in LOOKS.values()} <= ids
+
+
+def test_sections_that_fold_know_their_fields_and_defaults(page: gr.Blocks) -> None:
+    found = folded(folds(page))
+    assert found["txt2img_subseed_show"] == {
+        "variation.seed": -1,
+        "variation.strength": 0,
+        "seed_resize.width": 0,
+        "seed_resize.height": 0,
+    }
+    assert set(found) == {
+        *("txt2img_subseed_show", "txt2img_refiner", "script_img2img_sd_upscale", "txt2img_sampler_parameters")
+    }
+    assert found["txt2img_sampler_parameters"].keys() >= {"sampler_options.eta", "rng", "text_encoders", "tiling"}
+    assert inline_json(found)
 
 
 def test_tabs(page: gr.Blocks) -> None:

@@ -6,6 +6,7 @@ import { Cards } from "./cards.js";
 import { el, forgive, plural, toast } from "./dom.js";
 import { Stream } from "./events.js";
 import { mountFacts } from "./facts.js";
+import { Folds } from "./folds.js";
 import { watchGradio } from "./gradio.js";
 import { Hires } from "./hires.js";
 import { Inspector } from "./inspector.js";
@@ -66,6 +67,7 @@ const sizes = new Sizes({
 });
 const prompts = new Prompts({ fill: fillForm, last: newestPicture });
 const inspector = new Inspector();
+const folds = new Folds();
 const hires = new Hires();
 const plot = new Plot(() => nested(form));
 const source = new Source({ put: (names) => put("source", names), size: (...size) => put("size", size), native });
@@ -269,10 +271,7 @@ const panels = {
   embeddings: (panel) => embeddings.mount(panel),
   live: (panel) => live.view.mountSwitch(panel),
   liveline: (panel) => live.view.mountLine(panel),
-  stage: (panel) => {
-    stage.mount(panel);
-    live.view.mountStage(panel);
-  },
+  stage: (panel) => void (stage.mount(panel), live.view.mountStage(panel)),
   queue: (panel) => queue.mount(panel),
   pnginfo: (panel) => pngInfo.mount(panel),
   library: (panel) => library.mount(panel),
@@ -300,6 +299,7 @@ const calls = {
     embeddings.update();
     inspector.update(form);
     branchChip.update(form);
+    folds.update(form);
     hires.update(form);
     plot.update(form);
     source.update(form);
@@ -362,6 +362,7 @@ function ready() {
   prompts.update({ prompt: area().value, negative_prompt: area("negative_prompt").value });
   watchButtons();
   installHelp();
+  folds.mount(document.getElementById("txt2img_settings"));
   installNumbers(Object.values(numbers));
   installSettings();
   document.getElementById("txt2img_generate").addEventListener("click", () => live.drop());
