@@ -125,7 +125,7 @@ def profile(browser: Browser) -> Iterator[BrowserContext]:
 def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iterator[Open]:
     """Open the page as a new visitor; at the end of the test nothing may have gone wrong in any of them.
 
-    `theme`, `width` and `height` are as given; `other` opens it in another browser; `expected` are parts of complaints
+    `theme`, `width` and `height` are as given; `other` opens it in another browser, `touch` on a phone; `expected` are parts of complaints
     that the test provokes.
     """
     visits: list[tuple[Page, list[str], tuple[str, ...]]] = []
@@ -136,9 +136,10 @@ def open_page(browser: Browser, profile: BrowserContext, server: Server) -> Iter
         width: int = 1440,
         height: int = 960,
         other: bool = False,
+        touch: bool = False,
         expected: tuple[str, ...] = (),
     ) -> Page:
-        page = (browser.new_context() if other else profile).new_page()
+        page = (browser.new_context(has_touch=touch, is_mobile=touch) if other or touch else profile).new_page()
         page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(45_000)  # a page takes seconds to load, on busy machines many
         complaints: list[str] = []

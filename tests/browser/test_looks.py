@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, Server
 from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab, unfold
-from tests.browser.views import DEVICES, VIEWS, look
+from tests.browser.views import DEVICES, VIEWS, fits, look
 
 
 @pytest.mark.slow
@@ -87,3 +91,41 @@ def test_a_server_that_went_away_is_said(open_page: Open) -> None:
     expect(page.locator(".ls-worker")).to_have_text("server not reachable")
     page.unroute("**/studio/v1/events")
     expect(page.locator(".ls-worker")).to_contain_text("ready")
+
+
+def test_fingers_little_motion_and_few_colours(open_page: Open) -> None:
+    page = open_page(touch=True, width=390, height=844)
+    style = "(node, [part, name]) => getComputedStyle(node, part)[name]"
+    sliders = page.locator("#txt2img_steps input[type=range]")
+    with Image.open(io.BytesIO(sliders.screenshot())) as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert pixels.shape[0] >= 24
+    coloured = (pixels.max(2) - pixels.min(2) > 60).sum(0)  # how many of each column are neither grey nor ground
+    assert coloured.max() >= 16, "a track alone is 4 px high: no thumb is drawn"
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("input:not([type=range], [type=checkbox], [type=file]), textarea, select")]
+            .filter((node) => node.offsetParent && parseFloat(getComputedStyle(node).fontSize) < 16).map((node) => node.outerHTML)"""
+    )
+    assert small == [], "iOS enlarges the page when one of these is touched"
+    prompt, back = (page.locator(f"#txt2img_prompt {part}") for part in ("textarea", ".ls-back"))
+    assert back.evaluate(style, [None, "fontSize"]) == prompt.evaluate(style, [None, "fontSize"])
+    fits(page)
+    said = """(node) => { node.previousSibling.className = "ls-dot bad"; node.textContent = "failed: a long reason ".repeat(9);
+        return node.scrollWidth <= node.clientWidth; }"""
+    assert page.locator(".ls-worker").evaluate(said), "why the worker failed is nowhere else"
+    tab(page, "Train")
+    page.wait_for_selector("form[data-ready=yes]")
+    assert page.locator("#train_name").evaluate(style, [None, "fontSize"]) == "16px"
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    icon = page.locator("#ls_theme .ls-i")
+    grounds = [node.evaluate(style, [None, "backgroundColor"]) for node in (icon, page.locator("#ls_theme"))]
+    assert grounds[0] != grounds[1], "an icon is the colour that its mask lets through"
+    tab(page, "Library")
+    for name, outline in {"models": "none", "pictures": "solid"}.items():
+        assert page.locator(f"#library_{name}").evaluate(style, [None, "outlineStyle"]) == outline
+    page.locator("#ls_queue_count").evaluate("(node) => node.classList.add('ls-flash')")
+    moving = "document.getAnimations().map((each) => each.animationName ?? each.transitionProperty)"
+    assert page.evaluate(moving) == []
+    page.evaluate("() => (Element.prototype.scrollIntoView = (how) => (window.how = how.behavior))")
+    page.locator("#ls_queue_count").click()
+    assert page.evaluate("window.how") == "auto"

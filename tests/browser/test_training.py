@@ -168,10 +168,33 @@ def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, 
     page.get_by_role("button", name="undo").click()
     expect(area).to_have_value("a cat")
     assert file.read_text().strip() == "a cat"
+    # What would else be told only to who points at it, or to nobody: names in lists, the reason of a failure.
+    data = page.locator("#train_data")
+    shutil.copy(folder / "cat.png", server.studio.paths.datasets / "discs" / "lynx.png")
+    wrong = {
+        "state": "done",
+        "written": 1,
+        "kept": 0,
+        "problems": ["dog.png: too dark"],
+        "problem_count": 3,
+        "done": 3,
+        "total": 3,
+    }
+    page.route("**/datasets/captioning", lambda route: route.fulfill(json=wrong))
+    page.locator("#train_look").click()
+    for head, line in {
+        "pictures without a caption": "moon.png",
+        "doubles": "cat.png = lynx.png",
+        "what went wrong": "too dark",
+    }.items():
+        data.get_by_text(head, exact=True).click()
+        expect(data.get_by_role("listitem").filter(has_text=line)).to_be_visible()
+    expect(data.get_by_text("and 2 more")).to_be_visible()
     (server.studio.paths.datasets / "empty").mkdir()
     fill(page, "data_path", "datasets/empty")
     page.locator("#train_look").click()
-    expect(page.locator("#train_data .ls-warning")).to_contain_text("empty holds no data set. Looked for: ")
+    expect(data.get_by_role("alert")).to_contain_text("empty holds no data set. Looked for: ")
+    expect(data.locator(".ls-data-facts")).to_have_text("")
 
 
 def test_curves_and_samples_follow_the_folder(
@@ -287,7 +310,9 @@ def test_from_a_picture_one_click_leads_to_the_run_of_its_lora(open_page: Open, 
         links = page.locator(STAGE).locator(".ls-trained")
         expect(links).to_have_text(["trained in scarlet", "trained in stranger-0123456789"])
         expect(links.last).to_be_disabled()
-        expect(links.last).to_have_attribute("title", re.compile("not in outputs/runs any more"))
+        links.last.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".ls-toast.warn")).to_contain_text("not in outputs/runs any more")
         links.first.click()
         expect(page.locator("#train_run_name")).to_have_text("scarlet")
         tab(page, "PNG Info")

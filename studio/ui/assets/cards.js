@@ -90,8 +90,8 @@ export class Cards {
         class: `ls-pick ls-${this.spec.kind}${item.problem ? " broken" : ""}`,
         title,
         "aria-pressed": "false",
-        disabled: Boolean(item.problem),
-        on: { click: () => this.spec.toggle(item) },
+        "aria-disabled": Boolean(item.problem) && "true", // it can be reached, and says why it is of no use
+        on: { click: () => (item.problem ? toast(`${item.name}: ${item.problem}`, "warn") : this.spec.toggle(item)) },
       },
       picture,
       el("span", { class: "ls-pick-name" }, item.name.split("/").at(-1)),

@@ -1,6 +1,7 @@
 // The right end of the quick row: worker, queue, colours; and the window's title.
 
 import { button, bytes, el, inFrame, setText, show } from "./dom.js";
+import { bring } from "./motion.js";
 import { browser } from "./storage.js";
 
 const THEME = "latent-studio-theme";
@@ -79,7 +80,7 @@ function toggleTheme() {
 
 function toQueue() {
   selectTab("txt2img");
-  document.getElementById("ls-queue-card")?.scrollIntoView({ behavior: "smooth", block: "center" });
+  bring(document.getElementById("ls-queue-card"), "center");
 }
 
 /** Go to a tab by its id. */

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { button, el, plural, setText, show, toast, turns } from "./dom.js";
 import { labelled } from "./train-form.js";
+import { lineList } from "./train-lines.js";
 
 const POLL_MS = 700;
 const TITLES = { "file-name": "words of the file name", blip: "BLIP, looks at the picture" };
@@ -25,10 +26,11 @@ export class CaptionerRow {
     this.go = button("write captions", () => this.#start(), { kind: "small", id: "train_captioner_go", title: "Describe every picture that has no caption" });
     this.end = button("stop", () => this.#ask(api.captioningStop()), { kind: "small", title: "Captions written so far stay" });
     this.words = el("p", { class: "ls-faint ls-hintline", role: "status", id: "train_captioner_says" });
+    this.problems = el("div", {});
     this.root = el("div", { class: "ls-captioner", hidden: true },
       el("div", { class: "ls-fields two" }, labelled("Captioner", this.choice, { help: "Writes captions to where the data set keeps them; they can be edited below afterwards" }),
         labelled("Replace captions that are there", this.replace, { kind: "switch" })),
-      el("div", { class: "ls-actions" }, this.go, this.end), this.words);
+      el("div", { class: "ls-actions" }, this.go, this.end), this.words, this.problems);
     this.choice.addEventListener("change", () => this.#draw(null));
     panel.append(this.root);
   }
@@ -86,7 +88,8 @@ export class CaptionerRow {
     this.go.disabled = running || Boolean(lacks);
     setText(this.words, running ? progress(task) : lacks || (task ? ending(task) : ""));
     this.words.classList.toggle("ls-bad", Boolean(lacks && !running) || task?.state === "failed");
-    this.words.title = task?.problems?.join("\n") ?? "";
+    const problems = task?.problems ?? [];
+    this.problems.replaceChildren(...(problems.length ? [lineList("what went wrong", problems, { more: task.problem_count - problems.length })] : []));
   }
 }
 

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { button, bytes, el, plural, setText, show, toast, turns } from "./dom.js";
 import { CaptionerRow } from "./train-captioner.js";
 import { labelled } from "./train-form.js";
+import { lineList } from "./train-lines.js";
 
 const FIRST = 6;
 const PAGE = 24;
@@ -152,7 +153,8 @@ export class DataCard {
   #fail(error) {
     this.#report = null;
     this.#draw();
-    this.problems.replaceChildren(el("p", { class: "ls-warning" }, error.message));
+    this.#say(""); // not what is to be done with an empty card
+    this.problems.replaceChildren(el("p", { class: "ls-warning", role: "alert" }, error.message));
     this.actions.changed();
   }
 
@@ -170,11 +172,10 @@ export class DataCard {
     this.#say(`${plural(report.pictures, "picture")} · ${plural(report.captions, "caption")} · ${problems}`, report.problem_count ? "bad" : "good");
     this.chips.replaceChildren(...facts(report).map(([words, title]) => el("span", { class: "ls-fact", title }, words)));
     const said = [...report.problems, ...report.notes];
-    if (said.length) {
-      const left = report.problem_count - report.problems.length;
-      this.problems.append(el("details", { class: "ls-fold", open: report.problem_count > 0 }, el("summary", {}, report.problem_count ? "files that cannot be used" : "notes"),
-        el("ul", { class: "ls-notes" }, said.map((line) => el("li", {}, line)), left > 0 ? el("li", {}, `and ${left} more`) : null)));
-    }
+    const { problem_count: count, without_caption: bare, duplicates } = report;
+    if (said.length) this.problems.append(lineList(count ? "files that cannot be used" : "notes", said, { more: count - report.problems.length, open: count > 0 }));
+    if (bare.length) this.problems.append(lineList("pictures without a caption", bare, { more: report.without_caption_count - bare.length }));
+    if (duplicates.length) this.problems.append(lineList("doubles", duplicates.map(({ names }) => names.join(" = ")), { more: report.duplicate_count - duplicates.length }));
   }
 
   async #thumbnails() {
@@ -207,7 +208,7 @@ export class DataCard {
           el("span", { class: "ls-faint" }, `${offset + 1}–${offset + page.entries.length} of ${page.total}`),
           offset + PAGE < page.total ? move("on", offset + PAGE) : null));
     } catch (error) {
-      if (newest()) this.captions.replaceChildren(el("p", { class: "ls-warning" }, error.message));
+      if (newest()) this.captions.replaceChildren(el("p", { class: "ls-warning", role: "alert" }, error.message));
     }
   }
 
@@ -256,7 +257,7 @@ function facts(report) {
   ];
   if (report.tokens.over_75) found.push([`${report.tokens.over_75} longer than 75 tokens`, "What is behind the 75th token has a part of its own"]);
   if (report.enlarged) found.push([`${report.enlarged} enlarged`, "Pictures smaller than what they are brought to"]);
-  if (report.without_caption_count) found.push([`${report.without_caption_count} without caption`, report.without_caption.join(", ")]);
-  if (report.duplicate_count) found.push([`${report.duplicate_count} doubles`, report.duplicates.map((each) => each.names.join(" = ")).join("; ")]);
+  if (report.without_caption_count) found.push([`${report.without_caption_count} without caption`, "Their names are in the list above"]);
+  if (report.duplicate_count) found.push([`${report.duplicate_count} doubles`, "Their names are in the list above"]);
   return found;
 }

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { bytes, debounce, el, toast, turns } from "./dom.js";
+import { bring } from "./motion.js";
 import { DataCard } from "./train-data.js";
 import { TrainForm } from "./train-form.js";
 import { RunList } from "./train-list.js";
@@ -121,7 +122,7 @@ export class TrainTab {
       if (!config) throw new Error("The configuration of this run cannot be read.");
       this.form.fill(config);
       this.data.show(config.method.data?.path ?? "");
-      this.form.form.scrollIntoView({ behavior: "smooth", block: "start" });
+      bring(this.form.form, "start");
       toast("The form has this run's configuration now.", "good");
     } catch (error) {
       toast(error.message, "bad");

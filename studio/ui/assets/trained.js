@@ -1,7 +1,7 @@
 // From a LoRA, or from a picture that was made with it, to the run that trained it: the file's metadata names the run.
 
 import * as api from "./api.js";
-import { button, setText, show } from "./dom.js";
+import { button, setText, show, toast } from "./dom.js";
 
 const RUN = "studio.run";
 const HASHES = /(?:^|, )Lora hashes: ("(?:\\.|[^\\"])*"|[^,]+)/;
@@ -35,7 +35,7 @@ export class Trained {
   link(lora) {
     const id = lora.metadata?.[RUN];
     if (!id) return null;
-    const node = button("trained", () => this.open(id), { kind: "small ls-trained", picture: "send" });
+    const node = button("trained", () => (this.runs.runs.has(id) ? this.open(id) : toast(node.title, "warn")), { kind: "small ls-trained", picture: "send" });
     node.dataset.trained = id;
     this.#update(node);
     return node;
@@ -66,10 +66,10 @@ export class Trained {
   #update(node) {
     const id = node.dataset.trained;
     const run = this.runs.runs.get(id);
-    const gone = this.runs.known && !run;
     setText(node.lastChild, `trained in ${run?.name ?? id}`);
-    node.disabled = !run;
-    node.title = gone ? `The run ${id} is not in outputs/runs any more: it was deleted, or the LoRA was trained elsewhere.` : `Show the run ${id} in the Train tab`;
+    node.setAttribute("aria-disabled", String(!run));
+    const missing = this.runs.known ? `The run ${id} is not in outputs/runs any more: it was deleted, or the LoRA was trained elsewhere.` : "The runs are not read yet.";
+    node.title = run ? `Show the run ${id} in the Train tab` : missing;
   }
 }
 
