@@ -247,7 +247,7 @@ def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) ->
     records = [image.model_dump(mode="json") for image in images] or [{}]
     pages = [[{**records[0], "id": 1000 - at, "url": "/studio/v1/images/0.png", "infotext": str(at)} for at in part]
              for part in (range(48), range(48, 60))]  # fmt: skip
-    page.route("**/studio/v1/images/0.png", lambda route: route.fulfill(status=204))
+    page.route("**/studio/v1/images/0/small", lambda route: route.fulfill(status=204))
     page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages["before" in route.request.url]))
     page.get_by_role("button", name="refresh").click()
     tiles = page.locator(".ls-gallery .ls-tile")

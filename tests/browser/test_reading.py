@@ -196,3 +196,20 @@ def test_the_reproduce_check_says_same_or_why_not(
     expect(check).to_contain_text("Hires upscale: 2 in the picture")
     expect(check.locator("img")).to_have_count(4)
     assert len(server.pictures) == saved
+
+
+def test_tiles_are_small_and_what_is_dragged_is_the_picture(page: Page, server: Server) -> None:
+    """A tile's own version of a large picture knows nothing of how it was made."""
+    set_number(page, "width", 512)
+    set_number(page, "batch_size", 2)
+    set_number(page, "seed", 777)
+    generate(page, "a lighthouse")
+    done(page, server)
+    tile = page.locator("#txt2img_stage .ls-tiles img").first
+    decoded = "(image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+    assert tile.evaluate(decoded) == [384, 96]
+    assert page.locator(".ls-picture").evaluate(decoded) == [512, 128]
+    page.locator(PROMPT).fill("something else")
+    page.drag_and_drop("#txt2img_stage .ls-tiles img", PROMPT)
+    expect(page.locator(PROMPT)).to_have_value("a lighthouse")
+    expect(number(page, "seed")).to_have_value("777")

@@ -184,7 +184,7 @@ export class Library {
 
   #tile(image) {
     const picture = el("img", { alt: "", loading: "lazy" });
-    setSource(picture, api.local(image.url));
+    setSource(picture, api.smallUrl(image));
     const words = image.infotext.split("\n")[0].slice(0, 200) || "picture without prompt";
     const tile = el("button", { type: "button", class: "ls-tile", title: words, "aria-label": words }, picture);
     tile.addEventListener("click", () => {

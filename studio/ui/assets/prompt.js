@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, debounce, el, inFrame, setText, toast, turns } from "./dom.js";
-import { installDrops } from "./drops.js";
+import { installDrops, ownPicture } from "./drops.js";
 import { changeWeight, pieces } from "./weights.js";
 
 const FIELDS = { prompt: "txt2img_prompt", negative_prompt: "txt2img_neg_prompt" };
@@ -131,7 +131,12 @@ export class Prompts {
       host.classList.remove("ls-over");
       const file = event.dataTransfer.files[0];
       const text = event.dataTransfer.getData("text/plain");
-      if (file) {
+      const own = ownPicture(event.dataTransfer);
+      if (own !== null) {
+        event.preventDefault();
+        event.stopPropagation();
+        this.readOwn(own);
+      } else if (file) {
         event.preventDefault();
         event.stopPropagation();
         this.readFile(file);
@@ -140,6 +145,12 @@ export class Prompts {
         this.readText(text);
       }
     });
+  }
+
+  /** Fill the form from a picture of this page, of which a tile may have been dropped. */
+  async readOwn(id) {
+    const blob = await api.picture(api.imageDownloadUrl(id)).catch((error) => toast(error.message, "bad"));
+    if (blob instanceof Blob) await this.readFile(new File([blob], `${id}.png`, { type: blob.type }));
   }
 
   /** Fill the form from a picture (or a text file) that was dropped. */

@@ -100,7 +100,7 @@ export class QueueCard {
       const words = `${job.request.prompt || "without prompt"}, ${plural(job.images.size, "picture")}`;
       const more = job.images.size > 1 ? el("span", { class: "ls-more" }, String(job.images.size)) : null;
       const picture = el("img", { alt: "", loading: "lazy" });
-      setSource(picture, api.local(job.images.get(Math.min(...job.images.keys())).url));
+      setSource(picture, api.smallUrl(job.images.get(Math.min(...job.images.keys()))));
       return el("button", { type: "button", class: "ls-tile", title: words, "aria-label": words, on: { click: () => this.open(job) } }, picture, more);
     });
   }

@@ -1,6 +1,6 @@
 // The pictures of a job, small, beside each other: finished ones, those that are being painted, and those to come.
 
-import { gridUrl, local } from "./api.js";
+import { gridUrl, smallUrl } from "./api.js";
 import { el, setSource, show } from "./dom.js";
 import { choose as mark, installArrows } from "./roving.js";
 import { newestPreview, pictureCount, picturesAtOnce } from "./store.js";
@@ -33,7 +33,7 @@ export class Tiles {
       const image = job.images.get(index);
       const batch = Math.floor(index / size);
       const preview = image || batch !== painting ? null : newestPreview(job, batch, index % size);
-      setSource(node.firstChild, image ? local(image.url) : preview);
+      setSource(node.firstChild, image ? smallUrl(image) : preview);
       node.classList.toggle("empty", !image && !preview);
       node.classList.toggle("live", !image && batch === painting);
       node.classList.toggle("now", index === current);
