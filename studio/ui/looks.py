@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from studio.errors import StudioError
 from studio.schema.parts import BranchPoint, HiresPass, Refiner, SamplerOptions, SeedResize, Variation
 from studio.schema.plot import Plot
 from studio.schema.request import GenerationRequest
@@ -210,3 +211,11 @@ def field_names() -> list[str]:
     own = [name for name in GenerationRequest.model_fields if name not in PARTS]
     nested = [f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields]
     return own + nested + sorted(SWITCHES)
+
+
+def in_words_of_the_form(error: StudioError) -> dict[str, Any]:
+    """`error` as data, its field named as the page names it: *CFG scale*, where all other doors say `cfg_scale`."""
+    told, look = error.to_dict(), LOOKS.get(error.field or "")
+    if look is not None and error.message.startswith(f"{error.field} = "):
+        told["message"] = look.label + error.message[len(error.field or "") :]
+    return told

@@ -16,6 +16,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from studio.errors import EngineError, StudioError
+from studio.ui.looks import in_words_of_the_form
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def listen(
         try:
             return handler(*values)
         except StudioError as error:
-            return {outcome: {"error": error.to_dict()}}
+            return {outcome: {"error": in_words_of_the_form(error)}}
         except Exception:
             log.exception("a handler of the page failed")
             return {outcome: {"error": EngineError("Something broke in the server; its log says what.").to_dict()}}

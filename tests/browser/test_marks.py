@@ -37,7 +37,7 @@ def test_what_is_wrong_is_unfolded_shown_and_named(page: Page) -> None:
     expect(eta).to_be_in_viewport()
     expect(eta).to_have_attribute("aria-invalid", "true")
     expect(eta).to_have_accessible_description(
-        re.compile("eta = 'abc' is not possible: should be a number from 0 to 1")
+        re.compile("Eta = 'abc' is not possible: should be a number from 0 to 1")
     )
     expect(page.locator("#txt2img_eta")).to_have_class(re.compile("ls-wrong"))
     eta.press("Backspace")

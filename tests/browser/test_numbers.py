@@ -89,8 +89,8 @@ def test_a_picture_fills_it_and_empties_it(page: Page) -> None:
 def test_what_is_no_eta_is_refused_with_what_is_allowed(page: Page, server: Server) -> None:
     jobs = len(server.studio.queue.jobs(limit=1000))
     unfold(page, ACCORDION)
-    for typed, words in (("abc", "eta = 'abc' is not possible: should be a number from 0 to 1"),
-                         ("1,5", "eta = 1.5 is not possible: should be from 0 to 1")):  # fmt: skip
+    for typed, words in (("abc", "Eta = 'abc' is not possible: should be a number from 0 to 1"),
+                         ("1,5", "Eta = 1.5 is not possible: should be from 0 to 1")):  # fmt: skip
         eta(page).fill(typed)
         eta(page).press("Control+Enter")
         expect(page.locator(".ls-toast.bad", has_text=words)).to_be_visible()

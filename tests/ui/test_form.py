@@ -22,7 +22,7 @@ from studio.ui.form import (
     sampler_choices,
     schedule_choices,
 )
-from studio.ui.looks import LOOKS, OPTIONS, field_names
+from studio.ui.looks import LOOKS, OPTIONS, field_names, in_words_of_the_form
 
 
 def values_of(form: Form, request: GenerationRequest) -> dict[Any, Any]:
@@ -417,3 +417,18 @@ def test_lookups_may_raise_any_of_our_errors() -> None:
     shown, notes = possible({"vae": "x"}, {"vae": broken})
     assert shown == {}
     assert notes == ["no disk The picture will not come out the same."]
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "told"),
+    [
+        ("cfg_scale", "cfg_scale = 500 is not possible: no.", "CFG scale = 500 is not possible: no."),
+        ("sampler_options.eta", "sampler_options.eta = 2 is not possible: no.", "Eta = 2 is not possible: no."),
+        ("model", "There is no checkpoint 'x'.", "There is no checkpoint 'x'."),
+        ("request", "request = [1] is not possible: no.", "request = [1] is not possible: no."),
+        (None, "The disk is full.", "The disk is full."),
+    ],
+)
+def test_errors_name_a_field_as_the_page_does(field: str | None, message: str, told: str) -> None:
+    data = in_words_of_the_form(InvalidRequest(message, field=field))
+    assert (data["message"], data["field"]) == (told, field)
