@@ -29,6 +29,7 @@ def test_every_tab(open_page: Open, server: Server, device: str) -> None:
     look(page, device, "1-painting")
     server.engine.go_on()
     done(page, server, "failed")
+    page.locator(".ls-toast.bad").get_by_role("button", name="Close").click()  # it stays, over the end of a small page
     page.locator(".ls-recent .ls-tile").nth(1).click()
     expect(page.locator("#txt2img_stage .ls-info")).to_contain_text("fox")
     look(page, device, "2-done")
