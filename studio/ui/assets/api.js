@@ -146,6 +146,6 @@ export const zipUrls = (ids) => Array.from({ length: Math.ceil(ids.length / MOST
 export const loraPreviewUrl = (name) => `${ROOT}/loras/preview?name=${encodeURIComponent(name)}`;
 export const embeddingPreviewUrl = (name) => `${ROOT}/embeddings/preview?name=${encodeURIComponent(name)}`;
 /** URLs come from the server as absolute paths; behind a prefix they must stay relative to the page. */
+export const local = (url) => (url ? url.replace(/^\//, "") : url);
 /** Where a small version of a picture is, for a tile. */
 export const smallUrl = (image) => local(image.url).replace(/\.png$/, "/small");
-export const local = (url) => (url ? url.replace(/^\//, "") : url);
