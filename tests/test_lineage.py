@@ -123,5 +123,5 @@ def test_a_branch_without_origin_is_none() -> None:
     assert make_request({"branch": {"step": 5, "origin": " \n"}}).branch is None
     with pytest.raises(InvalidRequest, match=r"branch\.step = 0"):
         make_request({"branch": {"step": 0, "origin": "x"}})
-    with pytest.raises(InvalidRequest, match="at most 100000 characters"):
+    with pytest.raises(InvalidRequest, match="at most 100,000 characters"):
         make_request({"branch": {"step": 1, "origin": "x" * 100_001}})

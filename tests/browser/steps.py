@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -49,8 +51,13 @@ def generate(page: Page, prompt: str | None = None) -> None:
     """Press Generate, and wait until the page says that the job is in the queue."""
     if prompt is not None:
         page.locator(PROMPT).fill(prompt)
-    with page.expect_response(lambda response: "/gradio_api/" in response.url and response.request.method == "POST"):
+    with queued(page):
         page.locator(GENERATE).click()
+
+
+def queued(page: Page) -> AbstractContextManager[Any]:
+    """Waits, when it is left, until the page says of what was done in it that a job is in the queue."""
+    return page.expect_response(lambda response: "/gradio_api/" in response.url and response.request.method == "POST")
 
 
 def done(page: Page, server: Server, status: str = "done") -> None:

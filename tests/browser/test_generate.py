@@ -21,6 +21,7 @@ from tests.browser.steps import (
     generate,
     messages,
     number,
+    queued,
     set_number,
     tab,
     unfold,
@@ -51,7 +52,9 @@ def test_from_prompt_to_file(page: Page, server: Server) -> None:
     with Image.open(file) as picture:
         assert picture.text["parameters"] == info
     assert info.startswith("a (red fox:1.2) on a beach\nNegative prompt: blurry\nSteps: 12, Sampler: DPM++ 2M")
-    shown = page.locator(".ls-picture").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    shown = page.locator(".ls-picture").evaluate(
+        "(image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+    )
     assert shown == [128, 128]
 
 
@@ -292,7 +295,8 @@ def test_a_finished_picture_takes_the_message_of_a_failure_away(page: Page, serv
     expect(complaint).to_be_visible()
     complaint.hover()  # it stays as long as somebody points at it
     page.locator(PROMPT).fill("a lake")
-    page.locator(PROMPT).press("Control+Enter")
+    with queued(page):
+        page.locator(PROMPT).press("Control+Enter")
     done(page, server)
     expect(complaint).to_have_count(0)
     page.locator(".ls-job.bad", has_text="be forgotten").get_by_role("button", name="Put aside").click()
