@@ -217,6 +217,7 @@ def test_a_wish_to_stop_hits_the_job_it_was_meant_for(page: Page, server: Server
     asked: list[Route] = []
     for prompt in ("first to stop", "second to stop"):
         generate(page, prompt)
+    expect(page.locator(".ls-job")).to_have_count(2)
     expect(page.locator(".ls-job.run")).to_contain_text("first to stop")
     page.locator(PROMPT).focus()
     keep = re.compile("/(interrupt|cancel|skip)$")
@@ -277,7 +278,8 @@ def test_a_failed_job_says_why_and_can_be_tried_again(page: Page, server: Server
     expect(page.locator(".ls-warning")).to_contain_text("too little memory")
     expect(page.locator(PROMPT)).to_have_value("fail once")
     jobs = len(server.studio.queue.jobs(limit=1000))
-    row.get_by_role("button", name="retry").evaluate("(node) => { node.click(); node.click(); }")
+    with page.expect_response("**/retry"):
+        row.get_by_role("button", name="retry").evaluate("(node) => { node.click(); node.click(); }")
     done(page, server, "failed")
     assert len(server.studio.queue.jobs(limit=1000)) == jobs + 1
     expect(page.locator(".ls-job.bad")).to_have_count(1)

@@ -79,9 +79,9 @@ def test_another_prompt_has_features_of_its_own() -> None:
     cached = DeepCacheUNet(unet, 4)
     (x, one, _), (_, two, _) = inputs("sd1"), inputs("sd1", 2)
     seen, stop = deep_calls("sd1")
-    for states in (one, two, one, two):
-        assert torch.equal(call(cached, x, 500, states, None), call(unet, x, 500, states, None))
+    pairs = [(call(cached, x, 500, states, None), call(unet, x, 500, states, None)) for states in (one, two, one, two)]
     stop()
+    assert all(torch.equal(found, expected) for found, expected in pairs)
     assert len(seen) == 2 + 4
 
 
