@@ -219,7 +219,10 @@ def test_a_wish_to_stop_hits_the_job_it_was_meant_for(page: Page, server: Server
         generate(page, prompt)
     expect(page.locator(".ls-job")).to_have_count(2)
     expect(page.locator(".ls-job.run")).to_contain_text("first to stop")
+    expect(page.locator(".ls-meta")).to_contain_text("step 1 /")  # it is on the stage, and held there
+    expect(page.locator("#txt2img_skip")).to_be_enabled()
     page.locator(PROMPT).focus()
+    expect(page.locator(PROMPT)).to_be_focused()
     keep = re.compile("/(interrupt|cancel|skip)$")
     page.route(keep, lambda route: asked.append(route))
     with page.expect_request(keep):
