@@ -97,6 +97,20 @@ def test_a_form_that_was_not_answered_goes_on(open_page: Open, server: Server) -
     assert page.evaluate("window.mark") == "the same page"
 
 
+def test_a_job_that_fails_before_its_answer_comes_is_told_of(open_page: Open, server: Server) -> None:
+    """The answer takes away the messages of before, and with them it took that of its own job."""
+    page = open_page()
+    held = Held(page, "**/gradio_api/run/**")
+    page.locator(PROMPT).fill("fail at once")
+    page.locator(GENERATE).click()
+    held.wait()
+    complaint = page.locator(".ls-toast.bad", has_text="too little memory for fail at once")
+    expect(complaint).to_be_visible()
+    held.let_go(0)
+    done(page, server, "failed")
+    expect(complaint).to_have_count(1)
+
+
 def test_a_form_that_comes_late_is_waited_for(open_page: Open, server: Server) -> None:
     page = open_page(expected=("ERR_FAILED",))
     with page.expect_response("**/form/*"):

@@ -124,7 +124,7 @@ export class Stage {
       if (event?.type === "progress") this.index = Math.max(this.index, event.batch * this.#batchSize);
     }
     if (event?.type === "image" && event.warning) toast(event.warning, "warn");
-    if (event?.type === "failed" && (this.follow || job === this.job)) this.#forgive = toast(event.error?.message, "bad");
+    if (event?.type === "failed" && (this.follow || job === this.job)) this.#failed(job);
     if (event?.type === "image") this.#forgive();
     this.draw();
   }
@@ -151,11 +151,16 @@ export class Stage {
     this.#show(job, index ?? Math.min(...job.images.keys(), pictureCount(job) - 1));
   }
 
-  /** Generate was pressed and made job `id`: show it when it starts, or now, if its events came before that answer. */
+  #failed(job) {
+    this.#forgive = toast(job.error?.message, "bad");
+  }
+
+  /** Generate was pressed and made job `id`: show it when it starts, or now, with what went wrong, if its events came before that answer. */
   expect(id) {
     this.follow = true;
     const job = this.store.jobs.get(id);
     if (job && job !== this.job && job.status !== "queued") this.#show(job, 0);
+    if (job?.status === "failed") this.#failed(job);
   }
 
   /** Follow what is painted now and next. */
