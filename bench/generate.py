@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import os
 import socket
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from bench._machine import load, threads
 from bench._models import OneModel, find_model, random_sd15
 from bench._result import RESULTS, facts, finish, has_nothing_to_keep
 from bench.peers import command as peers
+from studio.computing import prepare_to_compute
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import StudioError
 from studio.paths import REPOSITORY
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.peers:
         return peers.run(options, measure_page)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
+    prepare_to_compute()
     result = facts("generate", quick=options.quick)
     failed = False
     for part in options.parts or PARTS:

@@ -25,6 +25,7 @@ from bench._machine import described, load
 from bench._models import find_model
 from bench._result import facts, finish, has_nothing_to_keep
 from bench.peers.report import rewritten
+from studio.computing import prepare_to_compute
 from studio.errors import StudioError
 from studio.paths import REPOSITORY, atomic_write
 
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if has_nothing_to_keep("levers", quick=options.quick, kept=options.save):
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    prepare_to_compute()
     result = facts("levers", quick=options.quick)
     try:
         result["rows"] = measure(QUICK_COUNT, steps=3) if options.quick else measure(options.count)

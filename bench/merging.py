@@ -23,6 +23,7 @@ from typing import Any
 from bench._machine import load
 from bench._models import THIN
 from bench._result import RESULTS, facts, finish, has_nothing_to_keep
+from studio.computing import prepare_to_compute
 from studio.errors import StudioError
 
 SIDES, QUICK_SIDES = (256, 512), (64,)
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if has_nothing_to_keep("merging", quick=options.quick, kept=options.save):
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    prepare_to_compute()
     rounds = 1 if options.quick else options.rounds
     result = {**facts("merging", quick=options.quick), "rounds": rounds}
     try:

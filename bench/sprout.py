@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from bench._machine import load, threads
 from bench._models import find_model
 from bench._result import facts, finish, has_nothing_to_keep
+from studio.computing import prepare_to_compute
 from studio.engine.worker_client import WorkerEngine
 from studio.errors import IncompatibleFile, StudioError
 from studio.paths import REPOSITORY
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if has_nothing_to_keep("sprout", quick=options.quick, kept=options.card, flag="--card"):
         return 2
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker does, and before torch is imported
+    prepare_to_compute()
     try:
         model = _folder(find_model(options.model))
         measurement = _measured(model, options)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench._machine import load
 from bench._result import RESULTS, facts, finish, has_nothing_to_keep
+from studio.computing import prepare_to_compute
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if has_nothing_to_keep("switching", quick=options.quick, kept=options.save):
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    prepare_to_compute()
     result = facts("switching", quick=options.quick)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:

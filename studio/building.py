@@ -69,6 +69,7 @@ def _worker_engine(settings: Settings, paths: Paths) -> Engine:
         settings.attention,
         settings.precision,
         settings.compile,
+        settings.without,
         settings.checkpoints_in_memory,
         copies=(paths.converted, int(settings.converted_checkpoints_gb * 1e9)),
         log_file=paths.state / "worker.log",

@@ -19,6 +19,7 @@ from studio.errors import SettingsError
 from studio.paths import atomic_write
 from studio.schema.complaint import first_complaint
 from studio.schema.faces import DEFAULT_WEIGHT, FaceArchitecture
+from studio.schema.levers import LEVERS, Levers
 from studio.schema.request import PictureFormat
 
 PREFIX = "STUDIO_"
@@ -76,6 +77,12 @@ class Settings(BaseModel):
         "off",
         "Compile the U-Net's transformer blocks (CUDA): the first picture of a size takes longer, all others less; "
         "graphs also records them as CUDA graphs, which spares the processor and takes more memory",
+        group="Server",
+        http=False,
+    )
+    without: Levers = _setting(
+        "",
+        f"What makes painting faster and is to be left out, to find out what it does: names with commas between, of {', '.join(LEVERS)}",
         group="Server",
         http=False,
     )

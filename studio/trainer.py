@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from studio.computing import computing_environment
 from studio.errors import TrainingError
 from studio.paths import REPOSITORY
 from studio.schema.training import load_training_config
@@ -51,7 +52,7 @@ def start_worker(run: RunFolder, command: Sequence[str]) -> subprocess.Popen[byt
             command,
             creationflags=DETACHED,
             cwd=REPOSITORY,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # spinning threads starve each other beside other work
+            env=computing_environment(),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,

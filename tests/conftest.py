@@ -12,6 +12,7 @@ import os
 import pytest
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as the workers of the program are started
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

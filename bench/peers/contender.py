@@ -63,6 +63,11 @@ class MissingDependency(Exception):
     """A contender cannot run here; the message says what it lacks."""
 
 
+def is_ours(name: str) -> bool:
+    """Whether it is this program, or its bare model calls."""
+    return name != COMFYUI and name not in _FORMATS
+
+
 def create(name: str, root: Path, device: str, checkout: Path | None) -> Contender:
     """The contender `name` on the model files below `root`, painting on `device` (cpu, cuda). Raises `MissingDependency`."""
     if name == COMFYUI:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from bench._machine import peak_bytes
 from bench.peers.card import Card, NoCard
-from bench.peers.contender import Bare, Contender, MissingDependency, create
+from bench.peers.contender import Bare, Contender, MissingDependency, create, is_ours
 from bench.peers.workloads import Job
 
 
@@ -35,6 +35,10 @@ def main(arguments: list[str]) -> int:
     name, root, device, *rest = arguments
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
+    if is_ours(name):
+        from studio.computing import prepare_to_compute
+
+        prepare_to_compute()
     try:
         import torch
 

@@ -16,7 +16,15 @@ from pydantic.fields import FieldInfo
 from studio.paths import REPOSITORY, Paths
 from studio.settings import Settings, load_settings
 
-ENGINE_FIELDS = ("device", "attention", "precision", "compile", "checkpoints_in_memory", "converted_checkpoints_gb")
+ENGINE_FIELDS = (
+    "device",
+    "attention",
+    "precision",
+    "compile",
+    "without",
+    "checkpoints_in_memory",
+    "converted_checkpoints_gb",
+)
 """Settings of what is painted with: flags of every command that paints."""
 FEW = 8
 """Choices that are named in the usage; more are named in the help alone."""

@@ -28,14 +28,15 @@ CACHED_PROMPTS = 32
 
 
 class Conditioner:
-    """Encodes prompts for one loaded model and remembers the last `CACHED_PROMPTS` of them.
+    """Encodes prompts for one loaded model and remembers the last `remembered` of them.
 
     The memory belongs to the model object, so a reloaded checkpoint starts with none.
     """
 
-    def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LoadedModel, tokenizer: Tokenizer, remembered: int = CACHED_PROMPTS) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._remembered = remembered
         self._cache: OrderedDict[Hashable, TextStates] = OrderedDict()
 
     def encode(
@@ -59,10 +60,10 @@ class Conditioner:
             self._cache.move_to_end(key)
             return self._cache[key]
         states = self._encode(text, clip_skip, emphasis, embeddings)
-        self._cache[key] = states.zeroed() if zero else states
-        if len(self._cache) > CACHED_PROMPTS:
+        self._cache[key] = found = states.zeroed() if zero else states
+        if len(self._cache) > self._remembered:
             self._cache.popitem(last=False)
-        return self._cache[key]
+        return found
 
     def condition(
         self,

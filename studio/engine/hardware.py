@@ -26,6 +26,7 @@ import torch
 
 from studio.engine.attention import KernelName, install, xformers
 from studio.errors import SettingsError, error_text
+from studio.schema.levers import LEVERS, ROUNDED_BY, LeverName
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -51,6 +52,8 @@ class Hardware:
     attention: KernelName
     note: str = ""
     compiled: CompileName = "off"
+    without: frozenset[LeverName] = frozenset()
+    """Levers of speed that are left out."""
     packs: bool = False
     """Whether weights of large convolutions are packed (see `packing`); they have no gradients then."""
 
@@ -69,7 +72,8 @@ class Hardware:
         """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
         parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
         compiled = {"off": [], "blocks": ["compiled"], "graphs": ["compiled, CUDA graphs"]}[self.compiled]
-        return ", ".join([*parts, *compiled])
+        left_out = [f"without {name}" for name in LEVERS if name in self.without & ROUNDED_BY]
+        return ", ".join([*parts, *compiled, *left_out])
 
     @property
     def has_own_memory(self) -> bool:
@@ -83,7 +87,8 @@ class Hardware:
         Other devices are busy with one. FlashAttention is held to by switches of the whole process, which two threads would leave set
         for each other, and a U-Net may be compiled in the middle of a job: with these one thing is done at a time.
         """
-        return self.device.type == "cuda" and self.attention != "flash" and self.compiled == "off"
+        able = self.device.type == "cuda" and self.attention != "flash" and self.compiled == "off"
+        return able and "decoding-beside" not in self.without
 
     def memory(self) -> int:
         """Bytes in use: allocated on the card for CUDA, else resident in this process."""
@@ -113,7 +118,7 @@ class Hardware:
         Convolutions in short formats are faster with channels last; float32 stays as the reference computes it, but for weights that are packed.
         """
         short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
-        return torch.channels_last if short else torch.contiguous_format
+        return torch.channels_last if short and "channels-last" not in self.without else torch.contiguous_format
 
     def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL, moves: bool = False) -> None:
         """Install the kernel, and compile where that was chosen; without graphs if the weights move between memories, which would record anew each time.
@@ -132,6 +137,7 @@ def choose_hardware(
     attention: AttentionName = "auto",
     precision: PrecisionName = "auto",
     compiled: CompileName = "off",
+    without: frozenset[LeverName] = frozenset(),
 ) -> Hardware:
     """Device `auto` is the first of cuda, mps, cpu that is there; for the rest see the table above.
 
@@ -154,7 +160,8 @@ def choose_hardware(
     if found.type == "cuda" and dtype == torch.float32:
         _compute_exactly()
     vae_dtype = torch.float32 if dtype == torch.float16 else dtype
-    return Hardware(found, dtype, vae_dtype, kernel, note, compiled, _packs(found, dtype))
+    packs = "packing" not in without and _packs(found, dtype)
+    return Hardware(found, dtype, vae_dtype, kernel, note, compiled, without, packs)
 
 
 def use_all_cores() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from studio.engine.conditioning import Conditioner
+from studio.engine.conditioning import CACHED_PROMPTS, Conditioner
 from studio.engine.eight_bit import PLAIN, Storage, half_bytes
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
@@ -26,7 +26,7 @@ from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.loading_size import stored_bytes
-from studio.engine.lora import LoraStack, LoraWeights
+from studio.engine.lora import KEPT_BYTES, LoraStack, LoraWeights
 from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, Stage, offload_notes
 from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
@@ -94,7 +94,7 @@ class LoadedCheckpoint:
         if self.text.wants(text_encoders):
             self.loras.apply(())
             self.text.use(text_encoders)
-            self.loras = LoraStack(self.model, self.stage.device)
+            self.loras = LoraStack(self.model, self.stage.device, self.loras.keeps)
         self.loras.apply(loras)
 
     def park(self) -> None:
@@ -269,9 +269,9 @@ class ModelKeeper:
         hardware.prepare(model.unet, model.vae, moves=placing.offload != Offload.NONE)
         return LoadedCheckpoint(
             model,
-            LoraStack(model, hardware.device),
+            LoraStack(model, hardware.device, 0 if "kept-merges" in hardware.without else KEPT_BYTES),
             EmbeddingVectors(model, self._tokenizer),
-            Conditioner(model, self._tokenizer),
+            Conditioner(model, self._tokenizer, 0 if "prompt-cache" in hardware.without else CACHED_PROMPTS),
             self._hypernetworks,
             _table(model, model.alphas_cumprod),
             current,

@@ -59,11 +59,13 @@ class LoraStack:
     """The LoRAs in one model. Nothing else may change the model's weights while any is active.
 
     Weights may wait outside of the `device` that they are computed with: sums are made there nevertheless, as rounding differs between devices.
+    Merged weights are kept in memory for when they are wanted again, as far as `keeps` bytes go.
     """
 
-    def __init__(self, model: LoadedModel, device: torch.device | None = None) -> None:
+    def __init__(self, model: LoadedModel, device: torch.device | None = None, keeps: int = KEPT_BYTES) -> None:
         self._model = model
         self._device = device
+        self.keeps = keeps
         self._table = targets(model)
         self._base: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._files: dict[FileStamp, _Loaded] = {}
@@ -206,7 +208,7 @@ class LoraStack:
         idle = [
             (old, sum(tensor.nbytes for tensor in kept.values())) for old, kept in self._kept.items() if old != asked
         ]
-        while idle and sum(size for _, size in idle) > KEPT_BYTES:
+        while idle and sum(size for _, size in idle) > self.keeps:
             del self._kept[idle.pop(0)[0]]
 
     def _is_used(self, stamp: FileStamp, asked: _Asked) -> bool:

@@ -228,7 +228,8 @@ class DenoisingPass:
         self.loaded.loras.attach(self._courses)
         steps, calls_twice = steps or self.total, self._plan.sampler.second_order
         # A graph would be compiled anew with each, and keys and values change with the weights of LoRAs.
-        keeps = self._hardware.compiled == "off" and not self._courses
+        without = self._hardware.without
+        keeps = self._hardware.compiled == "off" and not self._courses and "kept-keys" not in without
         return GuidedUNet(
             unet if interval == 1 else DeepCacheUNet(unet, interval),
             self._table.timestep,
@@ -241,7 +242,7 @@ class DenoisingPass:
             calls=calls,
             before=lambda call: self._courses.at(progress(call, second_order=calls_twice), steps),
             skip=self._skips,
-            split=self._saving.split,
+            split=self._saving.split or "one-pass" in without,
             projections=TextProjections() if keeps else None,
             image_scale=self._image_scale,
         )

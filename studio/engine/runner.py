@@ -42,6 +42,7 @@ from studio.families.tiny_vae import Half
 from studio.infotext import encode_png
 from studio.schema.engine import CancelToken, EngineInfo
 from studio.schema.events import Cancelled, Event, Finished, Started, Status
+from studio.schema.levers import LeverName
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
@@ -57,6 +58,7 @@ class DiffusersEngine:
         attention: a kernel of `engine/attention.py`; see `choose_hardware` for `auto`.
         precision: number format of the weights. Raises `SettingsError` for one that the device cannot compute in.
         compiled: compile the U-Net's blocks, and record them as CUDA graphs; both on CUDA only.
+        without: levers of speed that are left out (`schema/levers.py`). Huge pages are up to the process: see `prepare_to_compute`.
         checkpoints: how many may stay loaded, as far as the memory goes.
         copies: where converted copies of checkpoints are kept on disk; None keeps none.
     """
@@ -67,11 +69,12 @@ class DiffusersEngine:
         attention: AttentionName = "auto",
         precision: PrecisionName = "auto",
         compiled: CompileName = "off",
+        without: frozenset[LeverName] = frozenset(),
         *,
         checkpoints: int = 4,
         copies: Copies | None = None,
     ) -> None:
-        self._hardware = choose_hardware(device, attention, precision, compiled)
+        self._hardware = choose_hardware(device, attention, precision, compiled, without)
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._faces = FaceKeeper(self._hardware)

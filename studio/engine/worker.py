@@ -23,9 +23,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from studio.computing import prepare_to_compute
 from studio.engine.wire import EXIT_BROKEN_DEVICE, EXIT_CANNOT_START, Channel, Message, pack_event
 from studio.errors import EngineError, StudioError, error_text
 from studio.schema.engine import CancelToken, Engine
+from studio.schema.levers import levers
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
@@ -51,20 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compiled", default="off")
+    parser.add_argument("--without", default="")
     parser.add_argument("--checkpoints", type=int, default=4)
     parser.add_argument("--copies", type=Path, help="folder of converted copies of checkpoints")
     parser.add_argument("--copies-bytes", type=int, default=0)
     options = parser.parse_args(arguments)
     channel = open_channel()
     os.environ.update(_OFFLINE)
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # spinning threads make it ten times slower beside a busy neighbour
+    without = levers(options.without)
+    prepare_to_compute(without)
 
     def make_engine() -> Engine:
         from studio.engine.hardware import choose_hardware, use_all_cores
 
-        choices = (options.device, options.attention, options.precision, options.compiled)
+        choices = (options.device, options.attention, options.precision, options.compiled, without)
         choose_hardware(*choices)  # a wrong choice is told before the long imports
         use_all_cores()
         from studio.engine.loading_copies import Copies

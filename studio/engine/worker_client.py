@@ -39,6 +39,7 @@ class WorkerEngine:
 
     Args:
         device, attention, precision, compiled, checkpoints: as for `DiffusersEngine`.
+        without: levers to be left out, with commas.
         copies: folder and bytes of `Copies`; None keeps none.
         log_file: where the worker's stderr is kept.
         command: what to run instead of the real worker; for tests.
@@ -50,13 +51,15 @@ class WorkerEngine:
         attention: str = "auto",
         precision: str = "auto",
         compiled: str = "off",
+        without: str = "",
         checkpoints: int = 4,
         *,
         copies: tuple[Path, int] | None = None,
         log_file: Path | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._command = list(command or worker_command(device, attention, precision, compiled, checkpoints, copies))
+        choices = (device, attention, precision, compiled, without)
+        self._command = list(command or worker_command(choices, checkpoints, copies))
         self._log_file = log_file
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)

@@ -165,13 +165,10 @@ class WorkerProcess:
                     handler.emit(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))
 
 
-def worker_command(
-    device: str, attention: str, precision: str, compiled: str, checkpoints: int, copies: tuple[Path, int] | None
-) -> list[str]:
-    """The real worker, on this Python."""
-    options = {
-        "device": device, "attention": attention, "precision": precision, "compiled": compiled, "checkpoints": str(checkpoints)
-    }  # fmt: skip
+def worker_command(choices: Sequence[str], checkpoints: int, copies: tuple[Path, int] | None) -> list[str]:
+    """The real worker, on this Python. `choices` are device, attention, precision, what is compiled, and levers to be left out."""
+    names = ("device", "attention", "precision", "compiled", "without")
+    options = dict(zip(names, choices, strict=True)) | {"checkpoints": str(checkpoints)}
     if copies:
         options |= {"copies": str(copies[0].absolute()), "copies-bytes": str(copies[1])}
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -13,7 +13,7 @@ import pytest
 from tests.architecture.source import ROOT, STUDIO, imported, modules, unit
 
 LAYERS = {
-    0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking"},
+    0: {"__init__", "schema", "settings", "paths", "errors", "registry", "locking", "computing"},
     1: {"prompt", "infotext", "library", "samplers", "families", "naming", "plots", "upscalers"},
     2: {"conversion", "engine", "training", "evaluation", "jobs"},
     3: {

@@ -1,4 +1,4 @@
-"""`bench levers`, `bench merging` and `bench switching` run, and say what they promise. The figures are no matter for tests."""
+"""`bench levers`, `bench exact`, `bench merging` and `bench switching` run, and say what they promise. The figures are no matter for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-levers, merging, switching = (importlib.import_module(f"bench.{name}") for name in ("levers", "merging", "switching"))
+from studio.schema.levers import LEVERS
+
+levers, merging, switching, exact = (
+    importlib.import_module(f"bench.{name}") for name in ("levers", "merging", "switching", "exact")
+)
 
 
 def run(module: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -89,3 +93,26 @@ def test_switching_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(switching, capsys, "--quick")
     assert len(found["reload"]["resident_mib"]) == switching.TIMES
     assert found["switch"]["max"] < found["load"]["min"]
+
+
+def test_exact_levers_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of them, in one format: each has a worker process of its own."""
+    monkeypatch.setattr(exact, "FORMATS", ("fp32",))
+    monkeypatch.setattr(exact, "FLAGS", {"kept-merges": exact.FLAGS["kept-merges"]})
+    (row,) = run(exact, capsys, "--quick")["rows"]
+    assert (row["lever"], row["dtype"], row["most"], row["mean"]) == ("kept-merges", "float32", 0, 0.0)
+    assert row["seconds"] > 0 and row["without"] > 0
+    page = tmp_path / "speed.md"
+    page.write_text("\n".join(("before", exact.MARKS[0], "old", exact.MARKS[1], "after\n")))
+    monkeypatch.setattr(exact, "PAGE", page)
+    monkeypatch.setattr(exact, "measure", lambda folder, rounds, tiny: [row])
+    run(exact, capsys, "--save")
+    assert "| `kept-merges` | float32 |" in page.read_text() and "old" not in page.read_text()
+
+
+def test_every_lever_on_a_processor_has_a_row() -> None:
+    """Each is taken away by a flag; what is decoded beside is a matter of cards."""
+    assert exact.FLAGS["packing"] == {"without": "packing"}
+    assert set(exact.FLAGS) - {exact.SDPA} == set(LEVERS) - {"decoding-beside"}

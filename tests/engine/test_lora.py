@@ -332,12 +332,9 @@ def test_going_back_to_a_lora_computes_nothing_and_gives_the_same_weights(monkey
         assert resnet.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_merged_weights_are_forgotten_where_there_is_no_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    import studio.engine.lora as module
-
+def test_merged_weights_are_forgotten_where_there_is_no_room_for_them() -> None:
     model = load("sd1")
-    stack, base = LoraStack(model), weights(model)
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    stack, base = LoraStack(model, keeps=0), weights(model)
     for seed in (1, 2, 1):
         stack.apply(one(tiny_lora("sd1", seed=seed)))
     assert len(stack._kept) == 1
