@@ -99,11 +99,13 @@ def use(path: Path, course: Course = (), weight: float = 0.7) -> LoraUse:
     return LoraUse(name=path.stem, model=tiny_info(path, "lora"), te_weight=0.0, unet_weight=weight, unet_course=course)
 
 
-def latents(loaded: LoadedCheckpoint, *uses: LoraUse, **changes: Any) -> list[torch.Tensor]:
+def latents(
+    loaded: LoadedCheckpoint, *uses: LoraUse, hardware: Hardware = HARDWARE, **changes: Any
+) -> list[torch.Tensor]:
     """After each step; the seed is always the same."""
     request = resolved_request(loaded.model.info, loras=uses, steps=6, **changes)
     loaded.read_with((), [LoraWeights.of(each) for each in uses])
-    return [step.x.clone() for step in DenoisingPass(loaded, request, HARDWARE, Saving()).steps([1])]
+    return [step.x.clone() for step in DenoisingPass(loaded, request, hardware, Saving()).steps([1])]
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -180,6 +182,21 @@ def test_every_call_has_the_weights_that_merging_would_give_it(
     assert not left
     assert all(apart(found, wanted) < NEAR for found, wanted in zip(changing, merged, strict=True))
     loaded.loras.apply(())
+
+
+def test_in_a_short_format_it_is_as_near_to_the_exact_picture_as_merged_weights_are(
+    keeper: ModelKeeper, wide: Path
+) -> None:
+    """Both round, each in its own place, so they are as far from each other as from what is exact: here a tenth of what the LoRA does."""
+    level: Course = ((3.0, 0.0), (3.0, 1.0))
+    strong, plain = use(wide, weight=3.0), keeper.checkpoint(tiny_info("sd1"))
+    exact, bare = latents(plain, strong)[-1], latents(plain)[-1]
+    short = choose_hardware("cpu", precision="bf16")
+    loaded = ModelKeeper(short).checkpoint(tiny_info("sd1"))
+    merged, beside = (latents(loaded, one, hardware=short)[-1] for one in (strong, use(wide, level)))
+    bound = apart(bare, exact) / 8
+    assert apart(merged, exact) < bound and apart(beside, exact) < bound and apart(beside, merged) < bound
+    assert apart(beside, exact) < 2 * apart(merged, exact)
 
 
 def test_one_that_changes_and_one_that_is_merged_add_up(keeper: ModelKeeper, wide: Path) -> None:
