@@ -11,17 +11,20 @@ one JSON object, in processor seconds:
     lora_first  merging a LoRA for the first time
     lora_switch between two LoRAs that were merged before
     lora_off    back to the weights as loaded
+
+and `goals`: what a load, a change of LoRAs and the memory after ten loads may come to, what was measured, and whether that is met.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
     from studio.schema.models import ModelInfo
 
 TIMES = 10
+GOALS: Mapping[str, tuple[tuple[str, ...], float]] = {
+    "processor seconds of a load with a copy": (("reload", "median"), 0.8),
+    "processor seconds of a change between two LoRAs": (("lora_switch", "median"), 0.05),
+    "per cent between the least and the most memory after ten loads": (("reload", "spread_percent"), 5.0),
+}
+"""Where each stands in the result, and the most that it may be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StudioError, OSError) as error:
         print(f"bench switching: {error}", file=sys.stderr)
         return 1
+    result["goals"] = goals(result)
     result["load_at_end"] = load()
     return finish(result, RESULTS / "switching.json" if options.save else None)
 
@@ -89,6 +99,15 @@ def measure(folder: Path, *, tiny: bool) -> dict[str, Any]:
     result["reload"] = _reloads(DiffusersEngine("cpu", checkpoints=1, copies=copies), (one, two), TIMES, side)
     result["reload_without"] = _reloads(DiffusersEngine("cpu", checkpoints=1), (one, two), 4, side)
     return result
+
+
+def goals(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What of `GOALS` is met."""
+    found = {}
+    for what, (keys, most) in GOALS.items():
+        value = functools.reduce(lambda inner, key: inner[key], keys, result)
+        found[what] = {"at_most": most, "measured": value, "met": value <= most}
+    return found
 
 
 def _reloads(engine: DiffusersEngine, pair: tuple[ModelInfo, ModelInfo], times: int, side: int) -> dict[str, Any]:

@@ -93,6 +93,13 @@ def test_switching_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     found = run(switching, capsys, "--quick")
     assert len(found["reload"]["resident_mib"]) == switching.TIMES
     assert found["switch"]["max"] < found["load"]["min"]
+    assert all(goal["met"] is (goal["measured"] <= goal["at_most"]) for goal in found["goals"].values())
+
+
+@pytest.mark.parametrize("seconds, spread, met", [(0.8, 5.0, [True, True, True]), (0.81, 5.1, [False, True, False])])
+def test_goals_of_switching(seconds: float, spread: float, met: list[bool]) -> None:
+    result = {"reload": {"median": seconds, "spread_percent": spread}, "lora_switch": {"median": 0.05}}
+    assert [goal["met"] for goal in switching.goals(result).values()] == met
 
 
 def test_exact_levers_are_measured(
