@@ -106,19 +106,19 @@ class LoraStack:
 
         Files are read again only when they changed on disk; the same list costs nothing. Every file is read, checked and
         placed before a weight is touched: when `NotFound`, `DamagedFile` or `IncompatibleFile` is raised, the model is as
-        before the call. Should the device run out of memory half way, it is as loaded.
+        before the call. Should the device run out of memory half way, it is as loaded; what cannot be undone at once, the next call undoes.
         """
         self.attach(None)
         asked = tuple((_stamp(weights), weights) for weights in wanted if weights.te or weights.unet)
-        if asked == self._active:
+        if asked == self._active and (asked or not self._base):
             return False
         files = {stamp: self._files.get(stamp) or self._load(weights) for stamp, weights in asked}
         try:
             merged = self._show(self._kept[asked]) if asked in self._kept else self._merge(_planned(asked, files))
         except BaseException:
-            self._restore(self._base)
             self._files, self._active = {}, ()
             self._kept.clear()
+            self._restore(self._base)
             raise
         self._keep(asked, merged)
         self._files = {stamp: file for stamp, file in (self._files | files).items() if self._is_used(stamp, asked)}
@@ -197,7 +197,8 @@ class LoraStack:
 
     def _restore(self, weights: Iterable[torch.nn.Parameter]) -> None:
         for weight in list(weights):
-            self._change(weight, self._base.pop(weight))
+            self._change(weight, self._base[weight])
+            del self._base[weight]  # not before: if that fails, it is all there is of the weight
 
     def _keep(self, asked: _Asked, merged: dict[torch.nn.Parameter, torch.Tensor]) -> None:
         """Remember what is shown now, and forget what was shown longest ago where there is no room for it."""

@@ -23,6 +23,7 @@ from studio.engine.lora import LoraStack, LoraWeights
 from studio.engine.text_encoders import encode_tokens
 from studio.errors import DamagedFile, IncompatibleFile, NotFound
 from studio.schema.resolved import LoraUse
+from tests.engine.card import card_of
 from tests.tiny_models import read_tensors, tiny_components, tiny_folder, tiny_info, tiny_lora
 
 CPU = torch.device("cpu")
@@ -556,3 +557,67 @@ def test_running_out_of_memory_half_way_leaves_the_model_as_loaded(monkeypatch: 
     assert stack.active == ()
     monkeypatch.setattr(Factors, "difference", made)
     assert stack.apply(one(tiny_lora("sd1", seed=2))) is True
+
+
+def test_an_undoing_that_fails_is_done_by_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out half way, and the card, or whoever is asked, refuses part of the undoing as well: no weight is lost."""
+    model = load("sd1")
+    stack, base = LoraStack(model), weights(model)
+    stack.apply(one(tiny_lora("sd1", seed=2)))
+    merged = weights(model)
+    stack.apply(())
+    change, calls = LoraStack._change, list[int]()
+
+    def failing(weight: torch.nn.Parameter, tensor: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) in (20, 25):
+            raise torch.OutOfMemoryError("no memory")
+        return change(weight, tensor)
+
+    for then, expected in (((), base), (one(tiny_lora("sd1", seed=2)), merged)):
+        stack.apply(one(tiny_lora("sd1", seed=1)))
+        stack.forget()
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(LoraStack, "_change", staticmethod(failing))
+            with pytest.raises(torch.OutOfMemoryError):
+                stack.apply(one(tiny_lora("sd1", seed=3)))
+        assert len(calls) == 25
+        assert not same(weights(model), base)
+        stack.apply(then)
+        assert same(weights(model), expected)
+        assert stack.active == tuple(then)
+        stack.apply(())
+
+
+def test_memory_that_runs_out_on_a_card_leaves_the_weights_as_loaded() -> None:
+    """They are changed in their places there. Really too little memory, at whichever weight that is."""
+    with card_of(64 * 2**20) as hardware:
+        card = hardware.card
+        assert card is not None
+        model = load_checkpoint(tiny_info(tiny_folder("sd1")), hardware.device, torch.float32)
+
+        def there() -> State:
+            return {
+                f"{number} {key}": value.cpu()
+                for number, module in enumerate((model.unet, *model.text_encoders))
+                for key, value in module.state_dict().items()
+            }
+
+        stack, base = LoraStack(model, hardware.device), there()
+        stack.apply(one(tiny_lora("sd1", seed=1)))
+        first = there()
+        stack.apply(one(tiny_lora("sd1", seed=2)))
+        second = there()
+        failed = 0
+        for room in range(0, 2**16, 2**11):
+            stack.apply(one(tiny_lora("sd1", seed=1)))
+            assert same(there(), first)
+            whole, card.capacity = card.capacity, card.used + room
+            try:
+                stack.apply(one(tiny_lora("sd1", seed=2)))
+            except torch.OutOfMemoryError:
+                failed += 1
+            card.capacity = whole
+            assert same(there(), base if not stack.active else second)
+        assert 0 < failed < 32
