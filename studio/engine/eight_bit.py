@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from studio.errors import InvalidRequest
 from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest, in_eight_bits
 
@@ -37,6 +38,13 @@ class Storage:
         """What a request asks for of one of its checkpoints."""
         eight_bit = in_eight_bits(resolved.fp8_weight, model)
         return Storage(eight_bit, eight_bit and resolved.cache_fp16_weight)
+
+    def check(self, device: torch.device) -> None:
+        """Raise `InvalidRequest` where `device` has no such numbers."""
+        if self.eight_bit and device.type == "mps":
+            raise InvalidRequest(
+                "fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight"
+            )
 
     def bytes_each(self, dtype: torch.dtype, device: torch.device) -> int:
         """Bytes that a weight takes on `device`, where it is computed with in `dtype`."""

@@ -22,7 +22,7 @@ from studio.engine.failure import is_out_of_memory
 from studio.engine.fingerprint import Fingerprint, fingerprint, states_of
 from studio.engine.hardware import Hardware, available_bytes
 from studio.engine.hypernetwork import HypernetworkFiles
-from studio.engine.loading import LoadedModel, LoadedVae, load_checkpoint, load_vae
+from studio.engine.loading import LatentFacts, LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import zero_terminal
 from studio.engine.loading_size import stored_bytes
@@ -30,12 +30,13 @@ from studio.engine.lora import KEPT_BYTES, LoraStack, LoraWeights
 from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, Stage, offload_notes
 from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
-from studio.errors import InvalidRequest, NotFound
+from studio.errors import NotFound
 from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
 from studio.samplers.noise_table import NoiseTable
 from studio.schema.models import ModelInfo, PredictionType
 from studio.schema.request import AskedPrediction, NoiseSchedule
+from studio.schema.resolved import ResolvedRequest
 
 KEPT_VAES = 2
 """Separate VAEs that stay loaded: one for each pass."""
@@ -168,7 +169,7 @@ class ModelKeeper:
         self._tokenizer = shipped_tokenizer()
         self._hypernetworks = HypernetworkFiles(hardware.device, hardware.dtype)
         self._held: list[LoadedCheckpoint] = []  # the last used one last
-        self._vaes: OrderedDict[Hashable, LoadedVae] = OrderedDict()  # the last used one last
+        self._vaes = OrderedDict[tuple[Fingerprint, str, LatentFacts], LoadedVae]()  # the last used one last
         self._tiny: dict[Half, tuple[Hashable, LoadedVae]] = {}
         self._upscaler: tuple[Fingerprint, UpscalerModel] | None = None
 
@@ -206,7 +207,7 @@ class ModelKeeper:
         current, stay = fingerprint(info), {fingerprint(other) for other in beside}
         found = self._find(current, storage)
         if found is None:
-            self._refuse(storage)
+            storage.check(self._hardware.device)
             self._make_room(info, stay, storage)
             found = self._loaded(info, current, storage, stay)
         else:
@@ -252,6 +253,9 @@ class ModelKeeper:
 
     def gather(self) -> None:
         """Bring in what a job before had to put outside of the device, as far as there is room."""
+        if any(held.parked for held in self._held):
+            self._vaes.clear()  # those that were read meanwhile lie outside as well
+            self._tiny.clear()
         for held in self._held:
             held.gather()
 
@@ -303,12 +307,6 @@ class ModelKeeper:
         hardware.free()
         return self._read(info, storage, placing)
 
-    def _refuse(self, storage: Storage) -> None:
-        if storage.eight_bit and self._hardware.device.type == "mps":
-            raise InvalidRequest(
-                "fp8_weight: Apple's graphics have no 8-bit numbers. Choose Disable.", field="fp8_weight"
-            )
-
     def _make_room(self, info: ModelInfo, beside: Set[Fingerprint], storage: Storage) -> None:
         """Put away other states of the same files, and what was used longest ago until number and memory allow for `info`."""
         self._put_away([held for held in self._held if held.model.info.path == info.path])
@@ -354,6 +352,18 @@ class ModelKeeper:
         others = [held for held in self._held if held.model.info.path not in stay]
         self._put_away(others)
         return bool(others)
+
+    def spare(self, job: ResolvedRequest) -> bool:
+        """Put away what `job` does not need: other checkpoints, and what only saves time. Whether there was anything."""
+        needed = {fingerprint(info) for info in (*job.all_vaes, *job.upscaler_models)}
+        idle = [key for key in self._vaes if key[0] not in needed]
+        for key in idle:
+            del self._vaes[key]
+        if upscaler := self._upscaler is not None and self._upscaler[0] not in needed:
+            self._upscaler = None
+        others = self.keep_only(job.checkpoints)
+        kept = [each.forget() for held in self._held for each in (held.loras, held.text)]
+        return bool(idle) or upscaler or others or any(kept)
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +19,10 @@ from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.enlarging import Enlarging, Teller
 from studio.engine.faces.restore import Restore
-from studio.engine.failure import is_out_of_memory
 from studio.engine.finishing import Finishing
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
+from studio.engine.insisting import insist
 from studio.engine.latents import pack_step
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import DenoisingPass
@@ -121,21 +120,9 @@ class Painting:
         self._finishing.close()
         self._writer.shutdown(wait=False)
 
-    def _insist(self, attempt: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+    def _insist(self, attempt: Callable[[], Generator[Event, None, None]]) -> Iterator[Event]:
         """What `attempt` does, once more with less memory each time that it runs out."""
-        while True:
-            try:
-                yield from attempt()
-                return
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                message = self._less()
-                if not message:
-                    raise
-                traceback.clear_frames(error.__traceback__)  # or they hold what there is too little of
-            self._hardware.free()
-            yield Status(message=message)
+        yield from insist(attempt, self._less, self._hardware)
 
     def _less(self) -> str:
         """Need less memory from now on: first what changes no picture. What is done, for the user; nothing when there is no more to do."""
@@ -143,7 +130,7 @@ class Painting:
             return ALONE
         return UNSHARED if self._coding.spare() else self._saving.more(self._hardware.device)
 
-    def _attempt(self, number: int) -> Iterator[Event]:
+    def _attempt(self, number: int) -> Generator[Event, None, None]:
         if self._left():
             return
         if self._made is None:
@@ -197,7 +184,7 @@ class Painting:
 
         return decode
 
-    def _late(self) -> Iterator[Event]:
+    def _late(self) -> Generator[Event, None, None]:
         """The pictures that were to be decoded beside the batch, waited for. What was left undone is decoded again, with nothing beside it."""
         while (given := self._finishing.first()) is not None:
             picture = given.picture()

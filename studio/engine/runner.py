@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import get_args
+from typing import TypeVar, get_args
 
 import torch
 from PIL import Image
@@ -21,11 +21,12 @@ from studio.engine.canvas import Canvas, prepare
 from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
-from studio.engine.faces.restore import FaceKeeper
+from studio.engine.faces.restore import FaceKeeper, Restore
 from studio.engine.failure import Work, explain, is_device_lost
 from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.hypernetwork import acts_in
+from studio.engine.insisting import Spare, insist
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
 from studio.engine.latents import start_point, unpack_step
 from studio.engine.loading import LatentFacts
@@ -48,6 +49,7 @@ from studio.schema.resolved import ResolvedRequest
 
 WAIT_SECONDS = 0.05
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class DiffusersEngine:
@@ -182,13 +184,7 @@ class DiffusersEngine:
         loads = any(not self._keeper.has(one, Storage.of(resolved, one)) for one in resolved.checkpoints)
         if resolved.faces is None and loads:
             self._faces.release()  # a checkpoint may need the room
-        loaded = yield from self._prepare(resolved)
-        self._begin(Saving(loaded.offload), resolved.checkpoints)
-        restore = self._faces.restore(resolved.faces) if resolved.faces else None
-        for half in get_args(Half):
-            self._coding.vae(half, resolved, loaded)  # what cannot be loaded is told before anything is painted
-        for model in resolved.upscaler_models:
-            self._keeper.upscaler(model)
+        loaded, restore = yield from self._insist(self._prepare_all, resolved)
         self._activity = ""
         given = resolved.source if resolved.sd_upscale is None else None
         canvas = prepare(given, resolved.mask, (resolved.width, resolved.height)) if given else None
@@ -214,13 +210,33 @@ class DiffusersEngine:
     ) -> Iterator[Event]:
         for batch in range(resolved.batch_count):
             if not self._keeper.holds(loaded):  # another one of the job needed the room
-                loaded = yield from self._prepare(resolved)
+                loaded = yield from self._insist(self._prepare, resolved)
                 self._activity = ""
                 job.begin_anew(partial(painter, loaded))
             yield from job.batch(batch)
             if cancel.mode == "interrupt":
                 break
             cancel.clear_skip()
+
+    def _insist(
+        self, prepare: Callable[[ResolvedRequest], Generator[Event, None, T]], resolved: ResolvedRequest
+    ) -> Generator[Event, None, T]:
+        """What `prepare` gives, once more with less in memory each time that it runs out."""
+        spare = Spare(resolved, self._keeper, self._faces, self._hardware)
+        return (yield from insist(partial(prepare, resolved), spare.less, self._hardware))
+
+    def _prepare_all(
+        self, resolved: ResolvedRequest
+    ) -> Generator[Event, None, tuple[LoadedCheckpoint, Restore | None]]:
+        """Begin a job: what cannot be loaded is told before anything is painted."""
+        loaded = yield from self._prepare(resolved)
+        self._begin(Saving.of(loaded), resolved.checkpoints)
+        restore = self._faces.restore(resolved.faces) if resolved.faces else None
+        for half in get_args(Half):
+            self._coding.vae(half, resolved, loaded)
+        for model in resolved.upscaler_models:
+            self._keeper.upscaler(model)
+        return loaded, restore
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
         """Load what the job needs, as far as there is room, and merge its LoRAs."""

@@ -14,8 +14,9 @@ from studio.engine.offload import Offload
 
 DECODED_CHANNELS = 800
 """Feature maps at full size that an autoencoder of Stable Diffusion's shape holds at once while it decodes, roughly."""
+MOVING = "Too little memory: once more, moving what does not work out of the device"
 _SAID = {
-    Offload.NETWORKS: "Too little memory: once more, moving what does not work out of the device",
+    Offload.NETWORKS: MOVING,
     Offload.BLOCKS: "Too little memory: once more, bringing the U-Net block by block, which takes long",
 }
 
@@ -35,6 +36,11 @@ class Saving:
     """Pictures are decoded in overlapping tiles, which changes them slightly: `Backend` of the infotext says so."""
     offload: Offload = Offload.NONE
     """What waits in the machine's own memory while it does not work."""
+
+    @staticmethod
+    def of(loaded: LoadedCheckpoint) -> Saving:
+        """That of a job which begins with `loaded`. If there was no room for all of it to begin with, that is so for its other checkpoints too."""
+        return Saving(loaded.offload, offload=Offload.NETWORKS if loaded.parked else Offload.NONE)
 
     def more(self, device: torch.device) -> str:
         """Save more from now on; what is done, for the user, or nothing when there is no more to do."""

@@ -66,6 +66,13 @@ class TextEncoders:
         while len(self._loaded) > max(KEPT, len(wanted)):
             self._loaded.popitem(last=False)
 
+    def forget(self) -> bool:
+        """Let go of those from files that do not read at the moment; whether there were any."""
+        idle = [stamp for stamp in self._loaded if stamp not in self._active]
+        for stamp in idle:
+            del self._loaded[stamp]
+        return bool(idle)
+
     def _place(self, info: ModelInfo) -> int:
         widths = [module.get_input_embeddings().embedding_dim for module in self._own]  # type: ignore[operator]
         place = next((at for at, width in enumerate(widths) if (width,) == info.text_widths), None)

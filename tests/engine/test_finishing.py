@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from studio.engine import finishing, runner
+from studio.engine import finishing
 from studio.engine.decode import Decoder, NotAlone
 from studio.engine.faces.restore import FaceKeeper
 from studio.engine.finishing import DENOISED_CHANNELS, Finishing, Given
@@ -305,7 +305,7 @@ def test_not_while_memory_is_saved(
     engine: DiffusersEngine, vae: WatchedVae, monkeypatch: pytest.MonkeyPatch, beside: None, from_the_start: bool
 ) -> None:
     if from_the_start:
-        monkeypatch.setattr(runner, "Saving", lambda *_: Saving(split=True))
+        monkeypatch.setattr(Saving, "of", lambda _: Saving(split=True))
     with failing_unet(engine, set() if from_the_start else {0}):
         events = paint(engine)
     assert said(events, "prompts one after the other") == (0 if from_the_start else 1)

@@ -51,6 +51,13 @@ class FaceKeeper:
         device = self._hardware.device
         return partial(restored, detector=detector, network=network, weight=plan.weight, device=device)
 
+    def keep_only(self, plan: FacePlan | None) -> bool:
+        """Unload what `plan` does not need; whether there was anything."""
+        idle = self._loaded.keys() - ({DETECTOR, plan.architecture} if plan else set())
+        for name in idle:
+            del self._loaded[name]
+        return bool(idle)
+
     def release(self) -> None:
         """Unload everything and give the memory back."""
         if self._loaded:
