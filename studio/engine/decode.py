@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from studio.engine.leaving import Left, between
 from studio.engine.loading import LoadedVae
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
@@ -38,7 +39,7 @@ class Decoder:
     normalised by itself, so colours may shift slightly.
     When the VAE gives NaN or a black picture in a short number format, the picture is decoded once more in float32, and the VAE stays in it
     unless black is what was painted; not if it is to work `beside` another thread: then `NotAlone` is raised. The edges of a picture that
-    `wraps` meet.
+    `wraps` meet. `beside` decodes to the end; else the VAE's `ask` may raise `Left` between two operations.
     """
 
     def __init__(self, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False, beside: bool = False) -> None:
@@ -47,9 +48,10 @@ class Decoder:
         self._tiled = tiled
         self._wraps = wraps
         self._beside = beside
+        self._ask = None if beside else vae.ask
 
     def picture(self, latents: Tensor) -> Image.Image:
-        """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers."""
+        """The picture of finished latents [C, h, w]. Raises `EngineError` when even float32 gives no numbers, and `Left`."""
         with _turn, self._vae.stage.of(self._module):
             return Image.fromarray(to_pixels(self._numbers(latents)).numpy())
 
@@ -59,7 +61,11 @@ class Decoder:
             if self._beside:
                 raise NotAlone
             self._module.to(dtype=torch.float32)
-            sample = self._decode(latents)
+            try:
+                sample = self._decode(latents)
+            except Left:  # it may be black that was painted, for which the VAE does not stay in float32
+                self._module.to(dtype=short)
+                raise
             if _is_black(sample):
                 self._module.to(dtype=short)
             else:
@@ -91,7 +97,8 @@ class Decoder:
     def _sample(self, latents: Tensor, *, wraps: bool) -> Tensor:
         set_wrapping(self._module, wraps)  # another decoder may have used the module since
         scaled = latents[None] / self._vae.latent.scaling_factor + self._vae.latent.shift_factor
-        sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
+        with between(self._ask):
+            sample: Tensor = self._module.decode(scaled.to(self._module.dtype)).sample[0]
         return sample.float()
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engine.decode import MARGIN, mark_format, tile_side, tiling, to_samples
+from studio.engine.leaving import between
 from studio.engine.loading import LoadedVae
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
@@ -22,7 +23,7 @@ from studio.errors import EngineError
 def encoded(picture: Image.Image | Tensor, vae: LoadedVae, *, tiled: bool = False, wraps: bool = False) -> Tensor:
     """The latents [C, h, w], float32, of a picture or of a sample [3, H, W] in -1..1. See `Decoder` for `tiled` and `wraps`.
 
-    Raises `EngineError` when the VAE gives no numbers, in float32 as well.
+    Raises `EngineError` when the VAE gives no numbers, in float32 as well, and what its `ask` raises.
     """
     latent, module = vae.latent, vae.module
     sample = picture if isinstance(picture, Tensor) else to_samples(picture)
@@ -33,10 +34,12 @@ def encoded(picture: Image.Image | Tensor, vae: LoadedVae, *, tiled: bool = Fals
     with vae.stage.of(module), tiling(vae, side) if side else nullcontext():
         sample = sample[None].to(module.device, module.dtype)
         sample = torch.nn.functional.pad(sample, (margin * latent.scale,) * 4, mode="circular") if margin else sample
-        codes = _codes(module, sample).float()
+        with between(vae.ask):
+            codes = _codes(module, sample).float()
         if not bool(torch.isfinite(codes).all()) and module.dtype != torch.float32:
             module.to(dtype=torch.float32)
-            codes = _codes(module, sample.float())
+            with between(vae.ask):
+                codes = _codes(module, sample.float())
         mark_format(vae)
     if not bool(torch.isfinite(codes).all()):
         raise EngineError(

@@ -5,6 +5,7 @@ What takes long is a generator that says how far it is between two tiles, so tha
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from studio.engine.esrgan import load_upscaler
+from studio.engine.leaving import Ask, between
 from studio.engine.tiles import Patchwork, Size
 from studio.errors import EngineError
 from studio.schema.events import Status
@@ -48,9 +50,17 @@ Work = Generator[Enlarging, None, T]
 class UpscalerModel:
     """A loaded model. Raises what `load_upscaler` raises."""
 
+    _ask: Ask | None = None
+
     def __init__(self, info: ModelInfo, device: torch.device) -> None:
         self._name, self._device = info.name, device
         self._module, self._times = load_upscaler(Path(info.path), device)
+
+    def asking(self, ask: Ask | None) -> UpscalerModel:
+        """The same for one job, which is asked within a tile too: it may take as long as many steps. `run` raises what `ask` does."""
+        asks = copy.copy(self)
+        asks._ask = ask
+        return asks
 
     def run(self, picture: Image.Image) -> Work[Image.Image]:
         """`picture`, RGB, as large as the model makes it. Raises `EngineError` when it gives no numbers."""
@@ -65,7 +75,9 @@ class UpscalerModel:
     def _tile(self, tile: Image.Image) -> Image.Image:
         """Models are shown blue first and red last, whatever they were trained with, and so is their answer read: as in A1111."""
         values = np.asarray(tile.convert("RGB"), np.float32)[..., ::-1] / 255
-        large: torch.Tensor = self._module(torch.from_numpy(values).permute(2, 0, 1)[None].to(self._device))[0]
+        shown = torch.from_numpy(values).permute(2, 0, 1)[None].to(self._device)
+        with between(self._ask):
+            large: torch.Tensor = self._module(shown)[0]
         if not bool(torch.isfinite(large).all()):
             raise EngineError(
                 f"Upscaler {self._name} gave no numbers (NaN). Its file may be damaged: choose another one."

@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from studio.engine.eight_bit import PLAIN, Storage
+from studio.engine.leaving import Ask
 from studio.engine.loading_copies import Copies
 from studio.engine.loading_schedule import alphas_cumprod
 from studio.engine.loading_weights import Chooser, Filling, Weights, empty, listed
@@ -93,6 +94,8 @@ class LoadedVae:
     """The number format that it is to work in; where that gave no picture it stays in float32."""
     marks: set[str] = field(default_factory=set)
     """What its work differed in from a whole picture in that format, in the words of the infotext's `Backend`."""
+    ask: Ask | None = None
+    """Is asked again and again while it works, and raises where that is not wanted any more; None for work that nobody can stop."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,6 +25,7 @@ from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
 from studio.engine.insisting import insist
 from studio.engine.latents import pack_step
+from studio.engine.leaving import Left
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import DenoisingPass
 from studio.engine.preview import Previewer
@@ -49,7 +51,7 @@ class Painting:
     Args:
         resolved: what to paint.
         cancel: asked between two steps.
-        begin: makes the pass, which may run out of memory as well.
+        begin: makes the pass, which may run out of memory as well. It and `coding` raise `Left` when the batch is not wanted any more.
         coding: the job's autoencoders, and how memory is saved.
         hardware: where.
         canvas: what the pictures begin with, and go into; None where they begin with noise.
@@ -92,6 +94,8 @@ class Painting:
         """
         try:
             yield from self._insist(partial(self._attempt, number))
+        except Left:
+            return
         except Exception:
             yield from self.rest()
             raise
@@ -185,7 +189,10 @@ class Painting:
         return decode
 
     def _late(self) -> Generator[Event, None, None]:
-        """The pictures that were to be decoded beside the batch, waited for. What was left undone is decoded again, with nothing beside it."""
+        """The pictures that were to be decoded beside the batch, waited for. What was left undone is decoded again, with nothing beside it.
+
+        Their batch is complete: they are decoded to the end, whatever becomes of the job.
+        """
         while (given := self._finishing.first()) is not None:
             picture = given.picture()
             if picture is not None:
@@ -194,7 +201,7 @@ class Painting:
                 if self._finishing.stop():
                     self._hardware.free()
                     yield Status(message=ALONE if self._finishing.ran_out else IN_FLOAT32)
-                yield from self._finish(given.index, given.latents, self._vae())
+                yield from self._finish(given.index, given.latents, replace(self._vae(), ask=None))
             self._finishing.drop()
             yield from self._ready()
 

@@ -13,30 +13,25 @@ from functools import partial
 from typing import TypeVar, get_args
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from studio.engine.branching import BranchPass
-from studio.engine.canvas import Canvas, prepare
+from studio.engine.canvas import prepare
 from studio.engine.coding import Coding
 from studio.engine.decode import Decoder
 from studio.engine.eight_bit import Storage
 from studio.engine.faces.restore import FaceKeeper, Restore
 from studio.engine.failure import Work, explain, is_device_lost
 from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
-from studio.engine.hires import TwoPasses, second_pass
 from studio.engine.hypernetwork import acts_in
 from studio.engine.insisting import Spare, insist
 from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
-from studio.engine.latents import start_point, unpack_step
-from studio.engine.loading import LatentFacts
+from studio.engine.latents import unpack_step
+from studio.engine.leaving import Left, unwanted
 from studio.engine.loading_copies import Copies
-from studio.engine.lora import LoraWeights
+from studio.engine.painters import Painters, merged_loras
 from studio.engine.painting import Painter, Painting
-from studio.engine.passes import DenoisingPass, Lift, sampling_plan
-from studio.engine.refiner import RefinerPass, check_job, check_latents
+from studio.engine.refiner import check_job
 from studio.engine.saving import Saving
-from studio.engine.sd_upscale import TiledPasses, enlarged_source
 from studio.engine.token_merging import has_fine_attention
 from studio.errors import EngineError, InvalidRequest, StudioError
 from studio.families.tiny_vae import Half
@@ -80,6 +75,7 @@ class DiffusersEngine:
         self._device_label = self._hardware.device_label
         self._keeper = ModelKeeper(self._hardware, checkpoints, copies)
         self._faces = FaceKeeper(self._hardware)
+        self._ask_batch = self._ask_job = unwanted(CancelToken())  # raise `Left` when it is not wanted any more
         self._begin(Saving(), ())
         self._turn = threading.RLock()  # the thread that paints may decode between two steps
         self._activity = ""
@@ -97,8 +93,11 @@ class DiffusersEngine:
                 yield Cancelled()
                 return
         self._running = True
+        self._ask_batch, self._ask_job = unwanted(cancel), unwanted(cancel, "interrupt")
         try:
             yield from self._paint(resolved, cancel, kept)
+        except Left:
+            yield Cancelled()
         except Exception as error:
             raise self._explained(error, Work.painting(resolved)) from error
         finally:
@@ -176,8 +175,7 @@ class DiffusersEngine:
 
     def _begin(self, saving: Saving, job: Sequence[ModelInfo]) -> None:
         """A job of these checkpoints that saves memory in its own way, the autoencoders too."""
-        self._saving = saving
-        self._coding = Coding(self._keeper, self._hardware, saving, job)
+        self._coding = Coding(self._keeper, self._hardware, saving, job, self._ask_batch)
 
     def _paint(self, resolved: ResolvedRequest, cancel: CancelToken, kept: bytes) -> Iterator[Event]:
         self._keeper.gather()
@@ -188,11 +186,13 @@ class DiffusersEngine:
         self._activity = ""
         given = resolved.source if resolved.sd_upscale is None else None
         canvas = prepare(given, resolved.mask, (resolved.width, resolved.height)) if given else None
-        painter = partial(self._painter, resolved=resolved, kept=kept, canvas=canvas)
+        painters = Painters(resolved, self._keeper, self._coding, self._hardware, self._load_late, self._ask_batch)
+        painter = partial(painters.painter, kept=kept, canvas=canvas)
         with contextlib.closing(
             Painting(resolved, cancel, partial(painter, loaded), self._coding, self._hardware, canvas, restore)
         ) as job:
-            yield from self._batches(job, loaded, resolved, cancel, painter)
+            with contextlib.suppress(Left):  # the job, before a later batch
+                yield from self._batches(job, loaded, resolved, cancel, painter)
             yield from job.rest()
             interrupted = cancel.mode == "interrupt" and job.images < len(resolved.seeds)
             if interrupted and not job.images:
@@ -234,20 +234,22 @@ class DiffusersEngine:
         restore = self._faces.restore(resolved.faces) if resolved.faces else None
         for half in get_args(Half):
             self._coding.vae(half, resolved, loaded)
+            self._ask_job()
         for model in resolved.upscaler_models:
             self._keeper.upscaler(model)
         return loaded, restore
 
     def _prepare(self, resolved: ResolvedRequest) -> Generator[Event, None, LoadedCheckpoint]:
-        """Load what the job needs, as far as there is room, and merge its LoRAs."""
+        """Load what the job needs, as far as there is room, and merge its LoRAs; a skipped batch leaves that to do for the next one."""
         loaded = yield from self._load(resolved.model, resolved)
         self._model_name = resolved.model.name
-        loras = _loras(resolved)
+        loras = merged_loras(resolved)
         if loaded.text.wants(resolved.text_encoders):
             yield self._status("Changing the text encoder")
         elif loras != loaded.loras.active:
             yield self._status("Applying LoRAs" if loras else "Removing LoRAs")
         loaded.read_with(resolved.text_encoders, loras)
+        self._ask_job()
         networks = loaded.hypernetworks.load(resolved.hypernetworks)
         for use, network in zip(resolved.hypernetworks, networks, strict=True):
             if not acts_in(loaded.model.unet, network):
@@ -270,108 +272,18 @@ class DiffusersEngine:
         loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
         for note in loaded.told():
             yield self._status(note)
+        self._ask_job()  # not meanwhile: the next job almost always wants the same checkpoint, so it is loaded to its end
         return loaded
 
-    def _pass(
-        self,
-        loaded: LoadedCheckpoint,
-        resolved: ResolvedRequest,
-        job: tuple[ModelInfo, ...],
-        lift: Lift | None = None,
-        begins: Sequence[Canvas] = (),
-    ) -> DenoisingPass:
-        """A pass of a job, with its refiner. `job` are all its checkpoints, `begins` the pictures that it begins with; see `DenoisingPass`
-        for `lift`, which it has with them."""
-        refiner = None
-        if resolved.refiner is not None:
-            open_pass = partial(self._open_refiner, resolved, job, loaded.model.latent, lift, begins)
-            refiner = RefinerPass(resolved.refiner, open_pass)
-        coding = self._coding
-        source = coding.source(loaded, resolved, begins) if begins else None
-        grey = coding.vae("encoder", resolved, loaded) if source is None and loaded.model.inpaint else None
-        return DenoisingPass(
-            loaded, resolved, self._hardware, self._saving, refiner, lift=lift, source=source, encoder=grey
-        )
-
-    def _open_refiner(
-        self,
-        resolved: ResolvedRequest,
-        job: tuple[ModelInfo, ...],
-        latent: LatentFacts,
-        lift: Lift | None,
-        begins: Sequence[Canvas],
-    ) -> tuple[LoadedCheckpoint, DenoisingPass]:
-        """The refiner's checkpoint and pass. LoRAs and embeddings go into it where they fit, as in AUTOMATIC1111; its text encoders are its own."""
-        assert resolved.refiner is not None
-        model = resolved.refiner.model
-        self._keeper.stage.change()  # what has painted until now makes room
-        loaded = self._needed(model, job, Storage.of(resolved, model))
-        check_latents(latent, loaded.model)
-        same = model.family == resolved.model.family
-        update = {
-            "model": model, "prediction_type": "Automatic", "loras": resolved.loras if same else (),
-            "embeddings": resolved.embeddings if same or model.family == "sdxl_refiner" else (),
-        }  # fmt: skip
-        finishing = resolved.model_copy(update=update)
-        loaded.read_with((), _loras(finishing))
-        # Its latents are those that the first pass leaves: only a checkpoint that is told of the picture beside them needs it.
-        told = begins if loaded.model.inpaint or loaded.model.edit else ()
-        source = self._coding.source(loaded, finishing, told) if told else None
-        painting = DenoisingPass(loaded, finishing, self._hardware, self._saving, lift=lift, source=source)
-        self._saving.hand_over(loaded)
-        return loaded, painting
-
-    def _needed(self, model: ModelInfo, job: tuple[ModelInfo, ...], storage: Storage) -> LoadedCheckpoint:
-        """A checkpoint that a job comes to while it paints, loaded if need be; others of the `job` stay if there is room."""
+    def _load_late(self, model: ModelInfo, job: ResolvedRequest) -> LoadedCheckpoint:
+        """A checkpoint that a job comes to while it paints, loaded if need be; its others stay if there is room."""
+        storage = Storage.of(job, model)
         if not self._keeper.has(model, storage):
             self._activity = f"Loading {model.name}"
-        loaded = self._keeper.checkpoint(model, job, storage)
+        loaded = self._keeper.checkpoint(model, job.checkpoints, storage)
         self._activity = ""
+        self._ask_batch()
         return loaded
-
-    def _painter(
-        self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, kept: bytes, canvas: Canvas | None
-    ) -> Painter:
-        """What paints: one pass, or several that are made when their turns come."""
-        first_storage = loaded.storage
-        begins = [canvas] if canvas else []
-
-        def make(part: ResolvedRequest, lift: Lift | None = None, begins: Sequence[Canvas] = begins) -> DenoisingPass:
-            current, storage = loaded, Storage.of(part, part.model)
-            same = part.model.path == resolved.model.path and storage == first_storage
-            if not same or not self._keeper.holds(loaded):  # another one needed the room
-                current = self._needed(part.model, resolved.checkpoints, storage)
-            current.read_with(part.text_encoders, _loras(part))
-            if part.source is None:
-                begins = ()
-            elif begins:
-                lift = Lift(part.source.denoising_strength, exact_steps=part.source.exact_steps)
-            return self._pass(current, part, resolved.checkpoints, lift, begins)
-
-        def first() -> DenoisingPass | BranchPass:
-            if resolved.branch is None:
-                return make(resolved)
-            latent, device = loaded.model.latent, self._hardware.device
-            shape = (1, latent.channels, resolved.height // latent.scale, resolved.width // latent.scale)
-            start = start_point(kept, resolved.branch.step, shape, self._hardware.backend, device)
-            return BranchPass(resolved, make, start)
-
-        if resolved.sd_upscale:
-
-            def over(tiles: Sequence[Image.Image]) -> DenoisingPass:
-                return make(resolved, begins=[Canvas(tile, tile) for tile in tiles])
-
-            enlarge = partial(enlarged_source, resolved, self._keeper.upscaler)
-            return TiledPasses(resolved, enlarge, over, partial(self._coding.tile, resolved))
-        plan = resolved.hires
-        if plan is None or plan.denoising_strength == 0:
-            return first()
-        part, lift = second_pass(resolved), Lift(plan.denoising_strength)
-        table = loaded.table_for(resolved.noise_schedule, downcast=resolved.downcast_alphas)
-        steps = sampling_plan(part, table, lift).steps
-        between = partial(self._coding.enlarged, resolved)
-        begin = partial(self._coding.begun, resolved, loaded.model.latent)
-        return TwoPasses(first, partial(make, part, lift), between, begin, steps)
 
     def _status(self, message: str) -> Status:
         self._activity = message
@@ -393,7 +305,3 @@ class DiffusersEngine:
 
 def _merges(resolved: ResolvedRequest) -> bool:
     return resolved.token_merging_ratio > 0 or (resolved.hires is not None and resolved.hires.token_merging_ratio > 0)
-
-
-def _loras(resolved: ResolvedRequest) -> tuple[LoraWeights, ...]:
-    return tuple(weights for use in resolved.loras if (weights := LoraWeights.of(use)).te or weights.unet)

@@ -20,10 +20,11 @@ CancelMode = Literal["none", "skip", "interrupt"]
 
 
 class CancelToken:
-    """Set from any thread, polled by the engine at least once per step.
+    """Set from any thread, polled by the engine at least once per step, and more often while pictures are coded or enlarged.
 
     `skip` leaves the batch that is being painted and goes on with the next one; the engine calls `clear_skip` when it
-    has obeyed. `interrupt` ends the job within one step; finished pictures stay. An interrupt is never undone by a skip.
+    has obeyed. `interrupt` ends the job within one step, or when the checkpoint that is being loaded is there; finished
+    pictures stay. An interrupt is never undone by a skip.
     """
 
     def __init__(self) -> None:
