@@ -13,7 +13,7 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from torch import nn
 
-from studio.engine import decode, enlarging, runner
+from studio.engine import decode, enlarging
 from studio.engine.decode import Decoder
 from studio.engine.encode import encoded
 from studio.engine.hardware import Hardware
@@ -180,7 +180,7 @@ def test_a_tile_that_is_being_decoded_is_left(engine: DiffusersEngine, monkeypat
     resolved, vae, stop = request(), vae_of(engine), Stopper("interrupt", 2)
     plain, side = pictures(paint(engine, resolved)), vae.tile_sample_min_size
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "Saving", lambda *_: Saving(tiled=True))
+        patched.setattr(Saving, "of", lambda _: Saving(tiled=True))
         with watched(vae.decoder) as begun:
             assert len(pictures(paint(engine, resolved))) == 1
         assert begun.count("out") > 2, "there are more tiles"
