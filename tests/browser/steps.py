@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Server
 
@@ -65,6 +67,22 @@ def done(page: Page, server: Server, status: str = "done") -> None:
     newest = server.studio.queue.jobs(limit=1)[0].id
     expect(page.locator(STAGE)).to_have_attribute("data-job", str(newest))
     expect(page.locator(STAGE)).to_have_attribute("data-status", status)
+
+
+def stored(page: Page, words: str) -> AbstractContextManager[Any]:
+    """Waits, when it is left, until the server keeps a form in which these words stand; what was typed before may still be on its way."""
+    return page.expect_response(
+        lambda response: "/form/" in response.url and words in (response.request.post_data or "")
+    )
+
+
+def intercept(page: Page, pattern: str | re.Pattern[str], handler: Callable[[Route], Any]) -> None:
+    """`page.route`, from now on: Chromium tells the process of the page only after it has answered, and what that asks for meanwhile goes its way unseen."""
+    page.route(pattern, handler)
+    probe = "**/studio/v1/state?probe"
+    page.route(probe, lambda route: route.fulfill(status=204))
+    page.wait_for_function("async () => (await fetch('/studio/v1/state?probe')).status === 204")
+    page.unroute(probe)
 
 
 def drop(page: Page, selector: str, file: Path, kind: str = "image/png", address: str = "") -> bool:

@@ -13,7 +13,7 @@ from playwright.sync_api import APIResponse, Page, Route, expect
 from studio.ui.static import assets_url
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.painter import scene
-from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, tab
+from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, intercept, stored, tab
 from tests.browser.test_img2img import begin_with, canvas_share, stroke
 
 
@@ -23,7 +23,7 @@ class Held:
     def __init__(self, page: Page, pattern: str) -> None:
         self.page, self.pattern = page, pattern
         self.answers: list[tuple[Route, APIResponse]] = []
-        page.route(pattern, self._take)
+        intercept(page, pattern, self._take)
 
     def _take(self, route: Route) -> None:
         self.answers.append((route, route.fetch()))
@@ -55,10 +55,10 @@ def picture_with(text: str, file: Path) -> Path:
 def test_what_is_typed_while_the_server_is_away_is_there_after_a_reload(open_page: Open) -> None:
     page = open_page(expected=("ERR_FAILED",))
     page.locator(PROMPT).fill("a boat")
-    with page.expect_response("**/form/*"):
+    with stored(page, "a boat at night"):
         page.locator(PROMPT).fill("a boat at night")
-    page.route("**/form/*", lambda route: route.abort())
-    with page.expect_event("requestfailed", lambda request: "/form/" in request.url):
+    intercept(page, "**/form/*", lambda route: route.abort())
+    with page.expect_event("requestfailed", lambda request: "in the morning" in (request.post_data or "")):
         page.locator(PROMPT).fill("a boat in the morning")
     page.unroute("**/form/*")
     page.reload()
@@ -74,7 +74,7 @@ def test_a_form_that_was_not_answered_goes_on(open_page: Open, server: Server) -
     page = open_page(expected=("ERR_FAILED", "502", "ERR_CONNECTION"))
     page.evaluate("window.mark = 'the same page'")
     page.locator(PROMPT).fill("a boat")
-    page.route("**/gradio_api/**", lambda route: route.abort())
+    intercept(page, "**/gradio_api/**", lambda route: route.abort())
     page.locator(GENERATE).click()
     expect(page.locator(".ls-toast.bad")).to_have_text(
         re.compile("The server does not answer. What stands in the form")
@@ -82,14 +82,13 @@ def test_a_form_that_was_not_answered_goes_on(open_page: Open, server: Server) -
     page.locator("#refresh_sd_model_checkpoint").click()
     page.locator(PROMPT).fill("a boat at night")
     page.unroute("**/gradio_api/**")
-    page.route("**/gradio_api/run/**", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
+    intercept(page, "**/gradio_api/run/**", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
     page.locator(GENERATE).click()
     expect(page.locator(".ls-toast.bad", has_text="The server, or a proxy before it, answered 502")).to_be_visible()
     expect(page.locator(".toast-body")).to_have_count(0)  # Gradio's own
     page.unroute("**/gradio_api/run/**")
-    with page.expect_request("**/form/*") as kept:
+    with stored(page, "a boat in the morning"):
         page.locator(PROMPT).fill("a boat in the morning")
-    assert kept.value.post_data_json["prompt"] == "a boat in the morning"
     generate(page)
     done(page, server)
     assert server.studio.queue.jobs(limit=1)[0].request.prompt == "a boat in the morning"
@@ -113,11 +112,11 @@ def test_a_job_that_fails_before_its_answer_comes_is_told_of(open_page: Open, se
 
 def test_a_form_that_comes_late_is_waited_for(open_page: Open, server: Server) -> None:
     page = open_page(expected=("ERR_FAILED",))
-    with page.expect_response("**/form/*"):
+    with stored(page, "a boat at night"):
         page.locator(PROMPT).fill("a boat at night")
     browser = page.evaluate("localStorage.getItem('latent-studio-browser')")
     held: list[Route] = []
-    page.route("**/gradio_api/run/**", lambda route: held.append(route))
+    intercept(page, "**/gradio_api/run/**", lambda route: held.append(route))
     page.reload()
     expect(page.locator(".ls-toast.wait")).to_have_text("The form is still being fetched…")
     form = page.locator("#txt2img_settings")
@@ -157,12 +156,12 @@ def test_answers_that_break_off_are_said_to_be_none(open_page: Open) -> None:
     url = f"{assets_url()}/api.js"
     assert page.evaluate(STREAMS, [url, True]) == [offline] * 3
     assert page.evaluate(STREAMS, [url, False]) == [offline]
-    page.route("**/studio/v1/sketch", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
+    intercept(page, "**/studio/v1/sketch", lambda route: route.fulfill(status=502, body="<html>Bad Gateway</html>"))
     page.locator("#txt2img_live_switch").click()
     words = page.locator(".ls-livewords")
     expect(words).to_have_text("The server, or a proxy before it, answered 502. Try again; its log says more.")
     page.unroute("**/studio/v1/sketch")
-    page.route("**/studio/v1/sketch", lambda route: route.fulfill(body='{"type": "started"}\n'))
+    intercept(page, "**/studio/v1/sketch", lambda route: route.fulfill(body='{"type": "started"}\n'))
     page.locator(PROMPT).fill("a boat")
     expect(words).to_have_text(offline[1])
 
@@ -172,8 +171,10 @@ def test_a_server_that_forgot_the_login_is_told_apart_from_one_that_is_away(open
     page.locator(PROMPT).fill("a boat")
     jobs = len(server.studio.queue.jobs(limit=1000))
     for pattern in ("**/studio/v1/**", "**/gradio_api/**"):
-        page.route(
-            pattern, lambda route: route.fulfill(status=401, json={"error": {"code": "login", "message": "Log in."}})
+        intercept(
+            page,
+            pattern,
+            lambda route: route.fulfill(status=401, json={"error": {"code": "login", "message": "Log in."}}),
         )
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")  # the stream is let go ...
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")  # ... and taken up again
@@ -242,7 +243,7 @@ def test_a_mask_stays_with_its_picture(open_page: Open, server: Server, tmp_path
     expect(head).to_contain_text("mask")
     # A picture that does not come: what was painted on the one before cannot be taken back into it, and Generate does not wait for that.
     third = server.studio.library.init_images.keep((tmp_path / f"{other}.png").read_bytes()).name
-    page.route(f"**/init-images/{third}.png", lambda route: route.abort())
+    intercept(page, f"**/init-images/{third}.png", lambda route: route.abort())
     drop(page, "#txt2img_prompt", told(third, tmp_path))
     expect(page.locator(".ls-source-said")).to_be_visible()
     page.locator(".ls-source-drop").focus()
@@ -261,13 +262,13 @@ def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) ->
     records = [image.model_dump(mode="json") for image in images] or [{}]
     pages = [[{**records[0], "id": 1000 - at, "url": "/studio/v1/images/0.png", "infotext": str(at)} for at in part]
              for part in (range(48), range(48, 60))]  # fmt: skip
-    page.route("**/studio/v1/images/0/small", lambda route: route.fulfill(status=204))
-    page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages["before" in route.request.url]))
+    intercept(page, "**/studio/v1/images/0/small", lambda route: route.fulfill(status=204))
+    intercept(page, "**/studio/v1/images?*", lambda route: route.fulfill(json=pages["before" in route.request.url]))
     page.get_by_role("button", name="refresh").click()
     tiles = page.locator(".ls-gallery .ls-tile")
     expect(tiles).to_have_count(48)
     page.unroute("**/studio/v1/images?*")
-    page.route("**/studio/v1/images?*", lambda route: route.fulfill(json=pages[1]))
+    intercept(page, "**/studio/v1/images?*", lambda route: route.fulfill(json=pages[1]))
     page.get_by_role("button", name="older pictures").evaluate("(node) => { node.click(); node.click(); }")
     expect(tiles).to_have_count(60)
     page.wait_for_timeout(200)
@@ -276,7 +277,9 @@ def test_older_pictures_asked_for_twice_come_once(page: Page, server: Server) ->
     page.unroute("**/studio/v1/images?*")
     changed = [{**pages[0][0], "id": 1001, "infotext": "newest"}, *pages[0][:3], *pages[0][4:48]]
     asked: list[str] = []
-    page.route("**/studio/v1/images?*", lambda route: (asked.append(route.request.url), route.fulfill(json=changed)))
+    intercept(
+        page, "**/studio/v1/images?*", lambda route: (asked.append(route.request.url), route.fulfill(json=changed))
+    )
     page.set_viewport_size({"width": 800, "height": 500})
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     expect(page.locator("[data-panel=library] header")).not_to_be_in_viewport()

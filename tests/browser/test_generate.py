@@ -19,6 +19,7 @@ from tests.browser.steps import (
     choose,
     done,
     generate,
+    intercept,
     messages,
     number,
     queued,
@@ -146,7 +147,7 @@ def test_the_page_comes_up_in_whatever_order_it_is_drawn(page: Page) -> None:
     """The script may be there long before Gradio's parts are."""
     page.locator(PROMPT).fill("a castle at noon")
     page.wait_for_timeout(700)  # what was typed is kept after half a second
-    page.route("**/assets/Index-*.js", lambda route: (page.wait_for_timeout(60), route.continue_()))
+    intercept(page, "**/assets/Index-*.js", lambda route: (page.wait_for_timeout(60), route.continue_()))
     page.reload()
     page.wait_for_selector(READY, state="attached")
     expect(page.locator(PROMPT)).to_have_value("a castle at noon")
@@ -224,7 +225,7 @@ def test_a_wish_to_stop_hits_the_job_it_was_meant_for(page: Page, server: Server
     page.locator(PROMPT).focus()
     expect(page.locator(PROMPT)).to_be_focused()
     keep = re.compile("/(interrupt|cancel|skip)$")
-    page.route(keep, lambda route: asked.append(route))
+    intercept(page, keep, lambda route: asked.append(route))
     with page.expect_request(keep):
         page.keyboard.press("Alt+Enter")
     with page.expect_request(keep):

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from studio.schema.request import GenerationRequest
 from tests.browser.conftest import READY, Open, Server
 from tests.browser.painter import scene
-from tests.browser.steps import PROMPT, choose, done, drop, generate, number, set_number, tab, unfold
+from tests.browser.steps import PROMPT, choose, done, drop, generate, intercept, number, queued, set_number, tab, unfold
 from tests.browser.views import VIEWS, fits, picture
 
 WELL = "[data-panel=source]"
@@ -167,9 +167,9 @@ def test_a_stroke_is_a_mask_in_the_right_place(page: Page, server: Server, sun: 
 def test_generate_waits_for_the_mask(page: Page, server: Server, sun: Path) -> None:
     begin_with(page, sun)
     page.locator(PROMPT).fill("a sun")
-    page.route("**/init-images?mask=true", lambda route: (page.wait_for_timeout(400), route.continue_()))
+    intercept(page, "**/init-images?mask=true", lambda route: (page.wait_for_timeout(400), route.continue_()))
     stroke(page, (0.5, 0.5), (0.6, 0.5))
-    with page.expect_response("**/gradio_api/**"):
+    with queued(page):
         page.keyboard.press("Control+Enter")
     done(page, server)
     assert mask_pixels(server).max() == 255

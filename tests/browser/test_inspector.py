@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import EVIL, Open, Server
-from tests.browser.steps import NEGATIVE, PROMPT, choose, set_number
+from tests.browser.steps import NEGATIVE, PROMPT, choose, intercept, set_number
 from tests.browser.views import picture
 
 PANEL = "#ls_inspector"
@@ -157,7 +157,7 @@ def test_a_late_answer_to_an_old_question_is_dropped(page: Page) -> None:
         else:
             route.continue_()
 
-    page.route("**/prompt/inspect", hold)
+    intercept(page, "**/prompt/inspect", hold)
     inspect(page, "first")
     page.wait_for_timeout(300)
     page.locator(PROMPT).fill("second")
@@ -171,7 +171,7 @@ def test_a_late_answer_to_an_old_question_is_dropped(page: Page) -> None:
 def test_what_the_server_refuses_is_said(open_page: Open) -> None:
     page = open_page(expected=("503",))
     answer: dict[str, Any] = {"error": {"code": "engine", "message": "Out of order.", "field": None, "choices": []}}
-    page.route("**/prompt/inspect", lambda route: route.fulfill(status=503, json=answer))
+    intercept(page, "**/prompt/inspect", lambda route: route.fulfill(status=503, json=answer))
     inspect(page, "a fox")
     expect(page.locator(f"{PANEL} .ls-inspector-trouble")).to_have_text("Out of order.")
     page.unroute("**/prompt/inspect")

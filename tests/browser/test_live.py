@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.conftest import READY, Open, Server
-from tests.browser.steps import GENERATE, PROMPT, STAGE, choose, done, generate, messages, number, set_number
+from tests.browser.steps import GENERATE, PROMPT, STAGE, choose, done, generate, intercept, messages, number, set_number
 
 SWITCH = "#txt2img_live_switch"
 WORDS = ".ls-livewords"
@@ -151,7 +151,7 @@ def test_a_late_picture_is_not_shown_over_a_newer(page: Page) -> None:
         else:
             route.continue_()
 
-    page.route("**/studio/v1/sketch", hold)
+    intercept(page, "**/studio/v1/sketch", hold)
     first = switch_on(page)
     page.locator(PROMPT).fill("late")
     while not held:

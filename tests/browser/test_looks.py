@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, Server
-from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab, unfold
+from tests.browser.steps import NEGATIVE, PROMPT, done, generate, intercept, set_number, tab, unfold
 from tests.browser.views import DEVICES, VIEWS, fits, look
 
 
@@ -87,7 +87,7 @@ def test_settings_are_stored_on_change_and_shown_again(page: Page, server: Serve
 
 def test_a_server_that_went_away_is_said(open_page: Open) -> None:
     page = open_page(expected=("ERR_FAILED", "ERR_INTERNET_DISCONNECTED"))
-    page.route("**/studio/v1/events", lambda route: route.abort())
+    intercept(page, "**/studio/v1/events", lambda route: route.abort())
     page.reload()
     expect(page.locator(".ls-worker")).to_have_text("server not reachable")
     page.unroute("**/studio/v1/events")

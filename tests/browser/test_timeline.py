@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import READY, Open, Server
-from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, number, set_number, tab
+from tests.browser.steps import GENERATE, PROMPT, STAGE, done, drop, generate, intercept, number, set_number, tab
 from tests.browser.views import DEVICES, VIEWS, look
 
 CHIP = ".ls-branch-chip"
@@ -76,7 +76,7 @@ def test_a_job_that_is_quicker_than_the_answer_is_shown(page: Page, server: Serv
         page.wait_for_timeout(500)
         route.fulfill(response=answer)
 
-    page.route("**/gradio_api/run/predict", late)
+    intercept(page, "**/gradio_api/run/predict", late)
     painted(page, server, "a pier at night")
 
 

@@ -32,7 +32,7 @@ from studio.training.runs import (
     worker_command,
 )
 from tests.browser.conftest import Open, Server
-from tests.browser.steps import PROMPT, STAGE, done, generate, tab
+from tests.browser.steps import PROMPT, STAGE, done, generate, intercept, tab
 from tests.browser.views import DEVICES, VIEWS, look, picture
 from tests.library import models
 from tests.runs.pretend import configuration, paint, seated, step_done, trainer
@@ -180,7 +180,7 @@ def test_captions_are_edited_in_place_and_a_bad_folder_is_said(open_page: Open, 
         "done": 3,
         "total": 3,
     }
-    page.route("**/datasets/captioning", lambda route: route.fulfill(json=wrong))
+    intercept(page, "**/datasets/captioning", lambda route: route.fulfill(json=wrong))
     page.locator("#train_look").click()
     for head, line in {
         "pictures without a caption": "moon.png",
@@ -280,7 +280,7 @@ def test_an_answer_that_comes_late_undoes_no_news(open_page: Open, server: Serve
         open_tab(page)
         actions = page.locator("#train_run_actions")
         held: list[tuple[Route, APIResponse]] = []
-        page.route("**/training/runs/*/pause", lambda route: held.append((route, route.fetch())))
+        intercept(page, "**/training/runs/*/pause", lambda route: held.append((route, route.fetch())))
         actions.get_by_role("button", name="pause").click()
         run.append(step_done(51))
         expect(page.locator(FACTS)).to_contain_text("step 51")

@@ -16,6 +16,7 @@ from studio.training.runs import RunFolder, StageStarted, new_run
 from studio.ui.static import assets_url
 from tests.browser import test_training
 from tests.browser.conftest import Open, Server
+from tests.browser.steps import intercept
 from tests.browser.test_training import RUN, WORDS, drawn, fill, open_tab, written
 from tests.runs.pretend import configuration, step_done
 
@@ -30,7 +31,7 @@ class Held:
         self.page = page
         self.answers: list[tuple[Route, APIResponse]] = []
         self.taken = False
-        page.route(url, self._take)
+        intercept(page, url, self._take)
 
     def _take(self, route: Route) -> None:
         if self.taken:
@@ -194,7 +195,7 @@ def a_captioner_that_is_gone_is_not_waited_for(page: Page) -> None:
         else:
             route.fulfill(body="null", content_type="application/json")
 
-    page.route("**/datasets/captioning", answer)
+    intercept(page, "**/datasets/captioning", answer)
     page.locator("#train_captioner_go").click()
     until(page, lambda: asked >= 2)
     expect(page.locator("#train_captioner_says")).to_have_text("1 of 26 pictures …")
@@ -252,7 +253,7 @@ def logs_and_samples_stay_with_their_run(page: Page, run: RunFolder) -> None:
     expect(log).to_have_text("another log")
     held.let_go()
     expect(log).to_have_text("another log")
-    page.route("**/log", lambda route: route.abort())
+    intercept(page, "**/log", lambda route: route.abort())
     log_box.click()
     log_box.click()
     expect(page.locator(".ls-toast.bad", has_text="does not answer")).to_be_visible()
@@ -301,7 +302,7 @@ def test_a_form_is_kept_though_it_is_wrong_or_left_or_the_server_was_away(open_p
     fill(page, "method_unet_attention", "true")
     page.locator("#train_start").click()
     expect(page.locator(".ls-more-fields .ls-bad:visible")).to_contain_text("attention names 1 levels, channels 2")
-    page.route("**/form/*-train", lambda route: route.abort())
+    intercept(page, "**/form/*-train", lambda route: route.abort())
     with page.expect_event("requestfailed"):
         fill(page, "name", "while-away")
     page.unroute("**/form/*-train")
