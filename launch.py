@@ -52,6 +52,7 @@ options of serve:
   --attention KERNEL               auto, sdpa, chunked, flash or xformers (auto); xformers is installed when asked for
   --precision auto|fp32|bf16|fp16  number format to paint in (auto: the fastest; fp32 is the exact reference)
   --compile off|blocks|graphs      compile the U-Net's blocks, and record them as CUDA graphs; on CUDA (off)
+  --without NAMES                  leave out what makes painting faster, to see what it does: see docs/speed.md
   --checkpoints-in-memory N        checkpoints that stay loaded, as far as the memory goes (4)
   --converted-checkpoints-gb N     disk for copies of checkpoints in the format that is painted in, on processors (10)
 options of every command:
