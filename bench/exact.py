@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if has_nothing_to_keep("exact", quick=options.quick, kept=options.save):
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers
+    os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # or one without huge pages had them all the same
     result = facts("exact", quick=options.quick)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:

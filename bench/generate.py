@@ -39,7 +39,7 @@ from studio.schema.request import GenerationRequest
 from studio.schema.resolved import ResolvedRequest
 
 if TYPE_CHECKING:
-    from studio.engine.keeper import LoadedCheckpoint
+    from studio.engine.loaded import LoadedCheckpoint
     from studio.engine.runner import DiffusersEngine
 
 PARTS = ("page", "worker", "embedded", "overhead")

@@ -6,7 +6,8 @@ one JSON object, in processor seconds:
     load        a checkpoint for the first time (float16 files in the page cache): converted to the format that is painted in, its copy written
     switch      to a checkpoint that is still in memory
     reload      to one that had to be put away, as only one may stay; ten times, each with its first U-Net pass and the one after (256 px, two
-                prompts), because weights are packed in the former, and the resident memory after them
+                prompts), because weights are packed in the former, the load and what the former takes longer together, and the resident
+                memory after them
     reload_without  the same with no copies on disk, four times
     lora_first  merging a LoRA for the first time
     lora_switch between two LoRAs that were merged before
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
 
 TIMES = 10
 GOALS: Mapping[str, tuple[tuple[str, ...], float]] = {
-    "processor seconds of a load with a copy": (("reload", "median"), 0.8),
+    "processor seconds of a load with a copy, and what the first pass after it takes longer": (
+        ("reload", "with_first_pass"),
+        0.8,
+    ),
     "processor seconds of a change between two LoRAs": (("lora_switch", "median"), 0.05),
     "per cent between the least and the most memory after ten loads": (("reload", "spread_percent"), 5.0),
 }
@@ -124,6 +128,7 @@ def _reloads(engine: DiffusersEngine, pair: tuple[ModelInfo, ModelInfo], times: 
     seconds, first, later = zip(*rows, strict=True)
     return {
         **_summary(seconds),
+        "with_first_pass": round(statistics.median(loading + one - other for loading, one, other in rows), 4),
         "first_pass": _summary(first),
         "later_pass": _summary(later),
         "resident_mib": resident,

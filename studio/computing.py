@@ -15,12 +15,15 @@ _SETTINGS = {
 
 def computing_environment(without: Collection[LeverName] = ()) -> dict[str, str]:
     """The whole environment for such a process, which leaves out levers of speed."""
-    wanted = dict(_SETTINGS)
-    if "huge-pages" in without:
-        del wanted["THP_MEM_ALLOC_ENABLE"]
-    return wanted | os.environ
+    return _settings(without) | os.environ
 
 
 def prepare_to_compute(without: Collection[LeverName] = ()) -> None:
     """Make this process such a one. PyTorch may not have been imported yet."""
-    os.environ.update(computing_environment(without))
+    for name, value in _settings(without).items():
+        os.environ.setdefault(name, value)
+
+
+def _settings(without: Collection[LeverName]) -> dict[str, str]:
+    left_out = {"THP_MEM_ALLOC_ENABLE"} if "huge-pages" in without else set()
+    return {name: value for name, value in _SETTINGS.items() if name not in left_out}

@@ -17,6 +17,26 @@ def test_what_the_user_has_set_counts_more(monkeypatch: pytest.MonkeyPatch) -> N
     assert found["PATH"] == os.environ["PATH"]
 
 
+def test_nothing_else_of_the_environment_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process inherits may have no name, or be empty, and cannot be written back."""
+    written: dict[str, str] = {}
+
+    class Inherited(dict[str, str]):
+        def __setitem__(self, name: str, value: str) -> None:
+            written[name] = value
+
+        def setdefault(self, name: str, value: str = "") -> str:
+            self[name] = value
+            return value
+
+        def update(self, *others: object, **more: str) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "environ", Inherited({"": "odd"}))
+    prepare_to_compute()
+    assert set(written) == {"OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"}
+
+
 def test_huge_pages_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
     prepare_to_compute(("huge-pages",))

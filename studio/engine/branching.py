@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from studio.engine.keeper import LoadedCheckpoint
 from studio.engine.latents import rounded
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass, StartPoint
 from studio.errors import InvalidRequest
 from studio.samplers.types import Step

@@ -15,8 +15,9 @@ from studio.engine.decode import Decoder
 from studio.engine.enlarging import UpscalerModel, Work
 from studio.engine.hardware import Hardware
 from studio.engine.hires import second_pass
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
 from studio.engine.leaving import Ask
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.refiner import OTHER_UPSCALERS, check_latents
 from studio.engine.saving import Saving
@@ -51,7 +52,7 @@ class Coding:
         self._keeper = keeper
         self._hardware = hardware
         self._job = job
-        self._ask = ask
+        self.ask = ask
         self.marks: set[str] = set()
         """What the job's pictures differ in, from the first on that does; see `LoadedVae`."""
 
@@ -59,7 +60,7 @@ class Coding:
         """What decodes, or encodes, pictures of the checkpoint in this job. Raises as `ModelKeeper.vae` and `ModelKeeper.tiny_vae`."""
         tiny = resolved.tiny_decoder if half == "decoder" else resolved.tiny_encoder
         vae = self._keeper.tiny_vae(tiny, half, loaded) if tiny else self._keeper.vae(resolved.vae, loaded)
-        return replace(vae, dtype=self._hardware.vae_dtype, marks=self.marks, ask=self._ask)
+        return replace(vae, dtype=self._hardware.vae_dtype, marks=self.marks, ask=self.ask)
 
     def final(self, resolved: ResolvedRequest, loaded: LoadedCheckpoint) -> LoadedVae:
         """What decodes the job's finished pictures, of whichever checkpoint painted them. Raises as `vae`."""
@@ -67,7 +68,7 @@ class Coding:
 
     def upscaler(self, info: ModelInfo) -> UpscalerModel:
         """The model of an upscaler. Raises as `ModelKeeper.upscaler`."""
-        return self._keeper.upscaler(info).asking(self._ask)
+        return self._keeper.upscaler(info).asking(self.ask)
 
     def source(self, loaded: LoadedCheckpoint, resolved: ResolvedRequest, begins: Sequence[Canvas]) -> SourceLatents:
         """The picture, or those, that a pass begins with, as latents of its checkpoint. Raises as `source_latents`."""

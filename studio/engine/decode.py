@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studio.engine.leaving import Left, between
+from studio.engine.leaving import between
 from studio.engine.loading import LoadedVae
 from studio.engine.wrapping import set_wrapping
 from studio.errors import EngineError
@@ -63,7 +63,7 @@ class Decoder:
             self._module.to(dtype=torch.float32)
             try:
                 sample = self._decode(latents)
-            except Left:  # it may be black that was painted, for which the VAE does not stay in float32
+            except BaseException:  # it may be black that was painted, for which the VAE does not stay in float32
                 self._module.to(dtype=short)
                 raise
             if _is_black(sample):

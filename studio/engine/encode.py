@@ -37,7 +37,7 @@ def encoded(picture: Image.Image | Tensor, vae: LoadedVae, *, tiled: bool = Fals
         with between(vae.ask):
             codes = _codes(module, sample).float()
         if not bool(torch.isfinite(codes).all()) and module.dtype != torch.float32:
-            module.to(dtype=torch.float32)
+            module.to(dtype=torch.float32)  # what gives no numbers for a picture stays in it, also if this is left
             with between(vae.ask):
                 codes = _codes(module, sample.float())
         mark_format(vae)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -32,6 +32,13 @@ class FileCache(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def keep_only(self, needed: Collection[FileStamp]) -> bool:
+        """Let go of all but these; whether there were any."""
+        idle = [stamp for stamp in self._kept if stamp not in needed]
+        for stamp in idle:
+            del self._kept[stamp]
+        return bool(idle)
 
     def of(self, stamp: FileStamp, read: Callable[[], T]) -> T:
         """What `read` makes of the file in this state; not called where that is known. Raises what it raises."""

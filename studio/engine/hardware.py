@@ -72,8 +72,17 @@ class Hardware:
         """What paints, as pictures name it: `torch 2.13.0+cpu, cpu, float32, sdpa`."""
         parts = [f"torch {torch.__version__}", self.device_label, self.dtype_label, self.attention]
         compiled = {"off": [], "blocks": ["compiled"], "graphs": ["compiled, CUDA graphs"]}[self.compiled]
-        left_out = [f"without {name}" for name in LEVERS if name in self.without & ROUNDED_BY]
-        return ", ".join([*parts, *compiled, *left_out])
+        return ", ".join([*parts, *compiled, *(f"without {name}" for name in LEVERS if name in self._missed)])
+
+    @property
+    def _missed(self) -> frozenset[LeverName]:
+        """The levers left out that would round sums otherwise here: with channels last, packing is the same to the bit."""
+        idle = set[LeverName]()
+        if self.layout(self.dtype) == torch.channels_last or not _packs(self.device, self.dtype):
+            idle.add("packing")
+        if not self._has_layouts(self.dtype):
+            idle.add("channels-last")
+        return (self.without & ROUNDED_BY) - idle
 
     @property
     def has_own_memory(self) -> bool:
@@ -117,8 +126,11 @@ class Hardware:
 
         Convolutions in short formats are faster with channels last; float32 stays as the reference computes it, but for weights that are packed.
         """
-        short = dtype != torch.float32 and self.device.type in ("cpu", "cuda")
-        return torch.channels_last if short and "channels-last" not in self.without else torch.contiguous_format
+        last = self._has_layouts(dtype) and "channels-last" not in self.without
+        return torch.channels_last if last else torch.contiguous_format
+
+    def _has_layouts(self, dtype: torch.dtype) -> bool:
+        return dtype != torch.float32 and self.device.type in ("cpu", "cuda")
 
     def prepare(self, *modules: UNet2DConditionModel | AutoencoderKL, moves: bool = False) -> None:
         """Install the kernel, and compile where that was chosen; without graphs if the weights move between memories, which would record anew each time.

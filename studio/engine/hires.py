@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studio.engine.branching import BranchPass
 from studio.engine.enlarging import Enlarging, Work
-from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass
 from studio.engine.upscale import Enlarged
 from studio.samplers.types import Step

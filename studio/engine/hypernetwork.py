@@ -22,7 +22,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from studio.engine.attention import KernelProcessor
-from studio.engine.file_cache import FileCache, file_stamp
+from studio.engine.file_cache import FileCache, FileStamp, file_stamp
 from studio.engine.loading_weights import Weights, check_finite
 from studio.engine.token_merging import MergingProcessor
 from studio.errors import IncompatibleFile
@@ -104,9 +104,12 @@ class HypernetworkFiles:
         """Those of `uses`, in their order. Raises `NotFound`, `DamagedFile`, and `IncompatibleFile` for a file that is none."""
         return tuple((self._kept(use), use.multiplier) for use in uses)
 
+    def forget(self, needed: Iterable[HypernetworkUse]) -> bool:
+        """Let go of all but those of `needed`; whether there were any. Raises `NotFound`."""
+        return self._files.keep_only({_stamp(use) for use in needed})
+
     def _kept(self, use: HypernetworkUse) -> Hypernetwork:
-        stamp = file_stamp(Path(use.model.path), f"hypernetwork {use.name!r}", "prompt")
-        return self._files.of(stamp, partial(self._read, use))
+        return self._files.of(_stamp(use), partial(self._read, use))
 
     def _read(self, use: HypernetworkUse) -> Hypernetwork:
         path = Path(use.model.path)
@@ -123,6 +126,10 @@ class HypernetworkFiles:
             width: (_half(placed, signature, width, HALVES[0]), _half(placed, signature, width, HALVES[1]))
             for width in signature.widths
         }
+
+
+def _stamp(use: HypernetworkUse) -> FileStamp:
+    return file_stamp(Path(use.model.path), f"hypernetwork {use.name!r}", "prompt")
 
 
 class Change:

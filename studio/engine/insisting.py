@@ -19,6 +19,7 @@ from studio.schema.events import Event, Status
 from studio.schema.resolved import ResolvedRequest
 
 SPARED = "Too little memory: once more, without what other jobs left there"
+AGAIN = "Too little memory: once more"
 T = TypeVar("T")
 
 
@@ -62,9 +63,10 @@ class Spare:
         loaded = self._keeper.held(self._resolved.model)
         if not self._spared:
             self._spared = True
-            gone = [self._faces.keep_only(self._resolved.faces), self._keeper.spare(self._resolved)]
-            if any(gone) or loaded:  # with what failed beside a checkpoint, LoRAs of the job before may have gone
+            if any([self._faces.keep_only(self._resolved.faces), self._keeper.spare(self._resolved)]):
                 return SPARED
+            if loaded:  # with what failed beside it, LoRAs of the job before may have gone
+                return AGAIN
         if loaded is None or loaded.offload != Offload.NONE or loaded.parked or self._hardware.device.type == "cpu":
             return ""
         loaded.park()

@@ -8,144 +8,32 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from studio.engine.conditioning import CACHED_PROMPTS, Conditioner
-from studio.engine.eight_bit import PLAIN, Storage, half_bytes
+from studio.engine.eight_bit import PLAIN, Storage
 from studio.engine.embeddings import EmbeddingVectors
 from studio.engine.enlarging import UpscalerModel
-from studio.engine.failure import is_out_of_memory
 from studio.engine.fingerprint import Fingerprint, fingerprint, states_of
 from studio.engine.hardware import Hardware, available_bytes
-from studio.engine.hypernetwork import HypernetworkFiles
+from studio.engine.hypernetwork import HypernetworkFiles, set_hypernetworks
+from studio.engine.loaded import LoadedCheckpoint, noise_table
 from studio.engine.loading import LatentFacts, LoadedModel, LoadedVae, load_checkpoint, load_vae
 from studio.engine.loading_copies import Copies
-from studio.engine.loading_schedule import zero_terminal
 from studio.engine.loading_size import stored_bytes
-from studio.engine.lora import KEPT_BYTES, LoraStack, LoraWeights
+from studio.engine.lora import KEPT_BYTES, LoraStack
 from studio.engine.offload import UNET_ROOM, WORKING_MEMORY, Offload, Placing, Stage, offload_notes
 from studio.engine.text_files import TextEncoders
 from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import NotFound
 from studio.families.tiny_vae import Half
 from studio.prompt.tokenizer import shipped_tokenizer
-from studio.samplers.noise_table import NoiseTable
-from studio.schema.models import ModelInfo, PredictionType
-from studio.schema.request import AskedPrediction, NoiseSchedule
+from studio.schema.models import ModelInfo
 from studio.schema.resolved import ResolvedRequest
 
 KEPT_VAES = 2
 """Separate VAEs that stay loaded: one for each pass."""
-
-
-@dataclass(eq=False)
-class LoadedCheckpoint:
-    """A checkpoint with what belongs to it and lives as long.
-
-    What of it waits outside of its device, as its `offload` says, comes when it is its turn on the `stage`. `notes` are what the user has not been
-    told of it.
-    """
-
-    model: LoadedModel
-    loras: LoraStack
-    embeddings: EmbeddingVectors
-    conditioner: Conditioner
-    hypernetworks: HypernetworkFiles
-    table: NoiseTable
-    fingerprint: Fingerprint
-    text: TextEncoders
-    stage: Stage
-    storage: Storage = PLAIN
-    offload: Offload = Offload.NONE
-    notes: tuple[str, ...] = ()
-    parked: bool = False
-    """Whether all of it waits outside until the next job, because this one ran out of memory."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory of its weights on its device, with what is kept beside them for LoRAs."""
-        kind = self.stage.device.type
-        beside = sum(map(half_bytes, self._modules)) + self.loras.beside if kind == "cpu" else 0
-        weights = (weight for module in self._modules for weight in module.parameters())
-        return beside + sum(int(weight.nbytes) for weight in weights if weight.device.type == kind)
-
-    @property
-    def visitor(self) -> int:
-        """Bytes of the largest that comes at a time, if it waits outside of its device."""
-        if self.offload == Offload.NONE:
-            return 0
-        unet = (self.model.unet,) if self.offload == Offload.NETWORKS else ()
-        return max(map(_bytes, (unet, (self.model.vae,), self.model.text_encoders)))
-
-    @property
-    def mapped_bytes(self) -> int:
-        """How much of that lies in a mapped file: the system calls that memory available, though painting needs it."""
-        modules = (self.model.unet, self.model.vae, *self.model.text_encoders) if self.model.mapped else ()
-        return sum(weight.nbytes for module in modules for weight in module.parameters() if not weight.is_mkldnn)
-
-    def read_with(self, text_encoders: Sequence[ModelInfo], loras: Sequence[LoraWeights]) -> None:
-        """Make it what a pass needs: these text encoders in place of its own, and exactly these LoRAs merged into the weights.
-
-        Raises what `TextEncoders.use` and `LoraStack.apply` raise.
-        """
-        if self.text.wants(text_encoders):
-            self.loras.apply(())
-            self.text.use(text_encoders)
-            self.loras = LoraStack(self.model, self.stage.device, self.loras.keeps)
-        self.loras.apply(loras)
-
-    def park(self) -> None:
-        """Put outside what lies on the device, all of it, until `gather`."""
-        if self.offload == Offload.NONE and not self.parked:
-            self.parked = True
-            for module in self._modules:
-                module.to("cpu")
-
-    def gather(self) -> None:
-        """Bring in again what was parked; if there is too little memory for it, it stays where it is."""
-        if not self.parked:
-            return
-        try:
-            for module in self._modules:
-                module.to(self.stage.device)
-            self.parked = False
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            for module in self._modules:
-                module.to("cpu")
-
-    def told(self) -> tuple[str, ...]:
-        """Its `notes`, once."""
-        notes, self.notes = self.notes, ()
-        return notes
-
-    def text_key(self) -> Hashable:
-        """Equal exactly while prompts are read by the same weights; for caches of encoded prompts."""
-        return self.text.key, self.loras.text_key()
-
-    def release(self) -> None:
-        """Let go of everything heavy, also for those who still hold this object; it cannot be painted with any more."""
-        del self.model, self.loras, self.embeddings, self.conditioner, self.text
-
-    @property
-    def _modules(self) -> tuple[torch.nn.Module, ...]:
-        return self.model.unet, self.model.vae, *self.model.text_encoders, *self.text.waiting
-
-    def table_for(self, schedule: NoiseSchedule, *, downcast: bool = False) -> NoiseTable:
-        """The noise levels to paint with: the checkpoint's own, or these moved so that they end in pure noise; `downcast` in half precision."""
-        if schedule == "Default" and not downcast:
-            return self.table
-        alphas = self.model.alphas_cumprod
-        return _table(self.model, alphas if schedule == "Default" else zero_terminal(alphas), downcast=downcast)
-
-    def prediction(self, asked: AskedPrediction) -> PredictionType:
-        """What the U-Net is taken to predict: what was asked for, or what the checkpoint says."""
-        return self.model.prediction_type if asked == "Automatic" else asked
 
 
 class ModelKeeper:
@@ -253,11 +141,15 @@ class ModelKeeper:
 
     def gather(self) -> None:
         """Bring in what a job before had to put outside of the device, as far as there is room."""
-        if any(held.parked for held in self._held):
-            self._vaes.clear()  # those that were read meanwhile lie outside as well
-            self._tiny.clear()
         for held in self._held:
             held.gather()
+        if not any(
+            held.parked for held in self._held
+        ):  # VAEs that were read meanwhile lie outside as well: they are read again
+            for key in [key for key, vae in self._vaes.items() if self.stage.is_outside(vae.module)]:
+                del self._vaes[key]
+            for half in [half for half, (_, vae) in self._tiny.items() if self.stage.is_outside(vae.module)]:
+                del self._tiny[half]
 
     def rest(self) -> None:
         """Let go of what only the job that ends now needed."""
@@ -277,7 +169,7 @@ class ModelKeeper:
             EmbeddingVectors(model, self._tokenizer),
             Conditioner(model, self._tokenizer, 0 if "prompt-cache" in hardware.without else CACHED_PROMPTS),
             self._hypernetworks,
-            _table(model, model.alphas_cumprod),
+            noise_table(model, model.alphas_cumprod),
             current,
             TextEncoders(model, hardware.dtype, hardware.layout, storage),
             self.stage,
@@ -361,9 +253,15 @@ class ModelKeeper:
             del self._vaes[key]
         if upscaler := self._upscaler is not None and self._upscaler[0] not in needed:
             self._upscaler = None
-        others = self.keep_only(job.checkpoints)
-        kept = [each.forget() for held in self._held for each in (held.loras, held.text)]
-        return bool(idle) or upscaler or others or any(kept)
+        tiny: dict[Half, str | None] = {"decoder": job.tiny_decoder, "encoder": job.tiny_encoder}
+        halves = [half for half in self._tiny if not tiny[half]]
+        for half in halves:
+            del self._tiny[half]
+        gone = [bool(idle), upscaler, bool(halves), self.keep_only(job.checkpoints)]
+        for held in self._held:
+            set_hypernetworks(held.model.unet, ())  # the next pass says which again
+            gone += [held.loras.forget(), held.text.forget(job.all_text_encoders)]
+        return any([*gone, self._hypernetworks.forget(job.all_hypernetworks)])
 
     def drop(self) -> None:
         """Unload everything and give the memory back."""
@@ -386,12 +284,3 @@ class ModelKeeper:
             self._upscaler = None
             self._tiny.clear()
         self._hardware.free()
-
-
-def _bytes(modules: Iterable[torch.nn.Module]) -> int:
-    return sum(int(weight.nbytes) for module in modules for weight in module.parameters())
-
-
-def _table(model: LoadedModel, alphas: Tensor, *, downcast: bool = False) -> NoiseTable:
-    make = NoiseTable.downcast if downcast else NoiseTable.from_alphas_cumprod
-    return make(alphas, sdxl=model.family.latent_space == "sdxl")

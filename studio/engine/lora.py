@@ -202,10 +202,9 @@ class LoraStack:
 
     def _keep(self, asked: _Asked, merged: dict[torch.nn.Parameter, torch.Tensor]) -> None:
         """Remember what is shown now, and forget what was shown longest ago where there is no room for it."""
-        if not merged or any(weight.device.type != "cpu" for weight in merged):
-            return
-        self._kept[asked] = merged
-        self._kept.move_to_end(asked)
+        if merged and all(weight.device.type == "cpu" for weight in merged):
+            self._kept[asked] = merged
+            self._kept.move_to_end(asked)
         idle = [
             (old, sum(tensor.nbytes for tensor in kept.values())) for old, kept in self._kept.items() if old != asked
         ]

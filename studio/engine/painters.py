@@ -13,9 +13,10 @@ from studio.engine.coding import Coding
 from studio.engine.eight_bit import Storage
 from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses, second_pass
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
 from studio.engine.latents import start_point
 from studio.engine.leaving import Ask
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LatentFacts
 from studio.engine.lora import LoraWeights
 from studio.engine.painting import Painter

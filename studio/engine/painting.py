@@ -25,7 +25,7 @@ from studio.engine.hardware import Hardware
 from studio.engine.hires import TwoPasses
 from studio.engine.insisting import insist
 from studio.engine.latents import pack_step
-from studio.engine.leaving import Left
+from studio.engine.leaving import Left, between
 from studio.engine.loading import LatentFacts, LoadedVae
 from studio.engine.passes import DenoisingPass
 from studio.engine.preview import Previewer
@@ -147,8 +147,7 @@ class Painting:
             picture = self.painter.picture
             if self._restore is not None:
                 yield Status(message="Restoring faces")
-                picture = self._restore(picture)
-            self._write(number, picture)
+            self._write(number, self._restored(picture))
             yield from self._ready()
             return
         yield Status(message="Decoding" if self._restore is None else "Decoding and restoring faces")
@@ -291,10 +290,17 @@ class Painting:
         decoded = yield from self._teller.told(work, self._left)
         if decoded is None:
             return
-        picture = decoded if self._restore is None else self._restore(decoded)
+        picture = self._restored(decoded)
         if self._canvas is not None:
             picture = self._canvas.finished(picture)
         self._write(index, picture)
+
+    def _restored(self, picture: Image.Image) -> Image.Image:
+        """With its faces painted anew, where that is asked for. Raises `Left`."""
+        if self._restore is None:
+            return picture
+        with between(self._coding.ask):
+            return self._restore(picture)
 
     def _write(self, index: int, picture: Image.Image) -> None:
         """Have the file made of a picture, unless an attempt before did."""

@@ -17,7 +17,7 @@ from studio.engine.denoise import Condition, GuidedUNet, Timeline
 from studio.engine.encode import encoded
 from studio.engine.hardware import Hardware
 from studio.engine.hypernetwork import set_hypernetworks
-from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedModel, LoadedVae
 from studio.engine.lora_courses import progress
 from studio.engine.padding import evened

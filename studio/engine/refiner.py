@@ -25,7 +25,7 @@ from studio.schema.resolved import RefinerPlan, ResolvedRequest
 from studio.upscalers import ON_PIXELS, on_latents
 
 if TYPE_CHECKING:
-    from studio.engine.keeper import LoadedCheckpoint
+    from studio.engine.loaded import LoadedCheckpoint
     from studio.engine.loading import LatentFacts, LoadedModel
     from studio.engine.passes import DenoisingPass
 

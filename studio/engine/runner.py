@@ -24,9 +24,10 @@ from studio.engine.failure import Work, explain, is_device_lost
 from studio.engine.hardware import AttentionName, CompileName, DeviceName, PrecisionName, choose_hardware
 from studio.engine.hypernetwork import acts_in
 from studio.engine.insisting import Spare, insist
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
 from studio.engine.latents import unpack_step
 from studio.engine.leaving import Left, unwanted
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading_copies import Copies
 from studio.engine.painters import Painters, merged_loras
 from studio.engine.painting import Painter, Painting
@@ -211,6 +212,7 @@ class DiffusersEngine:
         for batch in range(resolved.batch_count):
             if not self._keeper.holds(loaded):  # another one of the job needed the room
                 loaded = yield from self._insist(self._prepare, resolved)
+                self._coding.saving.heed(loaded)
                 self._activity = ""
                 job.begin_anew(partial(painter, loaded))
             yield from job.batch(batch)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from studio.engine.hardware import Hardware
-from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.offload import Offload
 
 DECODED_CHANNELS = 800
@@ -40,7 +40,14 @@ class Saving:
     @staticmethod
     def of(loaded: LoadedCheckpoint) -> Saving:
         """That of a job which begins with `loaded`. If there was no room for all of it to begin with, that is so for its other checkpoints too."""
-        return Saving(loaded.offload, offload=Offload.NETWORKS if loaded.parked else Offload.NONE)
+        saving = Saving(loaded.offload)
+        saving.heed(loaded)
+        return saving
+
+    def heed(self, loaded: LoadedCheckpoint) -> None:
+        """Take it for done already that `loaded` waits outside, where it had to be put there before it could paint."""
+        if loaded.parked:
+            self.offload = max(self.offload, Offload.NETWORKS)
 
     def more(self, device: torch.device) -> str:
         """Save more from now on; what is done, for the user, or nothing when there is no more to do."""

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engine.enlarging import Enlarging, Work, enlarged_picture
-from studio.engine.keeper import LoadedCheckpoint
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass
 from studio.engine.preview import JPEG_QUALITY, preview_size
 from studio.engine.tiles import Box, Patchwork

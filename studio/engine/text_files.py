@@ -66,9 +66,10 @@ class TextEncoders:
         while len(self._loaded) > max(KEPT, len(wanted)):
             self._loaded.popitem(last=False)
 
-    def forget(self) -> bool:
-        """Let go of those from files that do not read at the moment; whether there were any."""
-        idle = [stamp for stamp in self._loaded if stamp not in self._active]
+    def forget(self, needed: Sequence[ModelInfo]) -> bool:
+        """Let go of those from files that neither read at the moment nor are `needed`; whether there were any. Raises `NotFound` as `wants`."""
+        stay = {*self._active, *map(_stamp, needed)}
+        idle = [stamp for stamp in self._loaded if stamp not in stay]
         for stamp in idle:
             del self._loaded[stamp]
         return bool(idle)

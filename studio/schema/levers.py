@@ -34,7 +34,7 @@ LEVERS: Mapping[LeverName, str] = {
 }
 """Each with what it does."""
 ROUNDED_BY = frozenset[LeverName](("one-pass", "packing", "channels-last"))
-"""Sums are rounded in another order without these; the others change no bit."""
+"""Sums are rounded in another order without these, where they act; the others change no bit."""
 
 
 def levers(text: str) -> frozenset[LeverName]:

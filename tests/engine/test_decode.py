@@ -124,3 +124,19 @@ def test_tiles_spare_memory_for_every_size_that_needs_any(own: int, size: tuple[
     """A tile never has more than two thirds of the picture's longer side, unless the VAE is for pictures that are small anyway."""
     vae = LoadedVae(FakeVae(torch.float32, tile_sample_min_size=own), FACTS)  # type: ignore[arg-type]
     assert tile_side(vae, *size) == tile_side(vae, *size[::-1]) == side
+
+
+def test_where_memory_runs_out_in_the_second_try_the_vae_is_as_before() -> None:
+    """It may be black that was painted: the next attempt asks again."""
+    vae = FakeVae(torch.float16, good=-1.0)
+    loaded, decode = LoadedVae(vae, FACTS, dtype=torch.float16), vae.decode  # type: ignore[arg-type]
+
+    def short_of_memory(latents: Tensor) -> Any:
+        if vae.dtype == torch.float32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latents)
+
+    vae.decode = short_of_memory  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError):
+        Decoder(loaded).picture(torch.zeros(4, 2, 2))
+    assert (vae.dtype, loaded.marks) == (torch.float16, set())

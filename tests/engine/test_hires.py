@@ -22,8 +22,9 @@ from studio.engine.decode import Decoder
 from studio.engine.enlarging import UpscalerModel
 from studio.engine.hardware import choose_hardware
 from studio.engine.hires import TwoPasses, second_pass
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
 from studio.engine.latents import rounded, unpack_step
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.passes import DenoisingPass, Lift

@@ -8,6 +8,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from studio.engine.runner import DiffusersEngine
 from studio.engine.saving import Saving
 from studio.errors import OutOfMemory
 from studio.schema.engine import CancelToken
-from studio.schema.events import Event, ImageReady
+from studio.schema.events import Event, ImageReady, Status
 from studio.schema.faces import FacePlan
 from studio.schema.resolved import LoraUse, RefinerPlan, ResolvedRequest
 from tests.engine.card import card_of
@@ -220,6 +221,42 @@ def test_only_what_the_job_does_not_need_goes(
         assert kept() == ([], [0, 0], False, [], 1)
 
 
+def test_what_the_job_comes_to_later_stays(
+    jobs: dict[str, ResolvedRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A text encoder that it has not begun to read with; hypernetworks and tiny VAEs of others go."""
+    with new_engine() as engine:
+        for place in ("text encoder", "hypernetwork", "tiny VAE"):
+            paint(engine, jobs[place])
+        keeper = engine._keeper
+        (loaded,) = keeper._held
+
+        def kept() -> list[int]:
+            return [len(loaded.text.waiting), len(keeper._hypernetworks._files), len(keeper._tiny)]
+
+        assert kept() == [1, 1, 1]
+        with monkeypatch.context() as patch:
+            failing(patch, "VAE", lambda time: time == 1)
+            parts = {"text_encoders": jobs["text encoder"].text_encoders}
+            assert said(paint(engine, jobs["VAE"].model_copy(update=parts)), ONCE_MORE) == 1
+        assert kept() == [1, 0, 0]  # the checkpoint's own waits now
+        assert keeper.spare(jobs["text encoder"].model_copy(update={"text_encoders": ()}))  # its separate VAE
+        paint(engine, request())
+        assert loaded.text.waiting and not keeper.spare(jobs["text encoder"])
+
+
+def test_where_there_is_nothing_to_give_up_nothing_is_said_to_go(
+    jobs: dict[str, ResolvedRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_engine() as engine:
+        paint(engine, request())
+        failing(monkeypatch, "LoRA", lambda time: time == 1)
+        events = paint(engine, jobs["LoRA"])
+    assert [event.message for event in events if isinstance(event, Status) and ONCE_MORE in event.message] == [
+        ONCE_MORE
+    ]
+
+
 def test_before_a_later_batch_too(jobs: dict[str, ResolvedRequest], monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for one checkpoint only: the refiner takes the place of the first, which comes back for the second batch."""
     refined = jobs["LoRA"].model_copy(
@@ -315,3 +352,35 @@ def test_what_waits_outside_anyway_is_not_put_there_again(
             events.extend(engine.run(jobs["upscaler"], CancelToken()))
         assert [said(events, words) for words in (ONCE_MORE, OUTSIDE)] == [1, 0]
         engine.close()
+
+
+def test_vaes_are_not_read_again_and_again_while_a_checkpoint_has_no_room(
+    jobs: dict[str, ResolvedRequest], monkeypatch: pytest.MonkeyPatch, untiled: None
+) -> None:
+    """They come from outside as the checkpoint does, until that can come back for good."""
+    monkeypatch.setattr(offload_module, "chosen", lambda *_: Offload.NONE)
+    load, read = keeper_module.load_vae, list[int]()
+    monkeypatch.setattr(keeper_module, "load_vae", lambda *given: (read.append(1), load(*given))[1])
+    with card_of(2 * WHOLE) as hardware:
+        engine = engine_on(hardware, monkeypatch)
+        paint(engine, request())
+        (loaded,) = engine._keeper._held
+        loaded.park()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(loaded), "gather", lambda self: None)
+            for _ in range(3):
+                paint(engine, jobs["VAE"])
+            assert (loaded.parked, len(read)) == (True, 1)
+        paint(engine, jobs["VAE"])
+        assert (loaded.parked, len(read)) == (False, 2)
+        engine.close()
+
+
+def test_a_later_batch_knows_what_waits_outside_already() -> None:
+    saving, device = Saving(split=True, tiled=True), torch.device("xpu")
+    saving.heed(SimpleNamespace(parked=False))  # type: ignore[arg-type]
+    assert saving.offload == Offload.NONE
+    saving.heed(SimpleNamespace(parked=True))  # type: ignore[arg-type]
+    assert "block by block" in saving.more(device)
+    saving.heed(SimpleNamespace(parked=True))  # type: ignore[arg-type]
+    assert saving.offload == Offload.BLOCKS

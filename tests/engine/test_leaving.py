@@ -16,9 +16,11 @@ from torch import nn
 from studio.engine import decode, enlarging
 from studio.engine.decode import Decoder
 from studio.engine.encode import encoded
+from studio.engine.faces import restore
 from studio.engine.hardware import Hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
 from studio.engine.leaving import Left, between, unwanted
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedVae
 from studio.engine.offload import Stage
 from studio.engine.runner import DiffusersEngine
@@ -27,8 +29,11 @@ from studio.infotext import encode_png
 from studio.library.init_images import InitImages
 from studio.schema.engine import CancelToken
 from studio.schema.events import Cancelled, Event, Finished, ImageReady, Progress, Status
+from studio.schema.faces import FacePlan
 from studio.schema.resolved import LoraUse, MaskPlan, RefinerPlan, ResolvedRequest, SourcePlan
 from studio.schema.source import Mask, Source
+from tests.engine.faces.made import blind_detector, made_file
+from tests.engine.faces.test_restore import FACE
 from tests.engine.samples import resolved_request
 from tests.engine.test_decode import FACTS, FakeVae
 from tests.engine.test_enlarging import info as upscaler_info
@@ -539,6 +544,30 @@ def test_a_picture_that_is_left_gives_everything_back(engine: DiffusersEngine) -
                 encoded(noise(64, 64), vae, tiled=tiled)
             assert (stage.on, decode._turn.locked(), model.vae.use_tiling) == (0, False, False)
         Decoder(vae, beside=True).picture(torch.zeros(4, 8, 8))
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_faces_that_are_being_painted_anew_are_left(
+    how: How, engine: DiffusersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of the picture's."""
+    file, detector = made_file(tmp_path, "GFPGAN", "GFPGAN"), blind_detector(tmp_path)
+    plan = FacePlan(name="GFPGAN", architecture="GFPGAN", file=str(file), detector=str(detector))
+    stop, painted = Stopper(how, 2), list[int]()
+    monkeypatch.setattr(restore, "find_faces", lambda *_: [FACE] * 3)
+    forward = restore.Gfpgan.forward
+
+    def watched_forward(self: Any, *given: Any) -> Any:
+        stop()
+        found = forward(self, *given)
+        painted.append(1)
+        return found
+
+    monkeypatch.setattr(restore.Gfpgan, "forward", watched_forward)
+    events = paint(engine, request(faces=plan), stop.cancel)
+    assert len(painted) == 1
+    ends_as(events, how, 0)
+    assert len(pictures(paint(engine, request(faces=plan)))) == 1
 
 
 def test_a_vae_that_was_left_in_the_middle_of_its_second_try_is_in_its_own_format_again() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 
 from studio.engine import hardware
-from studio.engine.hardware import choose_hardware
+from studio.engine.hardware import DeviceName, PrecisionName, choose_hardware
 from studio.engine.packing import PackedConv2d
 from studio.engine.runner import DiffusersEngine
+from studio.engine.worker_client import WorkerEngine
+from studio.schema.engine import CancelToken
 from studio.schema.levers import LEVERS, ROUNDED_BY, LeverName
 from studio.schema.resolved import LoraUse
+from tests.engine.samples import resolved_request
 from tests.engine.test_hardware import pretend_cuda
-from tests.engine.test_runner import ACCEPTED, distance, images_of
+from tests.engine.test_runner import ACCEPTED, distance, images_of, pictures
 from tests.tiny_models import tiny_info, tiny_lora
 
 OFF: dict[LeverName, frozenset[LeverName]] = {name: frozenset([name]) for name in LEVERS}
@@ -37,7 +41,8 @@ def test_the_picture_stays_but_for_rounding_and_says_so(
     monkeypatch.setattr("studio.engine.packing.PACKED_FROM", 1)
     (picture,) = images_of(DiffusersEngine("cpu", precision="fp32", without=OFF[name]), tiny_info("sd1"))
     assert distance(picture, whole) <= (ACCEPTED if name in ROUNDED_BY else 0)
-    assert (f"without {name}" in picture.infotext) is (name in ROUNDED_BY)
+    acts = name == "one-pass" or (name == "packing" and choose_hardware("cpu", precision="fp32").packs)
+    assert (f"without {name}" in picture.infotext) is acts
 
 
 def calls_of_the_unet(name: LeverName | None) -> list[int]:
@@ -98,18 +103,50 @@ def test_prompts_are_read_once_unless_left_out() -> None:
 
 
 def times_merged(name: LeverName | None, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often weights are computed while two LoRAs are used in turn, twice."""
+    """How often weights are computed for LoRAs that were used before: two in turn, then none, then one."""
     engine = DiffusersEngine("cpu", precision="fp32", without=OFF[name] if name else frozenset())
     stack = type(engine.load(tiny_info("sd1")).loras)
     merge, calls = stack._merge, list[None]()
-    monkeypatch.setattr(stack, "_merge", lambda self, plan: (calls.append(None), merge(self, plan))[1])
-    for seed in (1, 2, 1, 2):
-        lora = tiny_info(tiny_lora("sd1", seed=seed), "lora")
-        images_of(engine, tiny_info("sd1"), loras=(LoraUse(name="l", model=lora, te_weight=1.0, unet_weight=1.0),))
+    monkeypatch.setattr(stack, "_merge", lambda self, plan: (calls.extend([None] * bool(plan)), merge(self, plan))[1])
+    for seed in (1, 2, 1, 2, None, 2):
+        lora = tiny_info(tiny_lora("sd1", seed=seed), "lora") if seed else None
+        use = (LoraUse(name="l", model=lora, te_weight=1.0, unet_weight=1.0),) if lora else ()
+        images_of(engine, tiny_info("sd1"), loras=use)
     monkeypatch.setattr(stack, "_merge", merge)
     return len(calls)
 
 
 def test_merged_weights_are_kept_unless_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times_merged(None, monkeypatch) == 2
-    assert times_merged("kept-merges", monkeypatch) == 4
+    assert times_merged("kept-merges", monkeypatch) == 5
+
+
+def test_a_worker_is_told_what_to_leave_out() -> None:
+    """All the way from the setting to the text of the picture."""
+    with contextlib.closing(WorkerEngine("cpu", precision="fp32", without="kept-keys,one-pass")) as engine:
+        (picture,) = pictures(list(engine.run(resolved_request(tiny_info("sd1"), steps=1), CancelToken())))
+    assert 'sdpa, without one-pass"' in picture.infotext
+
+
+@pytest.mark.parametrize(
+    "precision, device, said",
+    [
+        ("fp32", "cpu", {"one-pass", "packing"}),
+        (
+            "bf16",
+            "cpu",
+            {"one-pass", "channels-last", "packing"},
+        ),  # which is the same to the bit only with channels last
+        ("bf16", "cuda", {"one-pass", "channels-last"}),
+    ],
+)
+def test_only_what_acts_is_named(
+    precision: PrecisionName, device: DeviceName, said: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cuda":
+        pretend_cuda(monkeypatch)
+    monkeypatch.setattr(hardware, "_packs", lambda device, dtype: device.type == "cpu")
+    words = choose_hardware(device, precision=precision, without=frozenset(LEVERS)).backend.split(", ")
+    assert {word.removeprefix("without ") for word in words if word.startswith("without ")} == said
+    alone = choose_hardware(device, precision=precision, without=frozenset(["packing"])).backend
+    assert ("without packing" in alone) is (precision == "fp32")

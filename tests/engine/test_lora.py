@@ -344,6 +344,14 @@ def test_merged_weights_are_forgotten_where_there_is_no_room_for_them() -> None:
     assert same(weights(model), base)
 
 
+def test_merged_weights_that_are_taken_out_are_forgotten_where_there_is_no_room_for_them() -> None:
+    """Also by the list that is empty, which has none of its own to keep."""
+    stack = LoraStack(load("sd1"), keeps=0)
+    stack.apply(one(tiny_lora("sd1", seed=1)))
+    stack.apply(())
+    assert not stack._kept and stack.beside == 0
+
+
 def test_what_is_kept_for_loras_counts_as_memory_and_goes_before_a_checkpoint_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

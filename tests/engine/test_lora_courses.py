@@ -20,7 +20,8 @@ from torch import nn
 from studio.engine import passes
 from studio.engine.denoise import Condition, GuidedUNet
 from studio.engine.hardware import Hardware, choose_hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.lora import LoraStack, LoraWeights
 from studio.engine.lora_courses import Courses, progress, weight_at
 from studio.engine.lora_files import Factors

@@ -12,7 +12,8 @@ import torch
 
 from studio.engine import passes
 from studio.engine.hardware import choose_hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedVae
 from studio.engine.passes import DenoisingPass, batch_noise, blank_inpaint_channels
 from studio.engine.saving import Saving

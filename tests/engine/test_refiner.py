@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engine.hardware import choose_hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.passes import DenoisingPass
 from studio.engine.refiner import HandOver, RefinerPass, gone
 from studio.engine.runner import DiffusersEngine

@@ -18,7 +18,8 @@ from transformers import CLIPConfig, CLIPModel
 from studio.engine import coding
 from studio.engine.eight_bit import PLAIN, EightBitLinear, Storage
 from studio.engine.hardware import choose_hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedVae
 from studio.engine.lora import LoraWeights
 from studio.engine.runner import DiffusersEngine

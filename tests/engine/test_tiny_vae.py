@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from studio.engine.decode import Decoder, to_pixels
 from studio.engine.hardware import choose_hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.runner import DiffusersEngine
 from studio.engine.tiny_vae import load_tiny_vae
 from studio.errors import IncompatibleFile, NotFound

@@ -10,7 +10,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from studio.engine.hardware import Hardware
-from studio.engine.keeper import LoadedCheckpoint, ModelKeeper
+from studio.engine.keeper import ModelKeeper
+from studio.engine.loaded import LoadedCheckpoint
 from studio.engine.loading import LoadedModel
 from studio.engine.lora import LoraStack
 from studio.errors import IncompatibleFile
