@@ -191,6 +191,7 @@ def serving(
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         studio.queue.events.close()
+        studio.queue.sketches.close()
         server.should_exit = True
         thread.join(20)
         studio.close()

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from studio.ui.static import assets_url
 from tests.browser.conftest import READY, Server, forget
-from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab
+from tests.browser.steps import NEGATIVE, PROMPT, done, generate, set_number, tab, unfold
 
 
 @pytest.fixture(scope="module")
@@ -264,13 +264,13 @@ def test_everything_can_be_named_and_reached(page: Page) -> None:
     assert nameless == []
     head = page.locator("#txt2img_subseed_show > button")
     expect(head).to_have_attribute("aria-expanded", "false")
-    head.click()
+    unfold(page, "txt2img_subseed_show")
     expect(head).to_have_attribute("aria-expanded", "true")
     expect(page.locator("#txt2img_settings [data-said]:not([data-said=''])")).to_have_count(0)
     set_number(page, "subseed_strength", 0.5)
     head.click()
     expect(head).to_have_accessible_name(re.compile("Extra.*1 changed"))
-    head.click()
+    unfold(page, "txt2img_subseed_show")
     set_number(page, "subseed_strength", 0)
     expect(head).to_have_attribute("data-said", "")
     expect(page.locator("#txt2img_settings button.label-wrap:not([aria-expanded])")).to_have_count(0)
