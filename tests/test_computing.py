@@ -10,7 +10,7 @@ from studio.computing import computing_environment, prepare_to_compute
 
 
 def test_what_the_user_has_set_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     found = computing_environment()
     assert (found["OMP_WAIT_POLICY"], found["THP_MEM_ALLOC_ENABLE"]) == ("PASSIVE", "0")
@@ -38,7 +38,7 @@ def test_nothing_else_of_the_environment_is_touched(monkeypatch: pytest.MonkeyPa
 
 
 def test_huge_pages_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
     prepare_to_compute(("huge-pages",))
     assert "THP_MEM_ALLOC_ENABLE" not in os.environ
     prepare_to_compute()

@@ -106,6 +106,7 @@ def test_exact_levers_are_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One of them, in one format: each has a worker process of its own."""
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # which it takes away for its workers
     monkeypatch.setattr(exact, "FORMATS", ("fp32",))
     monkeypatch.setattr(exact, "FLAGS", {"kept-merges": exact.FLAGS["kept-merges"]})
     (row,) = run(exact, capsys, "--quick")["rows"]
