@@ -67,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers
     os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # or one without huge pages had them all the same
-    result = facts("exact", quick=options.quick)
+    rounds = 1 if options.quick else options.rounds
+    result = {**facts("exact", quick=options.quick), "rounds": rounds}
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            result["rows"] = measure(Path(folder), 1 if options.quick else options.rounds, tiny=options.quick)
+            result["rows"] = measure(Path(folder), rounds, tiny=options.quick)
         result["load_at_end"] = load()
         finish(result)
         if options.save:
@@ -151,7 +152,7 @@ def _painted(engine: WorkerEngine, models: Models, job: Job) -> tuple[float, NDA
 def write_page(result: Mapping[str, Any]) -> None:
     """Put the table between its marks in `docs/speed.md`. Raises `ValueError` when they are not there, `OSError` and `StorageError`."""
     lines = [
-        f"`python launch.py bench exact --save`: a picture of 256 px and 4 steps with Stable Diffusion 1.5's shapes, one thread, {described(result['machine'])}, "
+        f"`python launch.py bench exact --rounds {result['rounds']} --save`: a picture of 256 px and 4 steps with Stable Diffusion 1.5's shapes, one thread, {described(result['machine'])}, "
         f"{named(result['code'])}, load average {result['machine']['load_at_start']} to {result['load_at_end']}.",
         "",
         "| without | format | processor s a picture | with everything | differ by at most | mean |",

@@ -106,3 +106,8 @@ def test_copies_of_checkpoints_lie_in_the_data_folder_and_are_bounded_by_the_set
     given = dict(pairwise(command))
     assert given["--copies"] == str(tmp_path / "outputs" / ".studio" / "converted")
     assert given["--copies-bytes"] == "2500000000"
+
+
+def test_what_the_settings_leave_out_reaches_the_worker(tmp_path: Path) -> None:
+    engine = _worker_engine(Settings(without="packing, one-pass"), Paths(tmp_path))
+    assert dict(pairwise(engine._command))["--without"] == "packing, one-pass"  # type: ignore[attr-defined]

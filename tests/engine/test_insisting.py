@@ -376,6 +376,27 @@ def test_vaes_are_not_read_again_and_again_while_a_checkpoint_has_no_room(
         engine.close()
 
 
+def test_a_job_whose_checkpoint_had_to_wait_before_a_later_batch_saves_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for one checkpoint only, so the first is loaded again for the second batch."""
+    refined = request(refiner=RefinerPlan(model=tiny_info(tiny_file("sd1")), switch_at=0.1), batch_count=2, seed=7)
+    monkeypatch.setattr(Hardware, "free_memory", lambda self: 2**30)
+    monkeypatch.setattr(Saving, "decodes_in_tiles", lambda self, *_: False)
+    prepare, savings = DiffusersEngine._prepare, list[Offload]()
+
+    def prepared(self: DiffusersEngine, resolved: ResolvedRequest) -> Any:
+        savings.append(self._coding.saving.offload)
+        loaded = yield from prepare(self, resolved)
+        loaded.parked = len(savings) > 1
+        return loaded
+
+    monkeypatch.setattr(DiffusersEngine, "_prepare", prepared)
+    with new_engine() as engine:
+        assert len(files_of(paint(engine, refined))) == 2
+        assert [*savings, engine._coding.saving.offload] == [Offload.NONE, Offload.NONE, Offload.NETWORKS]
+
+
 def test_a_later_batch_knows_what_waits_outside_already() -> None:
     saving, device = Saving(split=True, tiled=True), torch.device("xpu")
     saving.heed(SimpleNamespace(parked=False))  # type: ignore[arg-type]

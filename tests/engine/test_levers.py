@@ -34,7 +34,8 @@ def whole() -> Any:
     return picture
 
 
-@pytest.mark.parametrize("name", LEVERS)
+# Huge pages are a matter of a process, decoding beside one of cards: here there would be nothing to take away.
+@pytest.mark.parametrize("name", [name for name in LEVERS if name not in ("huge-pages", "decoding-beside")])
 def test_the_picture_stays_but_for_rounding_and_says_so(
     name: LeverName, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

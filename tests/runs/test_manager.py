@@ -217,7 +217,9 @@ def test_a_process_that_never_began_or_failed_says_why(make: Make, data: Path) -
     assert until(other, run_id, "failed").summary.message == "The disk is full."
 
 
-def test_a_run_says_that_it_starts_before_its_process_says_anything(make: Make, data: Path) -> None:
+def test_a_run_says_that_it_starts_before_its_process_says_anything(
+    make: Make, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manager = make()
     record = manager.create(configuration(data))
     assert (record.state, record.summary.starting) == ("running", True), "in the very answer to who started it"
@@ -227,10 +229,15 @@ def test_a_run_says_that_it_starts_before_its_process_says_anything(make: Make, 
     assert not reaches(manager, record.id, 1).summary.starting
     until(manager, record.id, "finished")
     events = RunFolder(data.parent / "outputs" / "runs" / record.id).events
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
     with events.open("ab") as stream:
         stream.write(b'{"kind":"st')  # as a killed process leaves it
-    trainer_module.start_worker(RunFolder(events.parent), ["true"]).wait(10)
+    run = RunFolder(events.parent)
+    say = "import os; print(os.environ['OMP_WAIT_POLICY'], os.environ['THP_MEM_ALLOC_ENABLE'])"
+    trainer_module.start_worker(run, [sys.executable, "-c", say]).wait(10)
     assert events.read_bytes().splitlines()[-1].endswith(b'"kind":"starting"}')
+    assert trainer_module.log_tail(run).endswith("PASSIVE 1\n")
 
 
 def test_caches_are_pruned_but_nothing_of_a_run_that_trains(make: Make, data: Path, tmp_path: Path) -> None:
